@@ -1,0 +1,1 @@
+"""Environments: the contract, and those that come with pgjax."""

@@ -1,0 +1,91 @@
+"""The contract of an environment: two pure functions and the spaces they speak in."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PyTree = Any
+
+
+class Discrete(NamedTuple):
+    """The integers 0 … n − 1: actions to choose from, or states to be in."""
+
+    n: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One value is a scalar."""
+        return ()
+
+    @property
+    def dtype(self) -> Any:
+        """One value is an int32."""
+        return jnp.int32
+
+    def clip(self, value: jax.Array) -> jax.Array:
+        """Return the value as it is: every integer a policy can choose is inside."""
+        return value
+
+
+class Box(NamedTuple):
+    """Arrays of one shape, each number between `low` and `high` (scalars or arrays of that shape; may be infinite)."""
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...]
+    dtype: Any = jnp.float32
+
+    def clip(self, value: jax.Array) -> jax.Array:
+        """Return the nearest value inside the box."""
+        return jnp.clip(value, jnp.asarray(self.low, self.dtype), jnp.asarray(self.high, self.dtype))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every bound is finite."""
+        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+
+
+Space = Discrete | Box
+
+
+class Step(NamedTuple):
+    """What one step of an environment brings.
+
+    `terminated`: the episode is over, and nothing could follow. `truncated`: it is cut off here, though more could have
+    followed; a bootstrap looks through it. Both may be true at once, and then termination counts.
+    """
+
+    observation: Any  # X_{t+1}, [*observation_space.shape]
+    reward: jax.Array | float  # R_{t+1}, []
+    terminated: jax.Array | bool = False  # []
+    truncated: jax.Array | bool = False  # []
+
+
+class Environment(NamedTuple):
+    """A sequential decision making problem, as pure functions of one episode.
+
+    `reset(key, params) -> (state, observation)` draws X_1 ~ d_0;
+    `step(key, state, action, params) -> (state, Step)` plays A_t. A state is any pytree. Nothing resets by itself: when
+    an episode ends is the rollout's business, and after `horizon` steps T it ends in any case, truncated.
+    An action of a `Box` arrives clipped to it.
+
+    `score(trajectory, params) -> rewards[T, E]` is for rewards that are known only when the episode is whole; it
+    replaces the rewards of the steps.
+    """
+
+    reset: Callable[[jax.Array, PyTree], tuple[PyTree, Any]]
+    step: Callable[[jax.Array, PyTree, jax.Array, PyTree], tuple[PyTree, Step]]
+    observation_space: Space
+    action_space: Space
+    horizon: int
+    params: PyTree = ()  # numbers that may be swept by vmap: masses, tables, …
+    score: Callable[[Any, PyTree], jax.Array] | None = None
+    name: str = "environment"
+
+
+def strong(tree: PyTree) -> PyTree:
+    """Return the tree with every leaf an array of its own dtype, so that a loop can carry it."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)

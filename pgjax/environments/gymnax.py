@@ -1,0 +1,82 @@
+"""Every environment of gymnax as an `Environment`."""
+
+import dataclasses
+import difflib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax.environments.environment import Box, Discrete, Environment, PyTree, Space, Step, strong
+from pgjax.errors import InputError
+
+
+def gymnax_names() -> list[str]:
+    """Return the names that `from_gymnax` takes: all registered with gymnax, but for the one that wants a download."""
+    import gymnax  # pulls in plotting libraries, so only when it is used
+
+    return [name for name in gymnax.registered_envs if name != "MNISTBandit-bsuite"]
+
+
+def from_gymnax(name: str, **env_params: Any) -> Environment:
+    """Return a gymnax environment, without its automatic reset.
+
+    Args:
+        name: Its gymnax name, for example "CartPole-v1".
+        **env_params: Fields of its parameters to set, for example `length=1.0`.
+
+    The horizon is read from `max_steps_in_episode` here, where it is a number; a sweep over the parameters may shorten
+    episodes but not lengthen them.
+
+    Raises:
+        InputError: If there is no such environment or parameter.
+
+    Source: Lange, *gymnax: A JAX-based reinforcement learning environment library*, 2022.
+    """
+    import gymnax
+
+    names = gymnax_names()
+    if name not in names:
+        lowered = {candidate.lower(): candidate for candidate in names}
+        near = [lowered[match] for match in difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.4)]
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(names)}"
+        raise InputError(f"expected the name of a gymnax environment, got {name!r}; {hint}")
+    environment, params = gymnax.make(name)
+    known = [field.name for field in dataclasses.fields(params)]
+    for field in env_params:
+        if field not in known:
+            raise InputError(f"{name} has no parameter {field!r}; it has {', '.join(known)}")
+    params = params.replace(**env_params)
+    horizon = int(params.max_steps_in_episode)
+    if horizon < 1:
+        raise InputError(f"expected max_steps_in_episode of 1 or more, got {horizon}")
+
+    def reset(key: jax.Array, params: PyTree) -> tuple[PyTree, jax.Array]:
+        observation, state = environment.reset_env(key, params)
+        return strong(state), strong(observation)
+
+    def step(key: jax.Array, state: PyTree, action: jax.Array, params: PyTree) -> tuple[PyTree, Step]:
+        observation, state, reward, terminated, _ = environment.step_env(key, state, action, params)
+        truncated = environment.is_truncated(state, params)
+        return strong(state), Step(
+            strong(observation),
+            jnp.asarray(reward, jnp.float32),
+            jnp.asarray(terminated, bool),
+            jnp.asarray(truncated, bool),
+        )
+
+    # Some declared observation spaces have another dtype than the observations: believe the observations.
+    observation = jax.eval_shape(lambda key: reset(key, params)[1], jax.random.key(0))
+    declared = environment.observation_space(params)
+    if observation.shape == () and jnp.issubdtype(observation.dtype, jnp.integer):
+        observation_space: Space = Discrete(int(declared.n))
+    else:
+        observation_space = Box(np.asarray(declared.low), np.asarray(declared.high), observation.shape, observation.dtype)
+    declared = environment.action_space(params)
+    action_space: Space = (
+        Discrete(int(declared.n))
+        if hasattr(declared, "n")
+        else Box(np.asarray(declared.low), np.asarray(declared.high), tuple(declared.shape), declared.dtype)
+    )
+    return Environment(reset, step, observation_space, action_space, horizon, params, name=name)

@@ -1,0 +1,1 @@
+"""Policies: the contract, and those that come with pgjax."""

@@ -1,0 +1,89 @@
+"""Distributions over actions. Each is a small pytree whose leading axes are a batch."""
+
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Distribution(Protocol):
+    """What a policy returns: f(X_t), a distribution over actions.
+
+    With batch axes [...] and one action of shape [*action], `sample` gives [..., *action] and the others give [...].
+    """
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw one action for each batch element, independently."""
+        ...
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Return ln f(X_t)_{A_t}, in nats (for a continuous action, of the density)."""
+        ...
+
+    def entropy(self) -> jax.Array:
+        """Return −E[ln f], in nats."""
+        ...
+
+
+class Categorical(NamedTuple):
+    """One of n actions, with probabilities softmax(logits)."""
+
+    logits: jax.Array  # [..., n], any real numbers; −inf excludes an action
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw actions [...] int32."""
+        return jax.random.categorical(key, self.logits).astype(jnp.int32)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Return the log-probability [...] of actions [...]."""
+        log_probs = jax.nn.log_softmax(self.logits)
+        return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
+
+    def entropy(self) -> jax.Array:
+        """Return the entropy [...], between 0 and ln n."""
+        log_probs = jax.nn.log_softmax(self.logits)
+        return -jnp.sum(_times(jnp.exp(log_probs), log_probs), axis=-1)
+
+    def kl(self, other: "Categorical") -> jax.Array:
+        """Return KL(self ‖ other) [...]."""
+        log_probs = jax.nn.log_softmax(self.logits)
+        difference = log_probs - jax.nn.log_softmax(other.logits)
+        return jnp.sum(_times(jnp.exp(log_probs), difference), axis=-1)
+
+
+def _times(probability: jax.Array, value: jax.Array) -> jax.Array:
+    """Return p·x with 0·(±inf) = 0, in value and in gradient."""
+    possible = probability > 0
+    return jnp.where(possible, probability, 0) * jnp.where(possible, value, 0)
+
+
+class Gaussian(NamedTuple):
+    """Independent normal distributions, one for each of d numbers.
+
+    Where the action space is bounded, an action is still drawn from, and judged under, this distribution; the rollout
+    clips what the environment gets. Clipping is then part of the environment, and ∇ ln f stays exact.
+    """
+
+    mean: jax.Array  # [..., d]
+    log_std: jax.Array  # [..., d]
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw actions [..., d]."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Return the log-density [...] of actions [..., d]."""
+        z = (action - self.mean) * jnp.exp(-self.log_std)
+        return jnp.sum(-0.5 * z**2 - self.log_std - 0.5 * np.log(2 * np.pi), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """Return the differential entropy [...]."""
+        return jnp.sum(self.log_std + 0.5 * np.log(2 * np.pi * np.e), axis=-1)
+
+    def kl(self, other: "Gaussian") -> jax.Array:
+        """Return KL(self ‖ other) [...]."""
+        ratio = jnp.exp(2 * (self.log_std - other.log_std))
+        distance = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
+        return jnp.sum(0.5 * (ratio + distance - 1) + other.log_std - self.log_std, axis=-1)

@@ -1,0 +1,93 @@
+"""A multilayer perceptron over the flattened observation."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+
+from pgjax.environments.environment import Box, Discrete, Space
+from pgjax.errors import InputError
+from pgjax.policies.distributions import Categorical, Distribution, Gaussian
+from pgjax.policies.policy import Policy, memoryless
+
+
+class Network(linen.Module):
+    """Hidden layers with orthogonal weights of gain √2, and a last layer of gain 0.01.
+
+    The small last layer starts every policy near the uniform one (or near its mean), so that a run begins by exploring.
+    Source: Andrychowicz et al., *What Matters in On-Policy Reinforcement Learning?*, 2020, §3.2.
+    """
+
+    hidden: Sequence[int]
+    outputs: int
+    activation: Callable[[jax.Array], jax.Array]
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., inputs] to [..., outputs]."""
+        for width in self.hidden:
+            x = self.activation(linen.Dense(width, kernel_init=linen.initializers.orthogonal(np.sqrt(2)))(x))
+        return linen.Dense(self.outputs, kernel_init=linen.initializers.orthogonal(0.01))(x)
+
+
+def mlp(
+    observation_space: Space,
+    action_space: Space,
+    hidden: Sequence[int] = (64, 64),
+    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+) -> Policy:
+    """Return a network policy: Categorical for a `Discrete` action space, diagonal Gaussian for a `Box`.
+
+    A discrete observation enters one-hot, any other flattened. For a Box the network's output is in units of the
+    box's half-width around its centre (where a side is infinite: of 1 around 0), and the standard deviations are
+    parameters of their own, at first 0.6 of that unit, whatever the observation.
+
+    Args:
+        observation_space: What it sees.
+        action_space: What it chooses from; a Box must have shape [d].
+        hidden: Widths of the hidden layers.
+        activation: Applied after each of them.
+
+    Raises:
+        InputError: If the actions are arrays of more than one axis.
+    """
+    if isinstance(action_space, Box) and len(action_space.shape) != 1:
+        raise InputError(f"expected continuous actions of shape [d], got {tuple(action_space.shape)}")
+    outputs = action_space.n if isinstance(action_space, Discrete) else action_space.shape[0]
+    network = Network(tuple(hidden), outputs, activation)
+    axes = len(observation_space.shape)
+
+    def features(observation: jax.Array) -> jax.Array:
+        if isinstance(observation_space, Discrete):
+            return jax.nn.one_hot(observation, observation_space.n)
+        batch = observation.shape[: observation.ndim - axes]
+        return observation.reshape(*batch, -1).astype(jnp.result_type(float))
+
+    def init(key: jax.Array) -> Any:
+        observation = jnp.zeros(observation_space.shape, observation_space.dtype)
+        params = {"network": network.init(key, features(observation))}
+        if isinstance(action_space, Box):
+            params["log_std"] = jnp.full(action_space.shape, np.log(0.6), jnp.result_type(float))
+        return params
+
+    def apply(params: Any, observation: jax.Array) -> Distribution:
+        output = network.apply(params["network"], features(observation))
+        if isinstance(action_space, Discrete):
+            return Categorical(output)
+        centre, unit = middle(action_space)
+        log_std = jnp.broadcast_to(params["log_std"] + jnp.log(unit), output.shape)
+        return Gaussian(centre + unit * output, log_std)
+
+    return memoryless(init, apply)
+
+
+def middle(box: Box) -> tuple[jax.Array, jax.Array]:
+    """Return the centre and the half-width [d] of a box, 0 and 1 where a side is infinite."""
+    low, high = np.broadcast_to(box.low, box.shape), np.broadcast_to(box.high, box.shape)
+    finite = np.isfinite(low) & np.isfinite(high)
+    low, high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
+    dtype = jnp.result_type(float)
+    return jnp.asarray((low + high) / 2, dtype), jnp.asarray((high - low) / 2, dtype)

@@ -1,0 +1,192 @@
+"""Collect episodes: from a key and a policy's parameters to a `Trajectory`.
+
+Episodes end at different times, and a step computed for an episode that is over is wasted. Three things keep such
+padding small; this module is the one place that knows of them.
+
+*Slots.* E episodes run side by side, each in its slot. With a budget of `steps` > 0 a slot starts another episode
+whenever one ends before row `steps`, and the running ones are finished. Whether an episode is started depends only on
+what came before it, so the number N of episodes is a stopping time, and by Wald's identity a *sum* over episodes has the
+expectation E[N] times that of one: nothing is biased towards short episodes, as it would be if the unfinished ones were
+dropped. With `steps` = 0 it is one episode a slot, E in all.
+
+*Chunks.* Rows are computed by `chunk` at a time, until every slot is done. Under `vmap` over seeds the condition of that
+loop is made common to the batch, so it stays a plain loop (`together`).
+
+*Fresh starts.* Each chunk draws one first state for each slot. A slot that would need a second one waits for the next
+chunk; this too depends on the past alone.
+
+A policy with memory has to see an episode from its start to its end in one slot, and a score is of whole episodes, so
+both take one episode a slot.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pgjax.environments.environment import Environment, PyTree
+from pgjax.errors import InputError
+from pgjax.policies.policy import Policy, has_memory
+
+
+class Trajectory(NamedTuple):
+    """Whole episodes, time-major: row t of slot e is one step. Rows with `mask` false are padding."""
+
+    observation: Any  # X_t, [T, E, ...]
+    action: jax.Array  # A_t as the policy drew it, [T, E, ...]
+    reward: jax.Array  # R_{t+1}, [T, E] float; 0 in padding
+    terminated: jax.Array  # [T, E] bool, the step after which the episode was over
+    truncated: jax.Array  # [T, E] bool, the step after which it was cut off
+    mask: jax.Array  # [T, E] bool, a real step
+    time: jax.Array  # [T, E] int32, steps since the episode began, 0 at its first
+    rows: jax.Array  # [] int32, rows in use; all later ones are padding
+
+    @property
+    def last(self) -> jax.Array:
+        """[T, E] bool, the last step of an episode."""
+        return self.terminated | self.truncated
+
+    @property
+    def first(self) -> jax.Array:
+        """[T, E] bool, the first step of an episode."""
+        return self.mask & (self.time == 0)
+
+    @property
+    def episodes(self) -> jax.Array:
+        """The number of episodes, [] float."""
+        return jnp.sum(self.first, dtype=self.reward.dtype)
+
+
+@jax.custom_batching.custom_vmap
+def together(condition: jax.Array) -> jax.Array:
+    """Return a condition; under `vmap`, whether it holds anywhere in the batch.
+
+    A `while_loop` whose condition differs over a batch turns into a select over all it carries; with this one it stays
+    a loop, and what counts its rounds stays one number.
+    """
+    return condition
+
+
+@together.def_vmap
+def _together_rule(axis_size: int, in_batched: Any, condition: jax.Array) -> tuple[jax.Array, bool]:
+    return together(jnp.any(condition, axis=0) if in_batched[0] else condition), False
+
+
+def choose(condition: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
+    """Return `yes` where condition [E] holds and `no` elsewhere, for pytrees of arrays [E, ...]."""
+
+    def one(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(one, yes, no)
+
+
+def check_collection(environment: Environment, policy: Policy, episodes: int, steps: int) -> None:
+    """Raise unless episodes of this environment can be collected with this policy as asked.
+
+    Raises:
+        InputError: If a count is out of range, or a budget of steps is asked for where one episode a slot is needed.
+    """
+    if episodes < 1:
+        raise InputError(f"expected 1 or more episodes, got {episodes}")
+    if steps < 0:
+        raise InputError(f"expected a budget of 0 or more steps, got {steps}")
+    if steps and has_memory(policy):
+        raise InputError(f"expected steps=0 for a policy with memory (one episode a slot), got {steps}")
+    if steps and environment.score is not None:
+        raise InputError(f"expected steps=0 for an environment with a score (one episode a slot), got {steps}")
+
+
+def rows_needed(environment: Environment, steps: int, chunk: int) -> int:
+    """Return the rows that the longest possible collection fills: a whole number of chunks."""
+    longest = max(steps, 1) - 1 + environment.horizon
+    return -(-longest // chunk) * chunk
+
+
+def collect(
+    environment: Environment, policy: Policy, episodes: int, steps: int = 0, chunk: int = 32
+) -> Callable[[jax.Array, PyTree, PyTree], Trajectory]:
+    """Return a function (key, policy params, environment params) -> Trajectory that runs whole episodes.
+
+    Args:
+        environment: Where.
+        policy: Who acts.
+        episodes: E, the slots, at least 1.
+        steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
+        chunk: Rows computed between two looks at whether all is done.
+
+    Raises:
+        InputError: See `check_collection`.
+    """
+    check_collection(environment, policy, episodes, steps)
+    E, chunk = episodes, min(chunk, environment.horizon)
+    T = rows_needed(environment, steps, chunk)
+    start_before = max(steps, 1)
+
+    def run(key: jax.Array, params: PyTree, env_params: PyTree) -> Trajectory:
+        reset = jax.vmap(environment.reset, (0, None))
+        step = jax.vmap(environment.step, (0, 0, 0, None))
+
+        def fresh_starts(key: jax.Array) -> tuple[PyTree, Any]:
+            return reset(jax.random.split(key, E), env_params)
+
+        def one_step(fresh: PyTree, slots: PyTree, xs: tuple[jax.Array, jax.Array]) -> tuple[PyTree, Trajectory]:
+            state, observation, memory, running, supplied, time = slots
+            key, row = xs
+            starting = ~running & supplied & (row < start_before)
+            state, observation = choose(starting, fresh, (state, observation))
+            time = jnp.where(starting, 0, time)
+            running, supplied = running | starting, supplied & ~starting
+
+            action_key, step_key = jax.random.split(key)
+            memory, distribution = policy.step(params, memory, observation)
+            action = distribution.sample(action_key)
+            played = environment.action_space.clip(action)
+            next_state, outcome = step(jax.random.split(step_key, E), state, played, env_params)
+            terminated = running & outcome.terminated
+            truncated = running & (outcome.truncated | (time + 1 >= environment.horizon))
+            row_of = Trajectory(
+                observation,
+                action,
+                jnp.where(running, jnp.asarray(outcome.reward, jnp.result_type(float)), 0),
+                terminated,
+                truncated,
+                mask=running,
+                time=time,
+                rows=row,
+            )
+            state, observation = choose(running, (next_state, outcome.observation), (state, observation))
+            running = running & ~terminated & ~truncated
+            return (state, observation, memory, running, supplied, time + 1), row_of
+
+        def one_chunk(carry: tuple[PyTree, Trajectory]) -> tuple[PyTree, Trajectory]:
+            (state, observation, memory, running, time), done = carry
+            fresh_key, step_key = jax.random.split(jax.random.fold_in(key, done.rows))
+            slots = (state, observation, memory, running, jnp.ones(E, bool), time)
+            xs = (jax.random.split(step_key, chunk), done.rows + jnp.arange(chunk))
+            fresh = fresh_starts(fresh_key)
+            slots, new = jax.lax.scan(lambda slots, x: one_step(fresh, slots, x), slots, xs)
+            state, observation, memory, running, _, time = slots
+
+            def write(buffer: jax.Array, rows: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_update_slice_in_dim(buffer, rows, done.rows, axis=0)
+
+            written = jax.tree.map(write, done._replace(rows=()), new._replace(rows=()))
+            return (state, observation, memory, running, time), written._replace(rows=done.rows + chunk)
+
+        def unfinished(carry: tuple[PyTree, Trajectory]) -> jax.Array:
+            (*_, running, _), done = carry
+            return (done.rows < T) & together(jnp.any(running) | (done.rows < start_before))
+
+        # The slots before the first row: idle, in a state that the first fresh start replaces.
+        state, observation = fresh_starts(key)
+        slots = (state, observation, policy.memory(E), jnp.zeros(E, bool), jnp.zeros(E, jnp.int32))
+        one_row = jax.eval_shape(one_step, (state, observation), (*slots[:4], jnp.ones(E, bool), slots[4]), (key, 0))[1]
+        empty = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape), leaf.dtype), one_row._replace(rows=()))
+        _, trajectory = jax.lax.while_loop(unfinished, one_chunk, (slots, empty._replace(rows=jnp.int32(0))))
+        if environment.score is not None:
+            trajectory = trajectory._replace(reward=environment.score(trajectory, env_params) * trajectory.mask)
+        return trajectory
+
+    return run
