@@ -10,13 +10,25 @@ from pgjax.environments.finite import FiniteMDP, finite, tables
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
 from pgjax.environments.maze import maze, maze_tables
 from pgjax.errors import InputError
+from pgjax.plotting import learning_curves
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, memoryless, policy_for
 from pgjax.policies.tabular import tabular
 from pgjax.reinforce import reinforce
+from pgjax.results import read
 from pgjax.returns import Credit, discounted_reward_to_go, reward_to_go, whole_episode
 from pgjax.rollout import Trajectory, collect
+from pgjax.statistics import (
+    confidence_interval,
+    failed,
+    final_return,
+    interquartile_mean,
+    proportion_interval,
+    summarize,
+    tolerance_interval,
+)
+from pgjax.sweep import check_finite, sweep
 
 __all__ = [
     "Algorithm",
@@ -33,11 +45,17 @@ __all__ = [
     "Policy",
     "Step",
     "Trajectory",
+    "check_finite",
     "collect",
+    "confidence_interval",
     "discounted_reward_to_go",
+    "failed",
+    "final_return",
     "finite",
     "from_gymnax",
     "gymnax_names",
+    "interquartile_mean",
+    "learning_curves",
     "leave_one_out",
     "leave_one_out_by_time",
     "maze",
@@ -46,12 +64,17 @@ __all__ = [
     "mlp",
     "no_baseline",
     "policy_for",
+    "proportion_interval",
+    "read",
     "reinforce",
     "reward_to_go",
     "run_keys",
     "running_average",
+    "summarize",
+    "sweep",
     "tables",
     "tabular",
+    "tolerance_interval",
     "train",
     "whole_episode",
 ]

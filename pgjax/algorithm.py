@@ -1,7 +1,7 @@
 """What every learning algorithm of pgjax is: an `init` and an `update`, and how to run one."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -96,7 +96,9 @@ def leave_one_out_by_time() -> Baseline:
     def values(state: PyTree, trajectory: Trajectory, returns: jax.Array) -> jax.Array:
         T, E = returns.shape
         slot = jnp.broadcast_to(jnp.arange(E), (T, E))
-        per_time = jnp.zeros((T, E), returns.dtype).at[trajectory.time, slot].add(jnp.where(trajectory.mask, returns, 0))
+        per_time = (
+            jnp.zeros((T, E), returns.dtype).at[trajectory.time, slot].add(jnp.where(trajectory.mask, returns, 0))
+        )
         episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype))
         return (_of_other_slots(per_time) / episodes)[trajectory.time, slot]
 

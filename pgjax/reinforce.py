@@ -100,7 +100,9 @@ def reinforce(
             return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
         scalars = (learning_rate, baseline_decay, discount, entropy_coefficient)
-        return Hyperparameters(*(jnp.asarray(number, jnp.result_type(float)) for number in scalars), numbers(environment))
+        return Hyperparameters(
+            *(jnp.asarray(number, jnp.result_type(float)) for number in scalars), numbers(environment)
+        )
 
     def init(key: jax.Array, hyperparameters: Hyperparameters) -> State:
         key, params_key, baseline_key = jax.random.split(key, 3)

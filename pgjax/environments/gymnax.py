@@ -72,7 +72,9 @@ def from_gymnax(name: str, **env_params: Any) -> Environment:
     if observation.shape == () and jnp.issubdtype(observation.dtype, jnp.integer):
         observation_space: Space = Discrete(int(declared.n))
     else:
-        observation_space = Box(np.asarray(declared.low), np.asarray(declared.high), observation.shape, observation.dtype)
+        observation_space = Box(
+            np.asarray(declared.low), np.asarray(declared.high), observation.shape, observation.dtype
+        )
     declared = environment.action_space(params)
     action_space: Space = (
         Discrete(int(declared.n))

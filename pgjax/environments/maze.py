@@ -64,7 +64,9 @@ def read_layout(layout: str) -> tuple[Maze, np.ndarray]:
     if not leads_out[starts].all():
         raise InputError(f"expected a way from every start to an exit, got none in {layout!r}")
     maze = Maze(
-        jnp.asarray(next_cell, jnp.int32), jnp.asarray(exits), jnp.asarray(starts / starts.sum(), jnp.result_type(float))
+        jnp.asarray(next_cell, jnp.int32),
+        jnp.asarray(exits),
+        jnp.asarray(starts / starts.sum(), jnp.result_type(float)),
     )
     return maze, positions
 

@@ -108,5 +108,3 @@ def policy_for(environment: Environment) -> Policy:
     if isinstance(states, Discrete) and isinstance(actions, Discrete) and states.n <= 1024:
         return tabular(states.n, actions.n)
     return mlp(environment.observation_space, environment.action_space)
-
-

@@ -1,0 +1,121 @@
+"""Does REINFORCE solve the task, and how surely? Thousands of runs over seeds and hyper-parameters.
+
+Writes results.zarr (every curve of every run), summary.json and learning_curves.png into the directory --out, and
+prints a table. The same command again goes on where it was stopped.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+import pgjax
+from pgjax import commandline
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options; several values of a hyper-parameter make a grid."""
+
+    env: str = "CartPole-v1"
+    """A gymnax environment, or maze."""
+    seeds: int = 256
+    """How many runs at each point of the grid."""
+    first_seed: int = 0
+    """The number of the first of them."""
+    iterations: int = 60
+    """Updates of a run."""
+    episodes: int = 16
+    """Episode slots of an update."""
+    steps: int = 0
+    """A slot starts another episode until it has done this many steps; 0 for one episode each."""
+    learning_rate: tuple[float, ...] = (1e-2,)
+    """η."""
+    discount: tuple[float, ...] = (1.0,)
+    """γ."""
+    entropy_coefficient: tuple[float, ...] = (0.0,)
+    """Weight of the entropy in the objective."""
+    baseline_decay: tuple[float, ...] = (0.9,)
+    """β of the running average."""
+    credit: Literal["whole-episode", "reward-to-go", "discounted-reward-to-go"] = "reward-to-go"
+    """What an action is judged by."""
+    baseline: Literal["none", "running-average", "leave-one-out", "leave-one-out-by-time"] = "leave-one-out-by-time"
+    """What is subtracted from it."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """sgd is plain gradient ascent."""
+    policy: Literal["auto", "tabular", "mlp", "categorical", "gaussian"] = "auto"
+    """auto chooses what fits the environment."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the network's hidden layers."""
+    solved_at: float | None = None
+    """Mean return over the last 100 episodes from which a run is solved; known for some environments."""
+    study: int = 0
+    """Runs of two studies have no randomness in common."""
+    batch: int | None = None
+    """Runs computed together; by default as memory and cache allow."""
+    out: Path = Path("results/reinforce")
+    """Directory for what is found."""
+
+
+HYPERPARAMETERS = ("learning_rate", "discount", "entropy_coefficient", "baseline_decay")
+
+
+def main(options: Options) -> None:
+    """Run the sweep, then write and print what it found."""
+    if options.seeds < 1:
+        raise pgjax.InputError(f"expected 1 or more seeds, got {options.seeds}")
+    environment = commandline.environment_named(options.env)
+    algorithm = pgjax.reinforce(
+        environment,
+        commandline.policy_named(options.policy, environment, options.hidden),
+        episodes=options.episodes,
+        steps=options.steps,
+        credit=commandline.CREDITS[options.credit],
+        baseline=commandline.BASELINES[options.baseline](),
+        optimizer=commandline.OPTIMIZERS[options.optimizer],
+    )
+    grid = {name: getattr(options, name) for name in HYPERPARAMETERS}
+    varied = {name: values for name, values in grid.items() if len(values) != 1}
+    pgjax.check_finite(grid)
+    fixed = {name: values[0] for name, values in grid.items() if name not in varied}
+    where_not_what = {"seeds", "first_seed", "study", "iterations", "batch", "out", "solved_at"}
+    results = pgjax.sweep(
+        algorithm,
+        iterations=options.iterations,
+        seeds=range(options.first_seed, options.first_seed + options.seeds),
+        grid=varied,
+        hyperparameters=algorithm.hyperparameters(**fixed),
+        study=options.study,
+        out=options.out,
+        configuration={name: value for name, value in asdict(options).items() if name not in where_not_what},
+        batch=options.batch,
+    )
+    solved_at = commandline.SOLVED_AT.get(options.env) if options.solved_at is None else options.solved_at
+    rows = pgjax.summarize(results, solved_at)
+    best = max(rows, key=lambda row: float("-inf") if row["iqm"] is None else row["iqm"])
+    summary = {
+        "environment": options.env,
+        "iterations": options.iterations,
+        **best,
+        "steps_per_second": best["environment_steps"] / best["seconds"],
+        "solved_at": solved_at,
+        "chosen_from": len(rows),
+        "device": results.attrs["device"],
+        "rows": rows,
+    }
+    commandline.write_json(options.out / "summary.json", summary)
+    title = f"REINFORCE on {options.env}: {options.seeds} seeds"
+    pgjax.learning_curves(results, options.out / "learning_curves.png", title)
+    commandline.print_table(rows)
+    total = {name: sum(row[name] for row in rows) for name in ("environment_steps", "seconds")}
+    print(
+        f"{total['environment_steps']:.3g} real environment steps in {total['seconds']:.1f} s on {jax.device_count()} x "
+        f"{jax.devices()[0].device_kind}: {total['environment_steps'] / total['seconds'] / 1e6:.2f} M steps/s; "
+        f"written to {options.out}"
+    )
+
+
+if __name__ == "__main__":
+    commandline.use_every_core()
+    commandline.run(main, Options, __doc__)

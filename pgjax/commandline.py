@@ -1,0 +1,146 @@
+"""What the experiments share: options, names for what the library knows as functions, tables, and how they end.
+
+Strings select things here and nowhere else.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import optax
+import pandas as pd
+import tyro
+
+from pgjax.baselines import Baseline, leave_one_out, leave_one_out_by_time, no_baseline, running_average
+from pgjax.environments.environment import Box, Discrete, Environment
+from pgjax.environments.gymnax import from_gymnax
+from pgjax.environments.maze import maze
+from pgjax.errors import InputError
+from pgjax.policies.mlp import mlp
+from pgjax.policies.policy import Policy, policy_for
+from pgjax.policies.tabular import tabular
+from pgjax.returns import Credit, discounted_reward_to_go, reward_to_go, whole_episode
+
+Options = TypeVar("Options")
+
+CREDITS: dict[str, Credit] = {
+    "whole-episode": whole_episode,
+    "reward-to-go": reward_to_go,
+    "discounted-reward-to-go": discounted_reward_to_go,
+}
+BASELINES: dict[str, Callable[[], Baseline]] = {
+    "none": no_baseline,
+    "running-average": running_average,
+    "leave-one-out": leave_one_out,
+    "leave-one-out-by-time": leave_one_out_by_time,
+}
+OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
+
+# Mean return over 100 episodes from which gymnasium's registry calls the task solved.
+SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0, "MountainCarContinuous-v0": 90.0}
+
+
+def run(main: Callable[[Options], None], options: type[Options], description: str | None) -> None:
+    """Read the options from the command line and call `main`; end with one sentence and status 2 if they cannot be used.
+
+    Args:
+        main: The study.
+        options: Its frozen dataclass.
+        description: Its docstring, shown by --help.
+    """
+    chosen = tyro.cli(options, description=description)
+    try:
+        main(chosen)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def use_every_core() -> None:
+    """Let jax see each core of a CPU as a device of its own, over which a sweep then shares its runs out.
+
+    That is faster than splitting every small operation between the cores. It must come before jax is used, and leaves a
+    number of devices alone that was set by JAX_NUM_CPU_DEVICES or XLA_FLAGS.
+    """
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not forced and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def environment_named(name: str) -> Environment:
+    """Return an environment of pgjax ("maze") or of gymnax.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    return maze() if name == "maze" else from_gymnax(name)
+
+
+def policy_named(name: str, environment: Environment, hidden: Sequence[int]) -> Policy:
+    """Return a policy for an environment: auto, tabular, mlp, categorical (an mlp) or gaussian (an mlp).
+
+    Raises:
+        InputError: If it does not fit.
+    """
+    states, actions = environment.observation_space, environment.action_space
+    if any(width < 1 for width in hidden):
+        raise InputError(f"expected hidden layers of width 1 or more, got {min(hidden)}")
+    if name == "auto" and tuple(hidden) == (64, 64):
+        return policy_for(environment)
+    if name == "tabular":
+        if not isinstance(states, Discrete) or not isinstance(actions, Discrete):
+            raise InputError(
+                f"expected discrete observations and actions for a tabular policy, got {environment.name} with "
+                f"observations of {type(states).__name__} and actions of {type(actions).__name__}"
+            )
+        return tabular(states.n, actions.n)
+    wanted = {"categorical": Discrete, "gaussian": Box}.get(name)
+    if wanted is not None and not isinstance(actions, wanted):
+        raise InputError(
+            f"expected a {wanted.__name__} action space for a {name} policy, got {environment.name} with actions of "
+            f"{type(actions).__name__}"
+        )
+    return mlp(states, actions, hidden)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows of `pgjax.summarize` as a table, and below it the seeds that failed, if any did."""
+
+    def interval(bounds: Any) -> str:
+        return "-" if bounds is None else f"[{bounds[0]:.4g}, {bounds[1]:.4g}]"
+
+    lines = []
+    for row in rows:
+        line = {name: f"{value:g}" for name, value in hyperparameters_of(row).items()}
+        line["runs"] = str(row["seeds"])
+        line["failed"] = str(len(row["failed_seeds"]))
+        line["final return (IQM)"] = "-" if row["iqm"] is None else f"{row['iqm']:.4g}"
+        line["95% interval"] = interval(row["interval"])
+        line["90% of runs"] = interval(row["tolerance_interval"])
+        line["solved"] = "-" if row["solved_fraction"] is None else f"{row['solved_fraction']:.1%}"
+        line["its 95% interval"] = interval(row["solved_interval"])
+        line["steps"] = f"{row['environment_steps']:.3g}"
+        lines.append(line)
+    print(pd.DataFrame(lines).to_string(index=False))
+    for row in rows:
+        if row["failed_seeds"]:
+            where = ", ".join(f"{name} {value:g}" for name, value in hyperparameters_of(row).items())
+            names = ", ".join(map(str, row["failed_seeds"][:20])) + (", …" if len(row["failed_seeds"]) > 20 else "")
+            print(f"numbers that are not finite{' at ' + where if where else ''} in seeds: {names}")
+
+
+def hyperparameters_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the hyper-parameters of a row of `pgjax.summarize`: what stands before its results."""
+    names = list(row)
+    return {name: row[name] for name in names[: names.index("seeds")]}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a summary so that the file is either the old one or the new one, never half of it."""
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    unfinished.replace(path)

@@ -1,0 +1,79 @@
+"""Figures: learning curves with their uncertainty, and the runs behind them."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pgjax.statistics import confidence_interval, failed, interquartile_mean, tolerance_interval
+
+FIGURE_STYLE = {"dpi": 150, "bbox_inches": "tight"}
+RUNS_SHOWN = 50
+
+
+def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable: str = "episode_return") -> Figure:
+    """Draw a curve for each point of a sweep's grid, and save it as PNG.
+
+    A curve is the interquartile mean over seeds against the mean number of real environment steps that the runs had made,
+    with its 95% bootstrap interval. With a single point, also 50 of the runs behind it and the interval that 90% of runs
+    lie in with 95% confidence. Runs with numbers that are not finite are left out, and counted in the legend.
+
+    Args:
+        results: The dataset of a sweep.
+        path: Where to save it.
+        title: What it says above.
+        variable: Which curves.
+    """
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    dims = [name for name in results.completed.dims if name != "seed"]
+    sizes = [results.sizes[name] for name in dims]
+    many = int(np.prod(sizes))
+    colours = [colormaps["viridis"](x) for x in np.linspace(0, 0.9, many)] if many > 1 else ["tab:blue"]
+    broken = failed(results)
+    for index, colour in zip(np.ndindex(*sizes), colours, strict=True):
+        point = dict(zip(dims, index, strict=True))
+        here, good = results.isel(point), ~broken.isel(point).values
+        label = ", ".join(f"{str(name).replace('_', ' ')} {float(here[name]):g}" for name in dims)
+        if not good.all():
+            label += f" ({(~good).sum()} failed)"
+        if good.any():
+            draw_curve(axes, here.isel(seed=good), variable, colour, label, alone=many == 1)
+    axes.set(title=title, xlabel="environment steps of a run (mean over runs)", ylabel=variable.replace("_", " "))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_xlim(left=0)
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        axes.legend(handles, labels, loc="lower right", fontsize="small", framealpha=0.9)
+    figure.savefig(path, **FIGURE_STYLE)
+    return figure
+
+
+def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, label: str, alone: bool) -> None:
+    """Draw the interquartile mean over seeds, its interval, and if it is alone the runs behind it."""
+    runs = results[variable].transpose("seed", "iteration").values
+    steps = np.cumsum(results.steps.transpose("seed", "iteration").values, axis=1, dtype=float).mean(0)
+    low, high = confidence_interval(runs)
+    if alone:
+        for run in runs[:: max(1, len(runs) // RUNS_SHOWN)][:RUNS_SHOWN]:
+            axes.plot(steps, run, color="0.5", linewidth=0.4, alpha=0.35, zorder=1)
+        axes.plot([], [], color="0.5", linewidth=0.8, label=f"{min(len(runs), RUNS_SHOWN)} of {len(runs)} runs")
+        least, most = tolerance_interval(runs)
+        if np.isfinite(least).all():
+            axes.fill_between(
+                steps,
+                least,
+                most,
+                color=colour,
+                alpha=0.12,
+                linewidth=0,
+                label="90% of runs (95% confidence)",
+                zorder=2,
+            )
+        label = "interquartile mean, 95% interval" + label
+    axes.plot(steps, interquartile_mean(runs), color=colour, linewidth=1.8, label=label, zorder=4)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.35, linewidth=0, zorder=3)

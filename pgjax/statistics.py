@@ -1,0 +1,149 @@
+"""What thousands of runs say: averages with confidence intervals, and intervals over the runs themselves.
+
+A *confidence interval* of the interquartile mean says how well it is known; it shrinks with more runs. A *tolerance
+interval* says where runs lie; it does not. Both are needed (Patterson et al., *Empirical Design in Reinforcement
+Learning*, JMLR 25, 2024).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from pgjax.errors import InputError
+
+
+def interquartile_mean(runs: Any, axis: int = 0) -> np.ndarray:
+    """Return the mean of the middle half of the runs along an axis.
+
+    Source: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*, 2021.
+    """
+    return stats.trim_mean(np.asarray(runs, float), 0.25, axis=axis)
+
+
+def confidence_interval(
+    runs: Any, axis: int = 0, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the percentile bootstrap interval (low, high) of the interquartile mean along an axis.
+
+    Runs are resampled whole; with a single run the interval is that run. The same seed gives the same interval.
+    """
+    runs = np.asarray(runs, float)
+    if runs.shape[axis] < 2:
+        return runs.mean(axis), runs.mean(axis)
+    found = stats.bootstrap(
+        (runs,),
+        interquartile_mean,
+        axis=axis,
+        n_resamples=resamples,
+        batch=100,
+        confidence_level=confidence,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return found.low, found.high
+
+
+def tolerance_interval(
+    runs: Any, axis: int = 0, coverage: float = 0.9, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return an interval (low, high) along an axis in which, with this confidence, this fraction of all runs lies.
+
+    It assumes nothing of the distribution: it is the narrowest pair of order statistics, as equally far from both ends as
+    can be, that holds enough. Where there are too few runs for it, it is (−inf, inf): from 46 runs on there is one for
+    90% with 95% confidence, from 93 on for 95%.
+    Source: Wilks, *Determination of sample sizes for setting tolerance limits*, 1941.
+    """
+    ordered = np.sort(np.asarray(runs, float), axis=axis)
+    n = ordered.shape[axis]
+    # The interval from the l-th to the u-th smallest covers Beta(u − l, n − (u − l) + 1); this is the least u − l needed.
+    apart = np.arange(1, n)
+    enough = apart[stats.binom.cdf(apart - 1, n, coverage) >= confidence]
+    if not len(enough):
+        infinite = np.full(ordered.mean(axis).shape, np.inf)
+        return -infinite, infinite
+    low = (n - 1 - enough[0]) // 2
+    return ordered.take(low, axis), ordered.take(low + enough[0], axis)
+
+
+def final_return(results: xr.Dataset, episodes: int = 100) -> xr.DataArray:
+    """Return each run's mean return over its last episodes: over the last iterations that together have enough of them.
+
+    Args:
+        results: A sweep's, with `episode_return` and `episodes`.
+        episodes: How many at least; a run that had fewer is averaged whole.
+
+    Returns:
+        An array with the dimensions of the runs; NaN for a run with a return that is not a number.
+    """
+    counts = results.episodes.transpose(..., "iteration").values
+    sums = counts * results.episode_return.transpose(..., "iteration").values
+    later = np.cumsum(counts[..., ::-1], axis=-1)[..., ::-1] - counts  # episodes in the iterations after this one
+    recent = later < episodes
+    with np.errstate(invalid="ignore"):
+        means = np.where(recent, sums, 0).sum(-1) / np.where(recent, counts, 0).sum(-1)
+    return results.episodes.isel(iteration=-1, drop=True).copy(data=np.where(failed(results), np.nan, means))
+
+
+def failed(results: xr.Dataset) -> xr.DataArray:
+    """Return which runs have, in any of their curves, a number that is not finite."""
+    curves = results[[name for name, array in results.data_vars.items() if "iteration" in array.dims]]
+    return ~np.isfinite(curves.to_dataarray()).all(["variable", "iteration"])
+
+
+def proportion_interval(successes: int, runs: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson interval of a proportion."""
+    interval = stats.binomtest(successes, runs).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def summarize(results: xr.Dataset, solved_at: float | None = None, episodes: int = 100) -> list[dict[str, Any]]:
+    """Return what a sweep of REINFORCE found: one row for each point of its grid, as plain numbers.
+
+    Args:
+        results: The dataset of a sweep in which every run is completed.
+        solved_at: Final return from which a run counts as solved; None if there is no such thing.
+        episodes: The final return is the mean over this many.
+
+    Returns:
+        Rows with the hyper-parameters and: seeds; failed_seeds (with numbers that are not finite: they are left out of
+        the averages, and never solved); iqm and its 95% interval; the tolerance interval (90% of runs, 95% confidence);
+        solved_fraction and its 95% interval; environment_steps (of all runs); seconds.
+
+    Raises:
+        InputError: If runs are missing.
+    """
+    if not bool(results.completed.all()):
+        missing = int((~results.completed).sum())
+        raise InputError(f"expected a completed sweep, got one with {missing} runs missing")
+    axes = [name for name in results.completed.dims if name != "seed"]
+    loaded = results.load()
+    final, broken = final_return(loaded, episodes), failed(loaded)
+    rows = []
+    for index in np.ndindex(*(loaded.sizes[name] for name in axes)):
+        point = dict(zip(axes, index, strict=True))
+        here, runs = loaded.isel(point), final.isel(point).values
+        good = runs[np.isfinite(runs)]
+        row: dict[str, Any] = {str(name): float(here[name]) for name in axes}
+        row |= {"seeds": len(runs), "failed_seeds": here.seed.values[broken.isel(point).values].tolist()}
+        row |= {"iqm": None, "interval": None, "tolerance_interval": None}
+        if len(good):
+            row["iqm"] = float(interquartile_mean(good))
+            row["interval"] = _pair(confidence_interval(good))
+            row["tolerance_interval"] = _pair(tolerance_interval(good))
+        solved = None if solved_at is None else int((good >= solved_at).sum())
+        row["solved_fraction"] = None if solved is None else solved / len(runs)
+        row["solved_interval"] = None if solved is None else _pair(proportion_interval(solved, len(runs)))
+        row["environment_steps"] = int(np.nansum(here.steps.values, dtype=float))
+        row["seconds"] = float(here.seconds.sum())
+        rows.append(row)
+    return rows
+
+
+def _pair(interval: Sequence[Any]) -> list[float] | None:
+    """Return an interval as two plain numbers, or None if it is infinite (JSON has no word for that)."""
+    low, high = (float(bound) for bound in interval)
+    return [low, high] if np.isfinite(low) and np.isfinite(high) else None
