@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import jax
-
 import pgjax
 from pgjax import commandline
 
@@ -110,9 +108,8 @@ def main(options: Options) -> None:
     commandline.print_table(rows)
     total = {name: sum(row[name] for row in rows) for name in ("environment_steps", "seconds")}
     print(
-        f"{total['environment_steps']:.3g} real environment steps in {total['seconds']:.1f} s on {jax.device_count()} x "
-        f"{jax.devices()[0].device_kind}: {total['environment_steps'] / total['seconds'] / 1e6:.2f} M steps/s; "
-        f"written to {options.out}"
+        f"{total['environment_steps']:.3g} real environment steps in {total['seconds']:.1f} s: "
+        f"{total['environment_steps'] / total['seconds'] / 1e6:.2f} M steps/s; written to {options.out}"
     )
 
 

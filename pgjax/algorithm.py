@@ -14,9 +14,9 @@ class Algorithm(NamedTuple):
     """A learning algorithm, as pure functions of one run.
 
     `init(key, hyperparameters) -> State` and `update(State) -> (State, Metrics)`: the state is what is carried from one
-    iteration to the next, the metrics (a NamedTuple of scalars) are what is emitted. `hyperparameters(**values)` returns
-    the numbers that are traced, with defaults for those not named; shapes, counts and functions were fixed when the
-    algorithm was built.
+    iteration to the next, the metrics (a NamedTuple of scalars) are what is emitted. `hyperparameters(**values)`
+    returns the numbers that are traced, with defaults for those not named; shapes, counts and functions were fixed when
+    the algorithm was built.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]

@@ -1,6 +1,7 @@
 """Baselines: what is subtracted from a return, so that only better than expected counts as good.
 
-A baseline that does not depend on the action it judges leaves the expected gradient as it is, and can lower its variance.
+A baseline that does not depend on the action it judges leaves the expected gradient as it is, and can lower its
+variance.
 """
 
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from pgjax.rollout import Trajectory
 class Baseline(NamedTuple):
     """A baseline, as pure functions.
 
-    `init(key, hyperparameters) -> state`; `values(state, trajectory, returns[T, E]) -> [T, E]`, what to subtract from the
-    returns; `update(state, trajectory, returns) -> state`, called once an update, after `values`.
+    `init(key, hyperparameters) -> state`; `values(state, trajectory, returns[T, E]) -> [T, E]`, what to subtract from
+    the returns; `update(state, trajectory, returns) -> state`, called once an update, after `values`.
     """
 
     init: Callable[[jax.Array, Any], PyTree]
@@ -45,8 +46,8 @@ class RunningAverage(NamedTuple):
 def running_average() -> Baseline:
     """Return the lecture's ρ̂: 0 at first, and ρ̂ ← β ρ̂ + (1 − β) G_1 after each update.
 
-    β is the hyper-parameter `baseline_decay`. With several episodes an update, G_1 is their mean. An update uses the ρ̂ of
-    before it, which has not seen the actions it judges.
+    β is the hyper-parameter `baseline_decay`. With several episodes an update, G_1 is their mean. An update uses the ρ̂
+    of before it, which has not seen the actions it judges.
     """
 
     def init(key: jax.Array, hyperparameters: Any) -> RunningAverage:

@@ -45,7 +45,7 @@ SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.
 
 
 def run(main: Callable[[Options], None], options: type[Options], description: str | None) -> None:
-    """Read the options from the command line and call `main`; end with one sentence and status 2 if they cannot be used.
+    """Read the options and call `main`; end with one sentence and status 2 if they cannot be used.
 
     Args:
         main: The study.

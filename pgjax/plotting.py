@@ -7,19 +7,19 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from pgjax.statistics import confidence_interval, failed, interquartile_mean, tolerance_interval
 
-FIGURE_STYLE = {"dpi": 150, "bbox_inches": "tight"}
 RUNS_SHOWN = 50
 
 
 def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable: str = "episode_return") -> Figure:
     """Draw a curve for each point of a sweep's grid, and save it as PNG.
 
-    A curve is the interquartile mean over seeds against the mean number of real environment steps that the runs had made,
-    with its 95% bootstrap interval. With a single point, also 50 of the runs behind it and the interval that 90% of runs
-    lie in with 95% confidence. Runs with numbers that are not finite are left out, and counted in the legend.
+    A curve is the interquartile mean over seeds against the mean number of real environment steps that the runs had
+    made, with its 95% bootstrap interval. With a single point, also 50 of the runs behind it and the interval that 90%
+    of runs lie in with 95% confidence. Runs with numbers that are not finite are left out, and counted in the legend.
 
     Args:
         results: The dataset of a sweep.
@@ -46,10 +46,11 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         axes.legend(handles, labels, loc="lower right", fontsize="small", framealpha=0.9)
-    figure.savefig(path, **FIGURE_STYLE)
+    figure.savefig(path, dpi=150)
     return figure
 
 

@@ -9,10 +9,10 @@ import optax
 
 from pgjax.algorithm import Algorithm
 from pgjax.baselines import Baseline, leave_one_out_by_time
-from pgjax.environments.environment import Environment, PyTree
+from pgjax.environments.environment import Environment, PyTree, strong
 from pgjax.policies.policy import Policy, check_fit, has_memory
 from pgjax.returns import Credit, reward_to_go
-from pgjax.rollout import Trajectory, collect
+from pgjax.rollout import Trajectory, collect, part
 
 
 class Hyperparameters(NamedTuple):
@@ -57,7 +57,9 @@ def reinforce(
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
     chunk: int = 32,
 ) -> Algorithm:
-    """Return the REINFORCE algorithm: an update collects episodes and steps along
+    """Return the REINFORCE algorithm.
+
+    An update collects episodes and gives the optimizer, as the gradient to ascend,
 
         1/E Σ_episodes Σ_t (credit_t − baseline_t) ∇ ln f(X_t, θ)_{A_t} + c ∇ H(f(X_t, θ)).
 
@@ -96,13 +98,8 @@ def reinforce(
         entropy_coefficient: Any = 0.0,
         environment: PyTree = environment.params,
     ) -> Hyperparameters:
-        def numbers(tree: PyTree) -> PyTree:
-            return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
-
-        scalars = (learning_rate, baseline_decay, discount, entropy_coefficient)
-        return Hyperparameters(
-            *(jnp.asarray(number, jnp.result_type(float)) for number in scalars), numbers(environment)
-        )
+        floating = [jnp.asarray(x, float) for x in (learning_rate, baseline_decay, discount, entropy_coefficient)]
+        return Hyperparameters(*floating, strong(environment))
 
     def init(key: jax.Array, hyperparameters: Hyperparameters) -> State:
         key, params_key, baseline_key = jax.random.split(key, 3)
@@ -131,11 +128,8 @@ def reinforce(
         else:  # the sum over steps is a sum over the chunks in use
 
             def add_chunk(i: jax.Array, total: PyTree) -> PyTree:
-                def cut(leaf: jax.Array) -> jax.Array:
-                    return jax.lax.dynamic_slice_in_dim(leaf, i * chunk, chunk)
-
-                part = jax.tree.map(cut, trajectory._replace(rows=()))
-                return jax.tree.map(jnp.add, total, derivative(state.params, part, cut(weight), coefficient))
+                rows, weights = part((trajectory, weight), i * chunk, chunk)
+                return jax.tree.map(jnp.add, total, derivative(state.params, rows, weights, coefficient))
 
             zero = (jax.tree.map(jnp.zeros_like, state.params), jnp.zeros((), weight.dtype))
             estimate, entropy = jax.lax.fori_loop(0, trajectory.rows // chunk, add_chunk, zero)

@@ -4,7 +4,7 @@ A store is laid out whole before the first run, filled with NaN, and then writte
 exactly what finished: a run counts once `completed` says so, which is written after its numbers.
 """
 
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -47,7 +47,7 @@ def provenance() -> dict[str, str]:
         "git_revision": revision,
         "versions": json.dumps(versions),
         "device": f"{len(devices)} x {devices[0].device_kind}, {platform.machine()}, {os.cpu_count()} cores",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -1,9 +1,9 @@
 """Credit: from the rewards of a trajectory to the return that each of its steps is judged by.
 
-A credit is a function `(trajectory, discount) -> returns[T, E]`, zero in padding. With γ the discount and t counted from
-the beginning of the episode, the estimator Σ_t (credit_t − baseline_t) ∇ ln f(X_t)_{A_t} has as its expectation the
-gradient of ρ_γ(θ) = E[Σ_t γ^{t−1} R_{t+1}] for `whole_episode` and `discounted_reward_to_go`. For `reward_to_go` it does at
-γ = 1; below, it leaves out the factor γ^{t−1}, as is usual, and follows no gradient of an objective exactly.
+A credit is a function `(trajectory, discount) -> returns[T, E]`, zero in padding. With γ the discount and t counted
+from the beginning of the episode, the estimator Σ_t (credit_t − baseline_t) ∇ ln f(X_t)_{A_t} has as its expectation
+the gradient of ρ_γ(θ) = E[Σ_t γ^{t−1} R_{t+1}] for `whole_episode` and `discounted_reward_to_go`. For `reward_to_go` it
+does at γ = 1; below, it leaves out the factor γ^{t−1}, as is usual, and follows no gradient of an objective exactly.
 """
 
 from collections.abc import Callable

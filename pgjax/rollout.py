@@ -5,12 +5,12 @@ padding small; this module is the one place that knows of them.
 
 *Slots.* E episodes run side by side, each in its slot. With a budget of `steps` > 0 a slot starts another episode
 whenever one ends before row `steps`, and the running ones are finished. Whether an episode is started depends only on
-what came before it, so the number N of episodes is a stopping time, and by Wald's identity a *sum* over episodes has the
-expectation E[N] times that of one: nothing is biased towards short episodes, as it would be if the unfinished ones were
-dropped. With `steps` = 0 it is one episode a slot, E in all.
+what came before it, so the number N of episodes is a stopping time, and by Wald's identity a *sum* over episodes has
+the expectation E[N] times that of one: nothing is biased towards short episodes, as it would be if the unfinished ones
+were dropped. With `steps` = 0 it is one episode a slot, E in all.
 
-*Chunks.* Rows are computed by `chunk` at a time, until every slot is done. Under `vmap` over seeds the condition of that
-loop is made common to the batch, so it stays a plain loop (`together`).
+*Chunks.* Rows are computed by `chunk` at a time, until every slot is done. Under `vmap` over seeds the condition of
+that loop is made common to the batch, so it stays a plain loop (`together`).
 
 *Fresh starts.* Each chunk draws one first state for each slot. A slot that would need a second one waits for the next
 chunk; this too depends on the past alone.
@@ -56,6 +56,15 @@ class Trajectory(NamedTuple):
     def episodes(self) -> jax.Array:
         """The number of episodes, [] float."""
         return jnp.sum(self.first, dtype=self.reward.dtype)
+
+
+def part(rows: PyTree, start: jax.Array, size: int) -> PyTree:
+    """Return `size` rows from row `start` on, [size, E, ...], of a trajectory and of arrays like it."""
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(leaf, start, size) if leaf.ndim else leaf
+
+    return jax.tree.map(cut, rows)
 
 
 @jax.custom_batching.custom_vmap
@@ -170,9 +179,9 @@ def collect(
             state, observation, memory, running, _, time = slots
 
             def write(buffer: jax.Array, rows: jax.Array) -> jax.Array:
-                return jax.lax.dynamic_update_slice_in_dim(buffer, rows, done.rows, axis=0)
+                return jax.lax.dynamic_update_slice_in_dim(buffer, rows, done.rows, axis=0) if buffer.ndim else buffer
 
-            written = jax.tree.map(write, done._replace(rows=()), new._replace(rows=()))
+            written = jax.tree.map(write, done, new._replace(rows=done.rows))
             return (state, observation, memory, running, time), written._replace(rows=done.rows + chunk)
 
         def unfinished(carry: tuple[PyTree, Trajectory]) -> jax.Array:
@@ -183,7 +192,7 @@ def collect(
         state, observation = fresh_starts(key)
         slots = (state, observation, policy.memory(E), jnp.zeros(E, bool), jnp.zeros(E, jnp.int32))
         one_row = jax.eval_shape(one_step, (state, observation), (*slots[:4], jnp.ones(E, bool), slots[4]), (key, 0))[1]
-        empty = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape), leaf.dtype), one_row._replace(rows=()))
+        empty = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape), leaf.dtype), one_row)
         _, trajectory = jax.lax.while_loop(unfinished, one_chunk, (slots, empty._replace(rows=jnp.int32(0))))
         if environment.score is not None:
             trajectory = trajectory._replace(reward=environment.score(trajectory, env_params) * trajectory.mask)

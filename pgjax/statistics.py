@@ -52,14 +52,14 @@ def tolerance_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return an interval (low, high) along an axis in which, with this confidence, this fraction of all runs lies.
 
-    It assumes nothing of the distribution: it is the narrowest pair of order statistics, as equally far from both ends as
-    can be, that holds enough. Where there are too few runs for it, it is (−inf, inf): from 46 runs on there is one for
-    90% with 95% confidence, from 93 on for 95%.
+    It assumes nothing of the distribution: it is the narrowest pair of order statistics, as equally far from both ends
+    as can be, that holds enough. Where there are too few runs for it, it is (−inf, inf): from 46 runs on there is one
+    for 90% with 95% confidence, from 93 on for 95%.
     Source: Wilks, *Determination of sample sizes for setting tolerance limits*, 1941.
     """
     ordered = np.sort(np.asarray(runs, float), axis=axis)
     n = ordered.shape[axis]
-    # The interval from the l-th to the u-th smallest covers Beta(u − l, n − (u − l) + 1); this is the least u − l needed.
+    # What lies between the l-th and the u-th smallest is Beta(u − l, n − (u − l) + 1); the least u − l will do.
     apart = np.arange(1, n)
     enough = apart[stats.binom.cdf(apart - 1, n, coverage) >= confidence]
     if not len(enough):
@@ -91,7 +91,8 @@ def final_return(results: xr.Dataset, episodes: int = 100) -> xr.DataArray:
 def failed(results: xr.Dataset) -> xr.DataArray:
     """Return which runs have, in any of their curves, a number that is not finite."""
     curves = results[[name for name, array in results.data_vars.items() if "iteration" in array.dims]]
-    return ~np.isfinite(curves.to_dataarray()).all(["variable", "iteration"])
+    finite = xr.apply_ufunc(np.isfinite, curves.to_dataarray())
+    return ~finite.all(["variable", "iteration"])
 
 
 def proportion_interval(successes: int, runs: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -1,16 +1,17 @@
 """Run an algorithm for many seeds and hyper-parameters: in batches, over all local devices, with results as they come.
 
-A sweep is a list of runs, one for each point of the grid and each seed, cut into batches. The runs of a batch are shared
-out over the devices (`shard_map`), and on a device they go block by block (`lax.map`), `vmap`-ed within a block: on a CPU
-the parameters of a block then stay in its cache, on an accelerator the block is as large as its memory allows. The
-iterations of a batch are computed in segments, jitted once and called from a Python loop; between two segments progress
-is shown and the curves leave the device.
+A sweep is a list of runs, one for each point of the grid and each seed, cut into batches. The runs of a batch are
+shared out over the devices (`shard_map`), and on a device they go block by block (`lax.map`), `vmap`-ed within a block:
+on a CPU the parameters of a block then stay in its cache, on an accelerator the block is as large as its memory allows.
+The iterations of a batch are computed in segments, jitted once and called from a Python loop; between two segments
+progress is shown and the curves leave the device.
 
 Which runs share a batch, a block or a device does not change what they compute, but for the last bits that a
 different order of additions costs.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -35,11 +36,11 @@ CPU_BLOCK = 16  # runs whose parameters stay in a core's cache
 
 
 class Runs(NamedTuple):
-    """All runs of a sweep, in order: every seed at the first point of the grid, then at the second, …"""
+    """All runs of a sweep, in order: every seed at the first point of the grid, then at the second, and so on."""
 
     study: int
-    seeds: list[int]
-    grid: dict[str, list[float]]
+    seeds: Sequence[int]
+    grid: Mapping[str, Sequence[float]]
 
     @property
     def points(self) -> list[tuple[float, ...]]:
@@ -82,23 +83,25 @@ def with_values(tree: PyTree, values: Mapping[str, Any]) -> PyTree:
     return tree
 
 
-def _with_value(tree: PyTree, path: str, names: list[str], value: Any) -> PyTree:
+def _with_value(tree: Any, path: str, names: list[str], value: Any) -> Any:
     name, *rest = names
     if hasattr(tree, "_fields"):
-        known, replace = list(tree._fields), lambda new: tree._replace(**{name: new})
-    elif dataclasses.is_dataclass(tree):
-        known = [field.name for field in dataclasses.fields(tree)]
-        replace = lambda new: dataclasses.replace(tree, **{name: new})  # noqa: E731
+        known, replace = list(tree._fields), tree._replace
+    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        known, replace = (
+            [field.name for field in dataclasses.fields(tree)],
+            functools.partial(dataclasses.replace, tree),
+        )
     else:
-        raise InputError(f"expected the name of a hyper-parameter, got {path!r}: nothing is named below a number")
+        raise InputError(f"expected the name of a hyper-parameter, got {path!r}: nothing has a name below a number")
     if name not in known:
         raise InputError(f"expected the name of a hyper-parameter, got {path!r}; there are {', '.join(known)}")
     old = getattr(tree, name)
     if rest:
-        return replace(_with_value(old, path, rest, value))
+        return replace(**{name: _with_value(old, path, rest, value)})
     if not isinstance(old, jax.Array | float | int) or jnp.ndim(old) != 0:
         raise InputError(f"expected a hyper-parameter that is one number, got {path!r}")
-    return replace(jnp.asarray(value, jnp.result_type(old)))
+    return replace(**{name: jnp.asarray(value, jnp.result_type(old))})
 
 
 def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequence[float]]) -> None:
@@ -135,7 +138,7 @@ def check_finite(grid: Mapping[str, Sequence[float]]) -> None:
 
 
 def memory_budget() -> int:
-    """Return the bytes a sweep may use on one device: 80% of an accelerator's, half of a host's shared by its devices."""
+    """Return the bytes a sweep may use on a device: 80% of an accelerator's, half of a host's shared by its devices."""
     device = jax.local_devices()[0]
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "bytes_limit" in statistics:
@@ -161,8 +164,8 @@ class Program(NamedTuple):
     """A sweep's compiled functions, for batches of devices · share runs."""
 
     plan: Plan
-    start: Callable[..., PyTree]  # keys [B], values {name: [B]} -> states [B]
-    advance: Callable[..., tuple[PyTree, PyTree]]  # states, count -> states, metrics [B, segment]
+    start: jax.stages.Compiled  # keys [B], values {name: [B]} -> states [B]
+    advance: jax.stages.Compiled  # states, count -> states, metrics [B, segment]
     bytes: int  # at most in use on a device
 
 
@@ -267,15 +270,15 @@ def sweep(
         progress: Whether to show a bar.
 
     Returns:
-        A dataset with dimensions (names of the grid…, seed, iteration), a variable for each metric of the algorithm, and
-        `seconds` and `completed` for each run.
+        A dataset with dimensions (names of the grid…, seed, iteration), a variable for each metric of the algorithm,
+        and `seconds` and `completed` for each run.
 
     Raises:
-        InputError: If a value cannot be used, a run does not fit into memory, or `out` holds something else. Nothing has
-            been compiled or written then, but for the compilation that a lack of memory shows in.
+        InputError: If a value cannot be used, a run does not fit into memory, or `out` holds something else. Nothing
+            has been compiled or written then, but for the compilation that a lack of memory shows in.
     """
-    grid = {name: [float(value) for value in values] for name, values in (grid or {}).items()}
     seeds = [int(seed) for seed in seeds]
+    grid = {name: [float(value) for value in values] for name, values in (grid or {}).items()}
     check_runs(iterations, seeds, grid)
     for name, number in (("batch", batch), ("block", block), ("memory", memory), ("segment", segment)):
         if number is not None and number < 1:

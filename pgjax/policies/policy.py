@@ -76,7 +76,8 @@ def check_fit(environment: Environment, policy: Policy) -> None:
         raise
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"expected a policy that takes the observations of {environment.name}, {describe(space)}; it fails with: {error}"
+            f"expected a policy that takes the observations of {environment.name}, {describe(space)}; "
+            f"it fails with: {error}"
         ) from error
     expected = environment.action_space
     fits = action.shape == (2, *expected.shape)
