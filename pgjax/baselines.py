@@ -101,6 +101,6 @@ def leave_one_out_by_time() -> Baseline:
             jnp.zeros((T, E), returns.dtype).at[trajectory.time, slot].add(jnp.where(trajectory.mask, returns, 0))
         )
         episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype))
-        return (_of_other_slots(per_time) / episodes)[trajectory.time, slot]
+        return (_of_other_slots(per_time) / episodes[None])[trajectory.time, slot]
 
     return Baseline(_nothing, values, _nothing)

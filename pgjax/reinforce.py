@@ -98,8 +98,13 @@ def reinforce(
         entropy_coefficient: Any = 0.0,
         environment: PyTree = environment.params,
     ) -> Hyperparameters:
-        floating = [jnp.asarray(x, float) for x in (learning_rate, baseline_decay, discount, entropy_coefficient)]
-        return Hyperparameters(*floating, strong(environment))
+        return Hyperparameters(
+            jnp.asarray(learning_rate, float),
+            jnp.asarray(baseline_decay, float),
+            jnp.asarray(discount, float),
+            jnp.asarray(entropy_coefficient, float),
+            strong(environment),
+        )
 
     def init(key: jax.Array, hyperparameters: Hyperparameters) -> State:
         key, params_key, baseline_key = jax.random.split(key, 3)

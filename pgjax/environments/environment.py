@@ -39,8 +39,9 @@ class Box(NamedTuple):
     dtype: Any = jnp.float32
 
     def clip(self, value: jax.Array) -> jax.Array:
-        """Return the nearest value inside the box."""
-        return jnp.clip(value, jnp.asarray(self.low, self.dtype), jnp.asarray(self.high, self.dtype))
+        """Return the nearest values inside the box, for values [..., *shape]."""
+        low, high = (jnp.broadcast_to(jnp.asarray(bound, self.dtype), value.shape) for bound in (self.low, self.high))
+        return jnp.clip(value, low, high)
 
     @property
     def bounded(self) -> bool:

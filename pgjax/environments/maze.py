@@ -47,7 +47,7 @@ def read_layout(layout: str) -> tuple[Maze, np.ndarray]:
     grid = np.array([list(line.ljust(width, "#")) for line in lines])
     strange = sorted(set(grid.flat) - set("#. SE"))
     if strange:
-        raise InputError(f"expected a maze of '#', '.', ' ', 'S' and 'E', got {strange[0]!r}")
+        raise InputError(f"expected a maze of '#', '.', ' ', 'S' and 'E', got {str(strange[0])!r}")
     positions = np.argwhere(grid != "#")
     number = {tuple(position): cell for cell, position in enumerate(positions)}
     signs = grid[tuple(positions.T)]

@@ -78,8 +78,8 @@ def mlp(
         if isinstance(action_space, Discrete):
             return Categorical(output)
         centre, unit = middle(action_space)
-        log_std = jnp.broadcast_to(params["log_std"] + jnp.log(unit), output.shape)
-        return Gaussian(centre + unit * output, log_std)
+        centre, unit, log_std = (jnp.broadcast_to(x, output.shape) for x in (centre, unit, params["log_std"]))
+        return Gaussian(centre + unit * output, log_std + jnp.log(unit))
 
     return memoryless(init, apply)
 

@@ -1,0 +1,73 @@
+"""Lists that parametrised tests loop over: a new environment, policy, credit or baseline is tested by being listed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import pgjax
+
+CREDITS = {
+    "whole_episode": pgjax.whole_episode,
+    "reward_to_go": pgjax.reward_to_go,
+    "discounted_reward_to_go": pgjax.discounted_reward_to_go,
+}
+BASELINES = {
+    "none": pgjax.no_baseline,
+    "running_average": pgjax.running_average,
+    "leave_one_out": pgjax.leave_one_out,
+    "leave_one_out_by_time": pgjax.leave_one_out_by_time,
+}
+
+
+def random_mdp(seed: int = 0, S: int = 3, A: int = 2, stochastic_reward: bool = False) -> pgjax.FiniteMDP:
+    """Return a random MDP in which every episode starts, moves and ends by chance; its last state is terminal."""
+    rng = np.random.default_rng(seed)
+    d0 = np.append(rng.dirichlet(np.ones(S - 1)), 0)
+    p = rng.dirichlet(np.ones(S), (S, A))
+    r = rng.normal(size=(S, A, S) if stochastic_reward else (S, A))
+    return pgjax.tables(d0, p, r, np.arange(S) == S - 1)
+
+
+def exact_return(mdp: pgjax.FiniteMDP, horizon: int, logits: jax.Array, discount: float = 1.0) -> jax.Array:
+    """Return ρ_γ(θ) of a tabular softmax policy by following the distribution of states; differentiable."""
+    f = jax.nn.softmax(logits)
+    r = mdp.r if mdp.r.ndim == 2 else jnp.sum(mdp.p * mdp.r, -1)
+    d, rho = mdp.d0, 0.0
+    for t in range(horizon):
+        rho += discount**t * jnp.sum(d[:, None] * f * r)
+        d = jnp.einsum("s,sa,sap->p", d, f, mdp.p) * ~mdp.terminal
+    return rho
+
+
+def counting(limit: int = 5, horizon: int = 8) -> pgjax.Environment:
+    """Return an environment that says how many steps it has made, pays that number, and ends after `limit`."""
+
+    def reset(key, params):
+        return jnp.int32(0), jnp.zeros(1)
+
+    def step(key, state, action, params):
+        state = state + 1
+        return state, pgjax.Step(jnp.full(1, state, float), state.astype(float), state >= limit)
+
+    return pgjax.Environment(reset, step, pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), horizon, name="counting")
+
+
+def remembering() -> pgjax.Policy:
+    """Return a policy with memory: its logits depend on a decaying sum of all observations so far."""
+
+    def memory(episodes):
+        return jnp.zeros((episodes, 1))
+
+    def step(params, memory, observation):
+        memory = 0.9 * memory + observation
+        return memory, pgjax.Categorical(memory * params)
+
+    def unroll(params, trajectory):
+        def one(memory, observation):
+            memory = 0.9 * memory + observation
+            return memory, memory
+
+        _, memories = jax.lax.scan(one, memory(trajectory.reward.shape[1]), trajectory.observation)
+        return pgjax.Categorical(memories * params[None])
+
+    return pgjax.Policy(lambda key: jax.random.normal(key, (1, 2)), memory, step, unroll)

@@ -1,0 +1,92 @@
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+
+STEPS = 200
+
+
+@pytest.mark.parametrize("name", pgjax.gymnax_names())
+def test_follows_gymnax_step_by_step(name):
+    environment = pgjax.from_gymnax(name)
+    theirs, params = gymnax.make(name)
+    actions = theirs.action_space(params)
+
+    def close(ours, their):
+        return jnp.stack(
+            [
+                jnp.allclose(a, b, rtol=1e-5, atol=1e-6)
+                for a, b in zip(*map(jax.tree.leaves, (ours, their)), strict=True)
+            ]
+        )
+
+    def one(state, key):
+        act, move, again = jax.random.split(key, 3)
+        action = actions.sample(act)
+        seen, their_state, reward, terminated, _ = theirs.step_env(move, state, action, params)
+        truncated = theirs.is_truncated(their_state, params)
+        state, step = environment.step(move, state, action, environment.params)
+        same = jnp.stack(
+            [
+                close(step.observation, seen).all(),
+                close(state, their_state).all(),
+                close(step.reward, reward).all(),
+                step.terminated == terminated,
+                step.truncated == truncated,
+            ]
+        )
+        fresh, _ = environment.reset(again, environment.params)
+        done = step.terminated | step.truncated
+        return jax.tree.map(lambda a, b: jnp.where(done, a, b), fresh, state), (same, step)
+
+    @jax.jit
+    def play(key):
+        state, observation = environment.reset(key, environment.params)
+        seen, their_state = theirs.reset_env(key, params)
+        _, (same, steps) = jax.lax.scan(one, state, jax.random.split(key, STEPS))
+        return close(observation, seen).all() & close(state, their_state).all(), same, steps
+
+    with jax.numpy_rank_promotion("allow"):
+        first, same, steps = play(jax.random.key(1))
+    assert first
+    assert np.all(same), f"first difference at step {np.argmin(np.all(same, 1))}"
+    space = environment.observation_space
+    assert steps.observation.shape == (STEPS, *space.shape)
+    assert steps.observation.dtype == space.dtype
+    assert steps.reward.shape == (STEPS,)
+    assert steps.reward.dtype == jnp.float32
+    assert steps.terminated.dtype == steps.truncated.dtype == bool
+    if environment.horizon <= STEPS:
+        assert np.any(steps.terminated | steps.truncated)
+
+
+def test_time_limit_truncates_and_does_not_terminate():
+    environment = pgjax.from_gymnax("Pendulum-v1", max_steps_in_episode=3)
+    assert environment.horizon == 3
+    state, _ = environment.reset(jax.random.key(0), environment.params)
+    ends = []
+    for _ in range(3):
+        state, step = environment.step(jax.random.key(0), state, jnp.zeros(1), environment.params)
+        ends.append((bool(step.terminated), bool(step.truncated)))
+    assert ends == [(False, False), (False, False), (False, True)]
+
+
+def test_parameters_change_the_dynamics():
+    light, heavy = (pgjax.from_gymnax("CartPole-v1", gravity=g) for g in (1.0, 20.0))
+    state, _ = light.reset(jax.random.key(0), light.params)
+    moved = [e.step(jax.random.key(0), state, jnp.int32(1), e.params)[1].observation for e in (light, heavy)]
+    assert not np.allclose(*moved)
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(pgjax.InputError, match=r"'cartpole'; did you mean CartPole-v1"):
+        pgjax.from_gymnax("cartpole")
+    with pytest.raises(pgjax.InputError, match="there are: CartPole-v1"):
+        pgjax.from_gymnax("qqq")
+    with pytest.raises(pgjax.InputError, match=r"has no parameter 'mass'; it has .*masscart"):
+        pgjax.from_gymnax("CartPole-v1", mass=1.0)
+    with pytest.raises(pgjax.InputError, match="1 or more, got 0"):
+        pgjax.from_gymnax("CartPole-v1", max_steps_in_episode=0)

@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import pgjax
+
+LOGITS = jnp.array([[0.5, -1.0, 2.0], [0.0, 0.0, 0.0]])
+
+
+def test_categorical_by_hand():
+    f = pgjax.Categorical(LOGITS)
+    p = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+    np.testing.assert_allclose(f.log_prob(jnp.array([2, 0])), np.log([p[0, 2], p[1, 0]]), rtol=1e-6)
+    np.testing.assert_allclose(f.entropy(), -(p * np.log(p)).sum(-1), rtol=1e-6)
+    other = pgjax.Categorical(LOGITS[::-1])
+    np.testing.assert_allclose(f.kl(other), (p * np.log(p / p[::-1])).sum(-1), rtol=1e-6)
+    np.testing.assert_allclose(f.kl(f), 0, atol=1e-7)
+
+
+def test_categorical_samples_have_its_law():
+    n = 50_000
+    actions = pgjax.Categorical(jnp.broadcast_to(LOGITS[0], (n, 3))).sample(jax.random.key(0))
+    counts = np.bincount(actions, minlength=3)
+    assert stats.chisquare(counts, n * np.asarray(jax.nn.softmax(LOGITS[0]), float)).pvalue > 1e-4
+
+
+def test_an_excluded_action_leaves_no_nan():
+    f = pgjax.Categorical(jnp.array([0.0, 0.0, -jnp.inf]))
+    np.testing.assert_allclose(f.entropy(), np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(f.kl(pgjax.Categorical(jnp.zeros(3))), np.log(1.5), rtol=1e-6)
+    gradient = jax.grad(lambda logits: pgjax.Categorical(logits).entropy())(f.logits)
+    assert np.all(np.isfinite(gradient))
+
+
+def test_gaussian_by_scipy():
+    mean, log_std = jnp.array([[0.3, -1.0]]), jnp.array([[-0.5, 0.7]])
+    f = pgjax.Gaussian(mean, log_std)
+    action = jnp.array([[1.0, 2.0]])
+    reference = stats.norm(mean, np.exp(log_std))
+    np.testing.assert_allclose(f.log_prob(action), reference.logpdf(action).sum(-1), rtol=1e-6)
+    np.testing.assert_allclose(f.entropy(), reference.entropy().sum(-1), rtol=1e-6)
+    np.testing.assert_allclose(f.kl(f), 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("f", [pgjax.Categorical(LOGITS[0]), pgjax.Gaussian(jnp.array([1.0]), jnp.array([-0.5]))])
+@pytest.mark.parametrize("other", [0.0, 0.7])
+def test_entropy_and_kl_are_means_of_log_probabilities(f, other):
+    g = jax.tree.map(lambda x: x * other, f)
+    n = 50_000
+    many, reference = (jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape)), h) for h in (f, g))
+    action = many.sample(jax.random.key(1))
+    for sampled, exact in (
+        (-many.log_prob(action), f.entropy()),
+        (many.log_prob(action) - reference.log_prob(action), f.kl(g)),
+    ):
+        error = float(np.std(sampled) / np.sqrt(n))
+        assert abs(float(np.mean(sampled)) - float(exact)) < 4.5 * error  # wrong with probability below 1e-5

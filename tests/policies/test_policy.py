@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from tests.cases import counting, random_mdp, remembering
+
+MDP = random_mdp()
+BOX = pgjax.Box(-2.0, 2.0, (3,))
+PLANE = pgjax.Box(np.array([-1.0, 0.0]), np.array([1.0, 10.0]), (2,))
+CASES = {
+    "tabular": (pgjax.tabular(3, 2), pgjax.finite(MDP, 5)),
+    "mlp one-hot": (pgjax.mlp(pgjax.Discrete(3), pgjax.Discrete(2), (8,)), pgjax.finite(MDP, 5)),
+    "mlp": (pgjax.mlp(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), (8,)), counting()),
+    "memory": (remembering(), counting()),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_step_and_unroll_give_the_same_log_probabilities(name):
+    policy, environment = CASES[name]
+    params = policy.init(jax.random.key(0))
+    run = pgjax.collect(environment, policy, episodes=3, chunk=2)
+    trajectory = jax.jit(run)(jax.random.key(1), params, environment.params)
+    unrolled = policy.unroll(params, trajectory).log_prob(trajectory.action)
+    memory, stepped = policy.memory(3), []
+    for t in range(trajectory.mask.shape[0]):
+        memory, distribution = policy.step(params, memory, trajectory.observation[t])
+        stepped.append(distribution.log_prob(trajectory.action[t]))
+    assert trajectory.mask.sum() > 3
+    np.testing.assert_allclose(
+        np.where(trajectory.mask, unrolled, 0), np.where(trajectory.mask, np.stack(stepped), 0), atol=1e-6
+    )
+
+
+def test_tabular_gradient_by_hand():
+    policy = pgjax.tabular(3, 2)
+    theta = jax.random.normal(jax.random.key(0), (3, 2))
+
+    def log_prob(theta):
+        return policy.step(theta, (), jnp.array([1]))[1].log_prob(jnp.array([0]))[0]
+
+    expected = np.zeros((3, 2))
+    expected[1] = np.array([1.0, 0.0]) - np.asarray(jax.nn.softmax(theta[1]))
+    np.testing.assert_allclose(jax.grad(log_prob)(theta), expected, atol=1e-6)
+
+
+def test_mlp_starts_orthogonal_and_near_uniform():
+    policy = pgjax.mlp(BOX, pgjax.Discrete(4))
+    params = policy.init(jax.random.key(0))
+    layers = params["network"]["params"]
+    kernel = layers["Dense_1"]["kernel"]
+    np.testing.assert_allclose(kernel.T @ kernel, 2 * np.eye(64), atol=1e-4)
+    _, f = policy.step(params, (), jax.random.normal(jax.random.key(1), (10, 3)))
+    assert np.all(f.entropy() > np.log(4) - 1e-3)
+
+
+def test_gaussian_mlp_is_in_units_of_the_box():
+    policy = pgjax.mlp(BOX, PLANE, (8,))
+    _, f = policy.step(policy.init(jax.random.key(0)), (), jnp.zeros((1, 3)))
+    np.testing.assert_allclose(f.mean, [[0.0, 5.0]], atol=1e-5)
+    np.testing.assert_allclose(np.exp(f.log_std), [[0.6, 3.0]], rtol=1e-5)
+    unbounded = pgjax.mlp(BOX, pgjax.Box(-np.inf, np.inf, (1,)), (8,))
+    _, f = unbounded.step(unbounded.init(jax.random.key(0)), (), jnp.zeros((1, 3)))
+    np.testing.assert_allclose(np.exp(f.log_std), [[0.6]], rtol=1e-5)
+
+
+def test_an_environment_gets_bounded_actions_and_the_gradient_stays_exact():
+    # One step, reward = the action as played. Under N(μ, σ²) clipped to [-1, 1]: dρ/dμ = Pr(-1 < A < 1).
+    def step(key, state, action, params):
+        return state, pgjax.Step(jnp.zeros(1), action[0], True)
+
+    environment = pgjax.Environment(
+        lambda key, params: (jnp.int32(0), jnp.zeros(1)),
+        step,
+        pgjax.Box(0.0, 1.0, (1,)),
+        pgjax.Box(-1.0, 1.0, (1,)),
+        horizon=1,
+    )
+    mean, std, n = 0.5, 1.0, 200_000
+
+    def apply(params, observation):
+        return pgjax.Gaussian(jnp.broadcast_to(params, observation.shape), jnp.zeros_like(observation))
+
+    policy = pgjax.memoryless(lambda key: jnp.full((1, 1), mean), apply)
+    run = jax.jit(pgjax.collect(environment, policy, episodes=n))
+    with jax.numpy_rank_promotion("allow"):
+        trajectory = run(jax.random.key(0), jnp.full(1, mean), ())
+    played, drawn = np.asarray(trajectory.reward[0]), np.asarray(trajectory.action[0, :, 0])
+    assert np.abs(drawn).max() > 1.5
+    np.testing.assert_array_equal(played, np.clip(drawn, -1, 1))
+    samples = played * (drawn - mean) / std**2
+    from scipy.stats import norm
+
+    exact = norm.cdf(1, mean, std) - norm.cdf(-1, mean, std)
+    assert abs(samples.mean() - exact) < 4.5 * samples.std() / np.sqrt(n)  # wrong with probability below 1e-5
+
+
+def test_the_default_fits_every_space():
+    def environment(states, actions):
+        return pgjax.Environment(lambda *_: None, lambda *_: None, states, actions, 1)
+
+    for states in (pgjax.Discrete(5), BOX, pgjax.Box(0, 1, (4, 4, 2), jnp.int32)):
+        for actions in (pgjax.Discrete(3), PLANE):
+            policy = pgjax.policy_for(environment(states, actions))
+            params = policy.init(jax.random.key(0))
+            observation = jnp.zeros((2, *states.shape), states.dtype)
+            action = policy.step(params, (), observation)[1].sample(jax.random.key(0))
+            assert action.shape == (2, *actions.shape)
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (pgjax.mlp(pgjax.Box(0, 1, (4,)), pgjax.Discrete(3)), "one of 2 integers; this one's are one of 3 integers"),
+        (pgjax.mlp(pgjax.Box(0, 1, (4,)), PLANE), r"one of 2 integers; this one's are arrays of shape \(2,\)"),
+        (pgjax.tabular(3, 2), "takes the observations of CartPole-v1, an array of shape"),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_refused(policy, message):
+    with pytest.raises(pgjax.InputError, match=message):
+        pgjax.reinforce(pgjax.from_gymnax("CartPole-v1"), policy)
+
+
+def test_actions_of_several_axes_are_refused():
+    with pytest.raises(pgjax.InputError, match=r"shape \[d\], got \(2, 2\)"):
+        pgjax.mlp(BOX, pgjax.Box(0, 1, (2, 2)))

@@ -1,0 +1,107 @@
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import commandline
+from pgjax import sweep as sweep_module
+
+ROOT = Path(__file__).parents[1]
+REINFORCE = runpy.run_path(str(ROOT / "experiments" / "reinforce.py"), run_name="reinforce")
+SMALL = ["--env", "maze", "--seeds", "3", "--iterations", "4", "--episodes", "2"]
+
+
+def reinforce(monkeypatch, *arguments):
+    """Run the experiment with these arguments and return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["reinforce.py", *map(str, arguments)])
+    try:
+        commandline.run(REINFORCE["main"], REINFORCE["Options"], REINFORCE["__doc__"])
+    except SystemExit as exit:
+        return exit.code
+    return 0
+
+
+def test_writes_results_summary_figure_and_table(monkeypatch, tmp_path, capsys):
+    assert reinforce(monkeypatch, *SMALL, "--learning-rate", "0.01", "0.1", "--out", tmp_path) == 0
+    table = capsys.readouterr().out
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    wanted = {"seeds", "environment", "solved_fraction", "iqm", "interval", "environment_steps", "seconds"}
+    assert wanted | {"steps_per_second", "iterations", "rows"} <= set(summary)
+    assert [row["learning_rate"] for row in summary["rows"]] == [0.01, 0.1]
+    assert summary["chosen_from"] == 2
+    found = pgjax.read(tmp_path)
+    assert dict(found.sizes) == {"learning_rate": 2, "seed": 3, "iteration": 4}
+    assert sum(row["environment_steps"] for row in summary["rows"]) == int(found.steps.sum())
+    assert "final return (IQM)" in table
+    assert f"{summary['iqm']:.4g}" in table
+    assert (tmp_path / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+    # The same command again computes nothing and says the same.
+    monkeypatch.setattr(sweep_module, "compile_program", None)
+    assert reinforce(monkeypatch, *SMALL, "--learning-rate", "0.01", "0.1", "--out", tmp_path) == 0
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
+def test_the_lecture_is_a_configuration(monkeypatch, tmp_path):
+    lecture = ["--episodes", "1", "--credit", "whole-episode", "--baseline", "running-average", "--optimizer", "sgd"]
+    assert reinforce(monkeypatch, *SMALL, *lecture, "--out", tmp_path) == 0
+    np.testing.assert_array_equal(pgjax.read(tmp_path).episodes, 1)
+
+
+def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
+    assert reinforce(monkeypatch, *SMALL, "--learning-rate", "3e38", "--out", tmp_path) == 0
+    assert "numbers that are not finite in seeds: 0, 1, 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env", "CartPole-v2"], "'CartPole-v2'; did you mean CartPole-v1"),
+        (["--seeds", "0"], "1 or more seeds, got 0"),
+        (["--seeds", "-3"], "1 or more seeds, got -3"),
+        (["--iterations", "0"], "1 or more iterations, got 0"),
+        (["--episodes", "0"], "1 or more episodes, got 0"),
+        (["--episodes", "1"], "2 or more episodes an update for a leave-one-out baseline, got 1"),
+        (["--learning-rate", "nan"], "finite values of learning_rate, got nan"),
+        (["--learning-rate", "0.1", "inf"], "finite values of learning_rate, got inf"),
+        (["--discount", "0.9", "0.9"], "every value of discount once"),
+        (["--policy", "gaussian"], "Box action space for a gaussian policy, got CartPole-v1"),
+        (["--policy", "tabular"], "discrete observations and actions for a tabular policy, got CartPole-v1"),
+        (["--env", "Pendulum-v1", "--policy", "categorical"], "Discrete action space for a categorical policy"),
+        (["--hidden", "0"], "width 1 or more, got 0"),
+        (["--batch", "0"], "batch to be 1 or more, got 0"),
+    ],
+)
+def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, capsys, arguments, message):
+    monkeypatch.setattr(sweep_module, "compile_program", None)
+    out = tmp_path / "out"
+    assert reinforce(monkeypatch, *arguments, "--out", out) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: expected")
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_foreign_or_unwritable_directory_is_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sweep_module, "compile_program", None)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert reinforce(monkeypatch, *SMALL, "--out", tmp_path) == 2
+    assert "which holds other files" in capsys.readouterr().err
+    assert reinforce(monkeypatch, *SMALL, "--out", tmp_path / "notes.txt") == 2
+    assert "got the file" in capsys.readouterr().err
+    monkeypatch.setattr("pgjax.results.os.access", lambda path, mode: False)
+    assert reinforce(monkeypatch, *SMALL, "--out", tmp_path / "locked") == 2
+    assert "no permission" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_help_shows_the_question_and_the_options(monkeypatch, capsys):
+    assert reinforce(monkeypatch, "--help") == 0
+    text = capsys.readouterr().out
+    assert "Does REINFORCE solve the task" in text
+    assert "--learning-rate" in text

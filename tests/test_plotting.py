@@ -1,0 +1,36 @@
+import numpy as np
+import xarray as xr
+
+import pgjax
+
+
+def dataset(points, seeds, broken=0):
+    rng = np.random.default_rng(0)
+    returns = rng.normal(size=(points, seeds, 6)).cumsum(-1)
+    returns[:, :broken, 3] = np.nan
+    dims = ("learning_rate", "seed", "iteration")
+    data = {"episode_return": (dims, returns), "steps": (dims, np.full(returns.shape, 100.0))}
+    data["completed"] = (dims[:2], np.ones((points, seeds), bool))
+    return xr.Dataset(data, {"learning_rate": np.arange(1, points + 1) / 10})
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_one_curve_with_the_runs_behind_it(tmp_path):
+    results = dataset(1, 60).isel(learning_rate=0)
+    figure = pgjax.learning_curves(results, tmp_path / "curve.png", "a title")
+    assert legend(figure) == ["50 of 60 runs", "90% of runs (95% confidence)", "interquartile mean, 95% interval"]
+    assert len(figure.axes[0].lines) == 50 + 2
+    steps, mean = figure.axes[0].lines[-1].get_data()
+    np.testing.assert_allclose(steps, [100, 200, 300, 400, 500, 600])
+    np.testing.assert_allclose(mean, pgjax.interquartile_mean(results.episode_return.values))
+    assert (tmp_path / "curve.png").stat().st_size > 5000
+
+
+def test_a_curve_for_each_point_and_failed_runs_counted(tmp_path):
+    figure = pgjax.learning_curves(dataset(3, 10, broken=2), tmp_path / "curves.png", "a title")
+    assert legend(figure) == [f"learning rate {rate} (2 failed)" for rate in (0.1, 0.2, 0.3)]
+    for line in figure.axes[0].lines:
+        assert np.isfinite(line.get_ydata()).all()

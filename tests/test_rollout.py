@@ -1,0 +1,149 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax.rollout import rows_needed, together
+from tests.cases import counting, random_mdp, remembering
+
+POLICY = pgjax.mlp(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), (4,))
+PARAMS = POLICY.init(jax.random.key(0))
+CARTPOLE = pgjax.from_gymnax("CartPole-v1")
+CARTPOLE_POLICY = pgjax.mlp(CARTPOLE.observation_space, CARTPOLE.action_space, (8,))
+
+
+def collected(environment, policy=POLICY, params=PARAMS, key=0, **options):
+    run = jax.jit(pgjax.collect(environment, policy, **options))
+    return run(jax.random.key(key), params, environment.params)
+
+
+def test_one_episode_a_slot_row_by_row():
+    trajectory = collected(counting(limit=3), episodes=2, chunk=2)
+    assert int(trajectory.rows) == 4
+    column = {
+        "observation": [0, 1, 2],
+        "reward": [1, 2, 3],
+        "time": [0, 1, 2],
+        "terminated": [0, 0, 1],
+        "truncated": [0, 0, 0],
+    }
+    for name, expected in column.items():
+        values = np.asarray(getattr(trajectory, name)).reshape(8, 2)[:3]
+        np.testing.assert_array_equal(values, np.repeat(expected, 2).reshape(3, 2), err_msg=name)
+    np.testing.assert_array_equal(trajectory.mask.sum(0), 3)
+    np.testing.assert_array_equal(trajectory.reward[3:], 0)
+    assert float(trajectory.episodes) == 2
+
+
+def test_the_horizon_truncates():
+    trajectory = collected(counting(limit=100, horizon=4), episodes=2)
+    np.testing.assert_array_equal(trajectory.mask.sum(0), 4)
+    np.testing.assert_array_equal(trajectory.truncated[3], True)
+    assert not trajectory.terminated.any()
+    assert trajectory.truncated.sum() == 2
+
+
+def test_a_budget_of_steps_fills_slots_with_whole_episodes():
+    # Chunks of 4 bring one fresh start each, so episodes of 3 steps begin in rows 0, 3, 8 (2nd of its chunk waits), …
+    trajectory = collected(counting(limit=3), episodes=2, steps=9, chunk=4)
+    starts = np.flatnonzero(np.asarray(trajectory.first)[:, 0])
+    lasts = np.flatnonzero(np.asarray(trajectory.terminated)[:, 0])
+    np.testing.assert_array_equal(starts, [0, 4, 8])
+    np.testing.assert_array_equal(lasts, [2, 6, 10])
+    assert float(trajectory.episodes) == 6
+
+
+def test_a_slot_restarts_within_a_chunk():
+    trajectory = collected(counting(limit=5), episodes=1, steps=12, chunk=8)
+    np.testing.assert_array_equal(np.flatnonzero(np.asarray(trajectory.first)[:, 0]), [0, 8])
+    trajectory = collected(counting(limit=5, horizon=16), episodes=1, steps=40, chunk=4)
+    np.testing.assert_array_equal(np.flatnonzero(np.asarray(trajectory.first)[:, 0])[:3], [0, 5, 10])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 50])
+def test_every_episode_is_whole(steps):
+    trajectory = collected(
+        CARTPOLE, CARTPOLE_POLICY, CARTPOLE_POLICY.init(jax.random.key(0)), episodes=4, steps=steps, chunk=16
+    )
+    first, last, mask = (np.asarray(x) for x in (trajectory.first, trajectory.last, trajectory.mask))
+    assert first.sum() == last.sum() >= 4
+    for slot in range(4):
+        inside = np.cumsum(first[:, slot]) - np.cumsum(last[:, slot]) + last[:, slot]
+        np.testing.assert_array_equal(inside, mask[:, slot])
+        begun = np.flatnonzero(first[:, slot])
+        assert (begun[1:] < steps).all()
+    assert trajectory.mask.shape[0] == rows_needed(CARTPOLE, steps, 16)
+
+
+def test_under_vmap_the_loop_stays_a_loop():
+    # out_axes=None is refused for what differs over a batch: the number of rows must be common to it, at any depth.
+    run = pgjax.collect(CARTPOLE, CARTPOLE_POLICY, episodes=2)
+    params = CARTPOLE_POLICY.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0), (2, 3))
+    one = jax.vmap(lambda key: run(key, params, CARTPOLE.params).rows, out_axes=None)
+    rows = jax.jit(jax.vmap(one, out_axes=None))(keys)
+    alone = [int(run(key, params, CARTPOLE.params).rows) for key in keys.reshape(-1)]
+    assert rows.shape == ()
+    assert int(rows) == max(alone)
+
+
+def test_together_is_any_over_the_batch():
+    conditions = jnp.array([[False, False], [True, False]])
+    assert bool(jax.vmap(jax.vmap(together, out_axes=None), out_axes=None)(conditions))
+    assert not bool(jax.vmap(together, out_axes=None)(conditions[0]))
+
+
+def test_an_episode_does_not_depend_on_what_runs_beside_it():
+    run = pgjax.collect(CARTPOLE, CARTPOLE_POLICY, episodes=2, steps=30)
+    params = CARTPOLE_POLICY.init(jax.random.key(0))
+    keys = pgjax.run_keys(0, range(8))
+    alone = jax.jit(run)(keys[5], params, CARTPOLE.params)
+    among = jax.jit(jax.vmap(run, (0, None, None)))(keys, params, CARTPOLE.params)
+    chex.assert_trees_all_close(
+        alone._replace(rows=0), jax.tree.map(lambda x: x[5], among)._replace(rows=0), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_little_is_padding_when_slots_are_packed():
+    # Untrained CartPole episodes last 22 steps on average: a scan over all 500 rows would be 4% real.
+    run = pgjax.collect(CARTPOLE, CARTPOLE_POLICY, episodes=16, steps=128)
+    params = CARTPOLE_POLICY.init(jax.random.key(0))
+    trajectories = jax.jit(jax.vmap(run, (0, None, None)))(pgjax.run_keys(0, range(16)), params, CARTPOLE.params)
+    assert trajectories.mask.sum() / (trajectories.rows.sum() * 16) > 0.5
+
+
+def test_memory_starts_afresh_and_is_carried_over_chunks():
+    policy = remembering()
+    trajectory = collected(counting(limit=5), policy, jnp.array([[1.0, -1.0]]), episodes=2, chunk=2)
+    assert trajectory.mask.sum() == 10
+
+
+def test_a_score_replaces_the_rewards():
+    environment = counting(limit=3)._replace(score=lambda trajectory, params: trajectory.last * 7.0)
+    trajectory = collected(environment, episodes=2)
+    np.testing.assert_array_equal(trajectory.reward[:3], [[0, 0], [0, 0], [7, 7]])
+
+
+def test_what_cannot_be_collected_is_refused():
+    with pytest.raises(pgjax.InputError, match="1 or more episodes, got 0"):
+        pgjax.collect(counting(), POLICY, episodes=0)
+    with pytest.raises(pgjax.InputError, match="0 or more steps, got -1"):
+        pgjax.collect(counting(), POLICY, episodes=1, steps=-1)
+    with pytest.raises(pgjax.InputError, match="policy with memory"):
+        pgjax.collect(counting(), remembering(), episodes=1, steps=5)
+    with pytest.raises(pgjax.InputError, match="with a score"):
+        pgjax.collect(counting()._replace(score=lambda *_: 0), POLICY, episodes=1, steps=5)
+
+
+def test_noise_differs_between_slots_rows_and_chunks():
+    mdp = random_mdp()
+    environment = pgjax.finite(mdp._replace(terminal=jnp.zeros(3, bool)), horizon=64)
+    policy = pgjax.tabular(3, 2)
+    trajectory = collected(environment, policy, policy.init(jax.random.key(0)), episodes=8, chunk=16)
+    actions = np.asarray(trajectory.action)
+    columns = {tuple(column) for column in actions.T}
+    blocks = {tuple(block.reshape(-1)) for block in actions.reshape(4, 16, 8)}
+    assert len(columns) == 8
+    assert len(blocks) == 4

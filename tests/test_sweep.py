@@ -1,0 +1,250 @@
+import json
+import os
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+import pgjax
+from pgjax import results
+from pgjax import sweep as sweep_module
+from pgjax.sweep import Plan, Program, Runs, compile_within, first_plan, with_values
+from tests.cases import random_mdp
+
+ENVIRONMENT = pgjax.finite(random_mdp(), horizon=5)
+ALGORITHM = pgjax.reinforce(ENVIRONMENT, pgjax.tabular(3, 2), episodes=4)
+GRID = {"learning_rate": [0.1, 0.5], "discount": [0.9, 1.0, 0.5]}
+
+
+def swept(**options):
+    return pgjax.sweep(ALGORITHM, **{"iterations": 7, "seeds": range(5), "progress": False} | options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    return swept(grid=GRID, out=out, batch=4).load()
+
+
+def assert_same(a, b, exactly=False):
+    curves = [name for name in a.data_vars if "iteration" in a[name].dims]
+    assert curves
+    for name in curves:
+        assert a[name].dims == b[name].dims
+        if exactly:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+        else:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_labels_and_attributes(undisturbed):
+    assert undisturbed.episode_return.dims == ("learning_rate", "discount", "seed", "iteration")
+    assert dict(undisturbed.sizes) == {"learning_rate": 2, "discount": 3, "seed": 5, "iteration": 7}
+    np.testing.assert_array_equal(undisturbed.discount, GRID["discount"])
+    assert undisturbed.completed.all()
+    assert np.isfinite(undisturbed.episode_return).all()
+    assert (undisturbed.seconds > 0).all()
+    configuration = json.loads(undisturbed.attrs["configuration"])
+    assert configuration == {"study": 0, "seeds": [0, 1, 2, 3, 4], "grid": GRID, "iterations": 7}
+    assert json.loads(undisturbed.attrs["versions"])["jax"]
+    assert {"git_revision", "device", "created"} < set(undisturbed.attrs)
+
+
+def test_every_point_is_the_run_it_says(undisturbed):
+    run = pgjax.train(ALGORITHM, 7)
+    for rate, discount, seed in ((0.1, 0.5, 0), (0.5, 0.9, 4)):
+        key = pgjax.run_keys(0, [seed])[0]
+        _, curves = run(key, ALGORITHM.hyperparameters(learning_rate=rate, discount=discount))
+        here = undisturbed.sel(learning_rate=rate, discount=discount, seed=seed)
+        np.testing.assert_allclose(here.gradient_norm, curves.gradient_norm, rtol=1e-4)
+        np.testing.assert_array_equal(here.steps, curves.steps)
+
+
+@pytest.mark.parametrize("options", [{"batch": 30}, {"batch": 7, "block": 3}, {"segment": 3}, {"memory": 60_000}])
+def test_batches_blocks_and_segments_do_not_matter(undisturbed, options):
+    assert_same(swept(grid=GRID, **options), undisturbed)
+
+
+def test_order_of_seeds_does_not_matter(undisturbed):
+    backwards = swept(
+        grid={"learning_rate": [0.5]}, seeds=[4, 2, 0], hyperparameters=ALGORITHM.hyperparameters(discount=0.9)
+    )
+    expected = undisturbed.sel(learning_rate=[0.5], discount=0.9, seed=[4, 2, 0])
+    assert_same(backwards, expected)
+
+
+def test_number_of_devices_does_not_matter(tmp_path):
+    script = f"""
+import jax, pgjax
+from tests.test_sweep import GRID, swept
+assert jax.device_count() == 4
+swept(grid=GRID, out={str(tmp_path)!r})
+"""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=200)
+    found = pgjax.read(tmp_path)
+    assert found.attrs["device"].startswith("4 x")
+    assert_same(found, swept(grid=GRID))
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed, after):
+    write, calls = results.write, []
+
+    def killing(*arguments):
+        if len(calls) == after:
+            raise Killed
+        calls.append(arguments)
+        write(*arguments)
+
+    monkeypatch.setattr(results, "write", killing)
+    with pytest.raises(Killed):
+        swept(grid=GRID, out=tmp_path, batch=4)
+    kept = pgjax.read(tmp_path).load()
+    finished = int(kept.completed.sum())
+    assert (finished > 0) == (after > 0)
+    assert finished < 30
+    assert np.isnan(kept.episode_return.where(~kept.completed)).all()
+
+    monkeypatch.setattr(results, "write", write)
+    whole = swept(grid=GRID, out=tmp_path, batch=4)
+    assert_same(whole, undisturbed, exactly=True)
+    first = kept.seconds.values[0, 0, :4]
+    if after:  # what was finished has not been computed again
+        np.testing.assert_array_equal(whole.seconds.values[0, 0, :4], first)
+
+
+def test_a_finished_sweep_is_only_read(tmp_path, monkeypatch):
+    first = swept(out=tmp_path).load()
+    monkeypatch.setattr(sweep_module, "compile_program", None)
+    assert_same(swept(out=tmp_path), first, exactly=True)
+
+
+def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
+    swept(out=tmp_path / "a", configuration={"environment": "this"})
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with pytest.raises(pgjax.InputError, match="environment is 'this' there and 'that' here"):
+        swept(out=tmp_path / "a", configuration={"environment": "that"})
+    with pytest.raises(pgjax.InputError, match="iterations is 7 there and 8 here"):
+        swept(out=tmp_path / "a", configuration={"environment": "this"}, iterations=8)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.tex").write_text("precious")
+    with pytest.raises(pgjax.InputError, match="which holds other files"):
+        swept(out=tmp_path / "b")
+    with pytest.raises(pgjax.InputError, match="got the file"):
+        swept(out=tmp_path / "b" / "thesis.tex" / "below")
+    (tmp_path / "c" / "results.zarr").mkdir(parents=True)
+    with pytest.raises(pgjax.InputError, match="unreadable"):
+        swept(out=tmp_path / "c")
+    assert before == sorted(path for path in tmp_path.rglob("*") if "a" in path.relative_to(tmp_path).parts)
+    assert (tmp_path / "b" / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"iterations": 0}, "1 or more iterations, got 0"),
+        ({"seeds": []}, "1 or more seeds, got none"),
+        ({"seeds": [-1]}, "seeds from 0 .* got -1"),
+        ({"seeds": [3, 3]}, "every seed once"),
+        ({"grid": {"learning_rate": []}}, "one or more values of learning_rate"),
+        ({"grid": {"learning_rate": [0.1, float("nan")]}}, "finite values of learning_rate, got nan"),
+        ({"grid": {"learning_rate": [0.1, 0.1]}}, "every value of learning_rate once"),
+        ({"grid": {"momentum": [0.1]}}, "got 'momentum'; there are learning_rate"),
+        ({"grid": {"environment": [0.1]}}, "that is one number, got 'environment'"),
+        ({"grid": {"learning_rate.x": [0.1]}}, "nothing has a name below a number"),
+        ({"batch": 0}, "batch to be 1 or more"),
+        ({"configuration": {"f": len}}, "plain numbers"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_compiled(options, message, monkeypatch):
+    monkeypatch.setattr(sweep_module, "compile_program", None)
+    with pytest.raises(pgjax.InputError, match=message):
+        swept(**options)
+
+
+def test_a_run_that_does_not_fit_into_memory_is_refused():
+    with pytest.raises(pgjax.InputError, match="fit into 10 bytes of memory, it needs"):
+        swept(memory=10)
+
+
+def test_the_budget_of_memory_chooses_the_batch():
+    tried = []
+
+    def compile_plan(plan):
+        tried.append(plan)
+        return Program(plan, None, None, bytes=100 * plan.share + 50 * plan.block)
+
+    assert compile_within(10**6, compile_plan, Plan(64, 16)).plan == Plan(64, 16)
+    assert len(tried) == 1
+    chosen = compile_within(2500, compile_plan, Plan(64, 16)).plan
+    assert chosen.share * 100 + chosen.block * 50 <= 2500
+    assert chosen.share >= 16
+    assert chosen.share % chosen.block == 0
+
+
+def test_plans_cover_every_run():
+    for runs in (1, 5, 30, 256, 5000):
+        for devices in (1, 3):
+            for batch in (None, 1, 7, 100):
+                for block in (None, 1, 5):
+                    plan = first_plan(runs, devices, batch, block)
+                    assert plan.share >= 1
+                    assert plan.share % plan.block == 0
+
+
+def test_regions_cut_a_batch_where_the_grid_turns():
+    runs = Runs(0, [7, 8, 9], {"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    pieces = [(region["a"], region["b"], region["seed"], rows) for region, rows in runs.regions(range(2, 10))]
+    assert pieces == [
+        (slice(0, 1), slice(0, 1), slice(2, 3), slice(0, 1)),
+        (slice(0, 1), slice(1, 2), slice(0, 3), slice(1, 4)),
+        (slice(1, 2), slice(0, 1), slice(0, 3), slice(4, 7)),
+        (slice(1, 2), slice(1, 2), slice(0, 1), slice(7, 8)),
+    ]
+
+
+def test_environment_parameters_are_hyperparameters():
+    environment = pgjax.from_gymnax("CartPole-v1")
+    algorithm = pgjax.reinforce(environment, pgjax.policy_for(environment))
+    numbers = with_values(algorithm.hyperparameters(), {"environment.length": 0.7, "discount": 0.5})
+    assert float(numbers.environment.length) == pytest.approx(0.7)
+    assert float(numbers.discount) == 0.5
+    assert float(numbers.environment.gravity) == pytest.approx(9.8)
+
+
+def test_a_seed_that_fails_is_named_and_harms_no_other(undisturbed):
+    # An enormous reward at one learning rate makes numbers overflow; the runs beside it in the batch must not notice.
+    found = swept(grid={"learning_rate": [0.1, 3e38], "discount": [0.9]}, batch=30).load()
+    np.testing.assert_array_equal(pgjax.failed(found).sel(learning_rate=0.1), False)
+    assert_same(found.sel(learning_rate=[0.1]), undisturbed.sel(learning_rate=[0.1], discount=[0.9]))
+    rows = pgjax.summarize(found)
+    assert rows[0]["failed_seeds"] == []
+    assert rows[1]["failed_seeds"] == [0, 1, 2, 3, 4]
+    assert rows[1]["iqm"] is None
+
+
+def test_results_are_in_memory_without_a_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = swept(seeds=range(2))
+    assert isinstance(found, xr.Dataset)
+    assert found.episode_return.dims == ("seed", "iteration")
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_nothing_is_refused(tmp_path):
+    with pytest.raises(pgjax.InputError, match=r"a directory with results.zarr"):
+        pgjax.read(tmp_path / "nothing")
+
+
+def test_run_keys_depend_on_study_and_seed_alone():
+    keys = pgjax.run_keys(3, [5, 17])
+    assert keys[1] == pgjax.run_keys(3, [17])[0]
+    assert not jnp.array_equal(keys, pgjax.run_keys(4, [5, 17]))
