@@ -55,7 +55,7 @@ def reinforce(
     credit: Credit = reward_to_go,
     baseline: Baseline | None = None,
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
-    chunk: int = 32,
+    chunk: int = 16,
 ) -> Algorithm:
     """Return the REINFORCE algorithm.
 

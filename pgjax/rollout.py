@@ -114,7 +114,7 @@ def rows_needed(environment: Environment, steps: int, chunk: int) -> int:
 
 
 def collect(
-    environment: Environment, policy: Policy, episodes: int, steps: int = 0, chunk: int = 32
+    environment: Environment, policy: Policy, episodes: int, steps: int = 0, chunk: int = 16
 ) -> Callable[[jax.Array, PyTree, PyTree], Trajectory]:
     """Return a function (key, policy params, environment params) -> Trajectory that runs whole episodes.
 

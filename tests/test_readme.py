@@ -29,5 +29,5 @@ def test_there_is_an_example_with_an_environment_of_ones_own():
 
 
 def test_everything_public_is_documented():
-    for name in pgjax.__all__:
+    for name in set(pgjax.__all__) - {"Credit"}:  # the name of a type, described in pgjax/returns.py
         assert getattr(pgjax, name).__doc__, name

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import subprocess
@@ -10,9 +11,10 @@ import xarray as xr
 
 import pgjax
 from pgjax import results
-from pgjax import sweep as sweep_module
 from pgjax.sweep import Plan, Program, Runs, compile_within, first_plan, with_values
 from tests.cases import random_mdp
+
+sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep is its function
 
 ENVIRONMENT = pgjax.finite(random_mdp(), horizon=5)
 ALGORITHM = pgjax.reinforce(ENVIRONMENT, pgjax.tabular(3, 2), episodes=4)
@@ -90,7 +92,7 @@ swept(grid=GRID, out={str(tmp_path)!r})
     assert_same(found, swept(grid=GRID))
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -100,12 +102,12 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed,
 
     def killing(*arguments):
         if len(calls) == after:
-            raise Killed
+            raise KilledError
         calls.append(arguments)
         write(*arguments)
 
     monkeypatch.setattr(results, "write", killing)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         swept(grid=GRID, out=tmp_path, batch=4)
     kept = pgjax.read(tmp_path).load()
     finished = int(kept.completed.sum())
