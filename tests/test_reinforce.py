@@ -120,7 +120,9 @@ def test_chunks_do_not_matter_to_the_gradient():
     remembers = policy._replace(memory=lambda episodes: jnp.zeros((episodes, 1)))
     params = []
     for each in (policy, remembers):
-        algorithm = pgjax.reinforce(environment, each, episodes=3, chunk=8, optimizer=optax.sgd)
+        algorithm = pgjax.reinforce(
+            environment, each, episodes=3, chunk=8, baseline=pgjax.no_baseline(), optimizer=optax.sgd
+        )
         first = algorithm.init(jax.random.key(0), algorithm.hyperparameters(learning_rate=0.1))
         params.append(jax.jit(algorithm.update)(first)[0].params)
         assert optax.tree.norm(optax.tree.sub(params[-1], first.params)) > 1e-3
