@@ -119,10 +119,10 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         line["runs"] = str(row["seeds"])
         line["failed"] = str(len(row["failed_seeds"]))
         line["final return (IQM)"] = "-" if row["iqm"] is None else f"{row['iqm']:.4g}"
-        line["95% interval"] = interval(row["interval"])
+        line["IQM, 95% interval"] = interval(row["interval"])
         line["90% of runs"] = interval(row["tolerance_interval"])
         line["solved"] = "-" if row["solved_fraction"] is None else f"{row['solved_fraction']:.1%}"
-        line["its 95% interval"] = interval(row["solved_interval"])
+        line["solved, 95% interval"] = interval(row["solved_interval"])
         line["steps"] = f"{row['environment_steps']:.3g}"
         lines.append(line)
     print(pd.DataFrame(lines).to_string(index=False))

@@ -42,7 +42,8 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
             label += f" ({(~good).sum()} failed)"
         if good.any():
             draw_curve(axes, here.isel(seed=good), variable, colour, label, alone=many == 1)
-    axes.set(title=title, xlabel="environment steps of a run (mean over runs)", ylabel=variable.replace("_", " "))
+    what = variable.replace("_", " ") + ("" if many == 1 else " (interquartile mean, 95% interval)")
+    axes.set(title=title, xlabel="environment steps of a run (mean over runs)", ylabel=what)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_xlim(left=0)

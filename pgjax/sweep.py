@@ -85,7 +85,10 @@ def with_values(tree: PyTree, values: Mapping[str, Any]) -> PyTree:
 
 def _with_value(tree: Any, path: str, names: list[str], value: Any) -> Any:
     name, *rest = names
-    if hasattr(tree, "_fields"):
+    known: list[str]
+    if isinstance(tree, dict):
+        known, replace = list(tree), functools.partial(dict, tree)
+    elif hasattr(tree, "_fields"):
         known, replace = list(tree._fields), tree._replace
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         known, replace = (
@@ -96,7 +99,7 @@ def _with_value(tree: Any, path: str, names: list[str], value: Any) -> Any:
         raise InputError(f"expected the name of a hyper-parameter, got {path!r}: nothing has a name below a number")
     if name not in known:
         raise InputError(f"expected the name of a hyper-parameter, got {path!r}; there are {', '.join(known)}")
-    old = getattr(tree, name)
+    old = tree[name] if isinstance(tree, dict) else getattr(tree, name)
     if rest:
         return replace(**{name: _with_value(old, path, rest, value)})
     if not isinstance(old, jax.Array | float | int) or jnp.ndim(old) != 0:

@@ -220,6 +220,7 @@ def test_environment_parameters_are_hyperparameters():
     assert float(numbers.environment.length) == pytest.approx(0.7)
     assert float(numbers.discount) == 0.5
     assert float(numbers.environment.gravity) == pytest.approx(9.8)
+    assert with_values({"size": 1.0, "other": 2.0}, {"size": 3.0}) == {"size": 3.0, "other": 2.0}
 
 
 def test_a_seed_that_fails_is_named_and_harms_no_other(undisturbed):
