@@ -86,6 +86,7 @@ def with_values(tree: PyTree, values: Mapping[str, Any]) -> PyTree:
 def _with_value(tree: Any, path: str, names: list[str], value: Any) -> Any:
     name, *rest = names
     known: list[str]
+    replace: Callable[..., Any]
     if isinstance(tree, dict):
         known, replace = list(tree), functools.partial(dict, tree)
     elif hasattr(tree, "_fields"):
