@@ -58,6 +58,9 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last finished batch", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def use_every_core() -> None:
@@ -68,7 +71,8 @@ def use_every_core() -> None:
     """
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not forced and "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        jax.config.update("jax_num_cpu_devices", len(allowed))
 
 
 def environment_named(name: str) -> Environment:

@@ -65,7 +65,12 @@ def canonical(configuration: Mapping[str, Any]) -> str:
 
 def differences(ours: str, theirs: str) -> str:
     """Return in words where two canonical configurations differ."""
-    a, b = json.loads(ours), json.loads(theirs)
+
+    def flat(tree: dict[str, Any]) -> dict[str, Any]:
+        inner = {f"{key}.{k}": v for key, value in tree.items() if isinstance(value, dict) for k, v in value.items()}
+        return inner | {key: value for key, value in tree.items() if not isinstance(value, dict)}
+
+    a, b = flat(json.loads(ours)), flat(json.loads(theirs))
     differing = [key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
     return ", ".join(f"{key} is {b.get(key)!r} there and {a.get(key)!r} here" for key in differing[:4])
 

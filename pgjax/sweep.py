@@ -12,6 +12,7 @@ different order of additions costs.
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import math
 import os
@@ -141,6 +142,19 @@ def check_finite(grid: Mapping[str, Sequence[float]]) -> None:
             raise InputError(f"expected every value of {name} once, got some twice")
 
 
+def fingerprint(hyperparameters: PyTree) -> dict[str, Any]:
+    """Return hyper-parameters as plain numbers by name; of an array, such as a table, what tells it from another."""
+
+    def plain(leaf: Any) -> Any:
+        values = np.asarray(leaf)
+        return (
+            values.item() if values.ndim == 0 else f"{values.shape} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
+        )
+
+    leaves = jax.tree_util.tree_leaves_with_path(hyperparameters)
+    return {jax.tree_util.keystr(path).lstrip("."): plain(leaf) for path, leaf in leaves}
+
+
 def memory_budget() -> int:
     """Return the bytes a sweep may use on a device: 80% of an accelerator's, half of a host's shared by its devices."""
     device = jax.local_devices()[0]
@@ -151,15 +165,15 @@ def memory_budget() -> int:
     return host // 2 // jax.local_device_count()
 
 
-def first_plan(runs: int, devices: int, batch: int | None, block: int | None) -> Plan:
+def first_plan(runs: int, devices: Sequence[jax.Device], batch: int | None, block: int | None) -> Plan:
     """Return how to cut up a sweep if memory were no matter."""
-    share = -(-runs // devices)
-    if jax.local_devices()[0].platform == "cpu":
+    share = -(-runs // len(devices))
+    if devices[0].platform == "cpu":
         block = CPU_BLOCK if block is None else block
         # Batches beyond one block a device are no faster here, and what is lost with a killed sweep is a batch.
         share = max(min(block, share), -(-share // 8)) if batch is None else share
     if batch is not None:
-        share = min(share, -(-batch // devices))
+        share = min(share, -(-batch // len(devices)))
     block = share if block is None else min(block, share)
     return Plan(-(-share // block) * block, block)
 
@@ -174,11 +188,15 @@ class Program(NamedTuple):
 
 
 def compile_program(
-    algorithm: Algorithm, hyperparameters: PyTree, names: Sequence[str], segment: int, plan: Plan
+    algorithm: Algorithm,
+    hyperparameters: PyTree,
+    names: Sequence[str],
+    segment: int,
+    plan: Plan,
+    devices: Sequence[jax.Device],
 ) -> Program:
     """Compile the functions that a plan needs; nothing is run."""
-    devices = np.asarray(jax.local_devices())
-    mesh = jax.sharding.Mesh(devices, ("run",))
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("run",))
     runs = PartitionSpec("run")
 
     def by_block(function: Callable[[PyTree], PyTree], batch: PyTree) -> PyTree:
@@ -265,8 +283,8 @@ def sweep(
         hyperparameters: The others; `algorithm.hyperparameters()` if not given.
         study: See `run_keys`.
         out: Directory for the results. Given the same configuration again, a sweep goes on from what it finished.
-        configuration: What else the results depend on (functions have no name that could be compared): the environment,
-            the policy, options. Plain numbers, texts, lists and mappings.
+        configuration: What the results depend on beside the numbers given here (functions have no name that could be
+            compared): the environment, the policy, options. Plain numbers, texts, lists and mappings.
         batch: Runs computed together; by default as many as the memory allows, on a CPU an eighth of the sweep.
         block: Runs vmapped together on a device; by default 16 on a CPU, all of them elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
@@ -278,8 +296,8 @@ def sweep(
         and `seconds` and `completed` for each run.
 
     Raises:
-        InputError: If a value cannot be used, a run does not fit into memory, or `out` holds something else. Nothing
-            has been compiled or written then, but for the compilation that a lack of memory shows in.
+        InputError: If a value cannot be used or `out` holds something else, before anything is compiled or written; or
+            if a single run does not fit into memory, which compiling it shows.
     """
     seeds = [int(seed) for seed in seeds]
     grid = {name: [float(value) for value in values] for name, values in (grid or {}).items()}
@@ -294,20 +312,21 @@ def sweep(
 
     out = None if out is None else Path(out)
     runs = Runs(study, seeds, grid)
-    whole = {**runs._asdict(), "iterations": iterations, **(configuration or {})}
+    whole = {**runs._asdict(), "iterations": iterations, "hyperparameters": fingerprint(hyperparameters)}
+    whole |= configuration or {}
     store = results.create(out, whole, grid, seeds, iterations, variables)
     completed = results.read(store).completed.values.reshape(-1)
     if completed.all():
         return results.read(store)
 
-    devices = jax.local_device_count()
+    devices = jax.local_devices()[: completed.size]
     segment = -(-iterations // 10) if segment is None else min(segment, iterations)
     program = compile_within(
         memory_budget() if memory is None else memory,
-        lambda plan: compile_program(algorithm, hyperparameters, list(grid), segment, plan),
+        lambda plan: compile_program(algorithm, hyperparameters, list(grid), segment, plan, devices),
         first_plan(completed.size, devices, batch, block),
     )
-    B = devices * program.plan.share
+    B = len(devices) * program.plan.share
     batches = [range(first, min(first + B, completed.size)) for first in range(0, completed.size, B)]
     pending = [chosen for chosen in batches if not completed[chosen].all()]
     finished = completed.size - sum(map(len, pending))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -50,7 +51,10 @@ def test_labels_and_attributes(undisturbed):
     assert np.isfinite(undisturbed.episode_return).all()
     assert (undisturbed.seconds > 0).all()
     configuration = json.loads(undisturbed.attrs["configuration"])
+    numbers = configuration.pop("hyperparameters")
     assert configuration == {"study": 0, "seeds": [0, 1, 2, 3, 4], "grid": GRID, "iterations": 7}
+    assert numbers["learning_rate"] == pytest.approx(3e-3)
+    assert numbers["environment.p"].startswith("(3, 2, 3) ")
     assert json.loads(undisturbed.attrs["versions"])["jax"]
     assert {"git_revision", "device", "created"} < set(undisturbed.attrs)
 
@@ -134,6 +138,12 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
     before = sorted(path for path in tmp_path.rglob("*"))
     with pytest.raises(pgjax.InputError, match="environment is 'this' there and 'that' here"):
         swept(out=tmp_path / "a", configuration={"environment": "that"})
+    with pytest.raises(pgjax.InputError, match=r"hyperparameters.discount is 1.0 there and 0.5 here"):
+        swept(
+            out=tmp_path / "a",
+            configuration={"environment": "this"},
+            hyperparameters=ALGORITHM.hyperparameters(discount=0.5),
+        )
     with pytest.raises(pgjax.InputError, match="iterations is 7 there and 8 here"):
         swept(out=tmp_path / "a", configuration={"environment": "this"}, iterations=8)
     (tmp_path / "b").mkdir()
@@ -194,7 +204,7 @@ def test_the_budget_of_memory_chooses_the_batch():
 
 def test_plans_cover_every_run():
     for runs in (1, 5, 30, 256, 5000):
-        for devices in (1, 3):
+        for devices in ([jax.devices()[0]] * n for n in (1, 3)):
             for batch in (None, 1, 7, 100):
                 for block in (None, 1, 5):
                     plan = first_plan(runs, devices, batch, block)
