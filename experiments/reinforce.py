@@ -4,6 +4,7 @@ Writes results.zarr (every curve of every run), summary.json and learning_curves
 prints a table. The same command again goes on where it was stopped.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,6 +64,8 @@ def main(options: Options) -> None:
     """Run the sweep, then write and print what it found."""
     if options.seeds < 1:
         raise pgjax.InputError(f"expected 1 or more seeds, got {options.seeds}")
+    if options.solved_at is not None and not math.isfinite(options.solved_at):
+        raise pgjax.InputError(f"expected a finite return to be solved at, got {options.solved_at}")
     environment = commandline.environment_named(options.env)
     algorithm = pgjax.reinforce(
         environment,
@@ -75,7 +78,6 @@ def main(options: Options) -> None:
     )
     grid = {name: getattr(options, name) for name in HYPERPARAMETERS}
     varied = {name: values for name, values in grid.items() if len(values) != 1}
-    pgjax.check_finite(grid)
     fixed = {name: values[0] for name, values in grid.items() if name not in varied}
     where_not_what = {"seeds", "first_seed", "study", "iterations", "batch", "out", "solved_at"}
     results = pgjax.sweep(
@@ -91,7 +93,7 @@ def main(options: Options) -> None:
     )
     solved_at = commandline.SOLVED_AT.get(options.env) if options.solved_at is None else options.solved_at
     rows = pgjax.summarize(results, solved_at)
-    best = max(rows, key=lambda row: float("-inf") if row["iqm"] is None else row["iqm"])
+    best = max(rows, key=lambda row: (row["solved_fraction"] or 0, -len(row["failed_seeds"]), row["iqm"] or 0))
     summary = {
         "environment": options.env,
         "iterations": options.iterations,

@@ -28,7 +28,7 @@ from pgjax.statistics import (
     summarize,
     tolerance_interval,
 )
-from pgjax.sweep import check_finite, sweep
+from pgjax.sweep import sweep
 
 __all__ = [
     "Algorithm",
@@ -45,7 +45,6 @@ __all__ = [
     "Policy",
     "Step",
     "Trajectory",
-    "check_finite",
     "collect",
     "confidence_interval",
     "discounted_reward_to_go",

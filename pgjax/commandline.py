@@ -81,7 +81,7 @@ def environment_named(name: str) -> Environment:
     Raises:
         InputError: If there is none of that name.
     """
-    return maze() if name == "maze" else from_gymnax(name)
+    return maze() if name.lower() == "maze" else from_gymnax(name)
 
 
 def policy_named(name: str, environment: Environment, hidden: Sequence[int]) -> Policy:

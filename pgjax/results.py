@@ -4,14 +4,15 @@ A store is laid out whole before the first run, filled with NaN, and then writte
 exactly what finished: a run counts once `completed` says so, which is written after its numbers.
 """
 
+import contextlib
 import datetime as dt
+import fcntl
 import json
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,16 @@ Store = str | zarr.storage.MemoryStore
 
 def provenance() -> dict[str, str]:
     """Return where results come from: git revision, versions, device, time."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
+    package = Path(__file__).parent
+    git = ["git", "-C", str(package)]
+
+    def ask(*words: str) -> str:
+        return subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        revision = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        revision += "-modified" if changed.strip() else ""
+        inside = Path(ask("rev-parse", "--show-toplevel")) == package.parent  # and not installed in another project
+        revision = ask("rev-parse", "HEAD") if inside else "unknown"
+        revision += "-modified" if inside and ask("status", "--porcelain") else ""
     except (OSError, subprocess.CalledProcessError):
         revision = "unknown"
     packages = ("pgjax", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
@@ -84,15 +87,18 @@ def check_directory(out: Path, configuration: Mapping[str, Any]) -> None:
         InputError: If it holds anything else or cannot be written.
     """
     text = canonical(configuration)
-    existing = out
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise InputError(f"expected a directory for results, got the file {existing}")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"expected a directory that can be written, got {out}: no permission in {existing}")
-    if not out.exists() or not any(path for path in out.iterdir() if not path.name.startswith(f".{STORE}")):
-        return
+    try:
+        existing = out
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir():
+            raise InputError(f"expected a directory for results, got the file {existing}")
+        if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
+            raise InputError(f"expected a directory that can be written, got {out}: no permission in {existing}")
+        if not out.exists() or not any(path for path in out.iterdir() if not path.name.startswith(f".{STORE}")):
+            return
+    except OSError as error:
+        raise InputError(f"expected a directory that can be written, got {out}: {error.strerror}") from error
     store = out / STORE
     if not store.is_dir():
         raise InputError(f"expected a new directory or one with results of pgjax, got {out}, which holds other files")
@@ -149,30 +155,62 @@ def create(
         memory = zarr.storage.MemoryStore()
         dataset.to_zarr(memory, encoding=encoding, consolidated=False)
         return memory
-    out.mkdir(parents=True, exist_ok=True)
-    for left in out.glob(f".{STORE}*"):  # of a process killed while it laid out the store
-        shutil.rmtree(left)
-    laid_out = tempfile.mkdtemp(prefix=f".{STORE}", dir=out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        laid_out = tempfile.mkdtemp(prefix=f".{STORE}", dir=out)
+    except OSError as error:
+        raise InputError(f"expected a directory that can be written, got {out}: {error.strerror}") from error
     dataset.to_zarr(laid_out, mode="w", encoding=encoding, consolidated=False)
+    Path(laid_out).chmod(0o755)  # a temporary directory is private
     Path(laid_out).rename(out / STORE)
     return str(out / STORE)
 
 
-def write(store: Store, region: Mapping[str, slice], curves: Mapping[str, np.ndarray], seconds: float) -> None:
-    """Write some runs, then mark them as completed.
+Piece = tuple[Mapping[str, slice], Mapping[str, np.ndarray]]
+
+
+def write(store: Store, pieces: Sequence[Piece], seconds: float) -> None:
+    """Write the runs of a batch, then mark them as completed.
 
     Args:
         store: From `create`.
-        region: A slice for each dimension of the runs: one point of the grid, and some seeds.
-        curves: Arrays [seeds, iterations].
+        pieces: For each region, a slice for each dimension of the runs (one point of the grid, and some seeds), and its
+            curves [seeds, iterations].
         seconds: What one run's share of the computation took.
     """
-    runs = tuple(region)
-    shape = tuple(cut.stop - cut.start for cut in region.values())
-    data: dict[str, Any] = {name: ((*runs, "iteration"), curve.reshape(*shape, -1)) for name, curve in curves.items()}
-    data["seconds"] = (runs, np.full(shape, seconds, np.float32))
-    xr.Dataset(data).to_zarr(store, region=dict(region) | {"iteration": slice(None)}, consolidated=False)
-    xr.Dataset({"completed": (runs, np.ones(shape, bool))}).to_zarr(store, region=dict(region), consolidated=False)
+    marks = []
+    for region, curves in pieces:
+        runs = tuple(region)
+        shape = tuple(cut.stop - cut.start for cut in region.values())
+        data: dict[str, Any] = {
+            name: ((*runs, "iteration"), curve.reshape(*shape, -1)) for name, curve in curves.items()
+        }
+        data["seconds"] = (runs, np.full(shape, seconds, np.float32))
+        xr.Dataset(data).to_zarr(store, region=dict(region) | {"iteration": slice(None)}, consolidated=False)
+        marks.append((xr.Dataset({"completed": (runs, np.ones(shape, bool))}), dict(region)))
+    for done, where in marks:
+        done.to_zarr(store, region=where, consolidated=False)
+
+
+@contextlib.contextmanager
+def alone(store: Store) -> Iterator[None]:
+    """Hold a store on disk for this process, as long as the context lasts.
+
+    Raises:
+        InputError: If another process holds it.
+    """
+    if not isinstance(store, str):
+        yield
+        return
+    handle = os.open(store, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"expected results that no other process writes, got {store}, which one does") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def read(store: Store | Path) -> xr.Dataset:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pgjax.environments.environment import Environment, PyTree
+from pgjax.environments.environment import Environment, PyTree, check_environment
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy, has_memory
 
@@ -91,7 +91,7 @@ def choose(condition: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
     return jax.tree.map(one, yes, no)
 
 
-def check_collection(environment: Environment, policy: Policy, episodes: int, steps: int) -> None:
+def check_collection(environment: Environment, policy: Policy, episodes: int, steps: int, chunk: int) -> None:
     """Raise unless episodes of this environment can be collected with this policy as asked.
 
     Raises:
@@ -101,6 +101,8 @@ def check_collection(environment: Environment, policy: Policy, episodes: int, st
         raise InputError(f"expected 1 or more episodes, got {episodes}")
     if steps < 0:
         raise InputError(f"expected a budget of 0 or more steps, got {steps}")
+    if chunk < 1:
+        raise InputError(f"expected chunks of 1 or more rows, got {chunk}")
     if steps and has_memory(policy):
         raise InputError(f"expected steps=0 for a policy with memory (one episode a slot), got {steps}")
     if steps and environment.score is not None:
@@ -128,7 +130,8 @@ def collect(
     Raises:
         InputError: See `check_collection`.
     """
-    check_collection(environment, policy, episodes, steps)
+    check_collection(environment, policy, episodes, steps, chunk)
+    check_environment(environment)
     E, chunk = episodes, min(chunk, environment.horizon)
     T = rows_needed(environment, steps, chunk)
     start_before = max(steps, 1)

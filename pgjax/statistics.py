@@ -38,7 +38,7 @@ def confidence_interval(
         interquartile_mean,
         axis=axis,
         n_resamples=resamples,
-        batch=100,
+        batch=max(1, 10**7 // runs.size),  # bounds the memory
         confidence_level=confidence,
         method="percentile",
         vectorized=True,

@@ -55,15 +55,16 @@ class Runs(NamedTuple):
         keys = run_keys(self.study, [self.seeds[run % n] for run in chosen])
         return keys, {name: jnp.asarray(values[:, i], jnp.result_type(float)) for i, name in enumerate(self.grid)}
 
-    def regions(self, chosen: range) -> Iterator[tuple[dict[str, slice], slice]]:
-        """Cut some runs where the point of the grid changes: where each piece lies in the results, and in the batch."""
+    def regions(self, chosen: Sequence[int]) -> Iterator[tuple[dict[str, slice], slice]]:
+        """Cut some runs, in order, where they leave a gap or a point of the grid; say where in results and batch."""
         shape, n = tuple(len(values) for values in self.grid.values()), len(self.seeds)
-        for point in range(chosen.start // n, -(-chosen.stop // n)):
-            first, last = max(chosen.start, point * n), min(chosen.stop, (point + 1) * n)
+        cuts = [i for i in range(1, len(chosen)) if chosen[i] != chosen[i - 1] + 1 or chosen[i] % n == 0]
+        for first, last in itertools.pairwise([0, *cuts, len(chosen)]):
+            point, seed = divmod(int(chosen[first]), n)
             index = np.unravel_index(point, shape) if shape else ()
             region = {name: slice(int(i), int(i) + 1) for name, i in zip(self.grid, index, strict=True)}
-            region["seed"] = slice(first - point * n, last - point * n)
-            yield region, slice(first - chosen.start, last - chosen.start)
+            region["seed"] = slice(seed, seed + last - first)
+            yield region, slice(first, last)
 
 
 class Plan(NamedTuple):
@@ -109,7 +110,7 @@ def _with_value(tree: Any, path: str, names: list[str], value: Any) -> Any:
     return replace(**{name: jnp.asarray(value, jnp.result_type(old))})
 
 
-def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequence[float]]) -> None:
+def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequence[float]], study: int) -> None:
     """Raise unless there are runs to do, each of its own seed and at finite values.
 
     Raises:
@@ -123,22 +124,15 @@ def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequenc
         raise InputError(f"expected seeds from 0 to 2**32 - 1, got {min(seeds)} to {max(seeds)}")
     if len(set(seeds)) != len(seeds):
         raise InputError("expected every seed once, got some twice")
-    check_finite(grid)
-
-
-def check_finite(grid: Mapping[str, Sequence[float]]) -> None:
-    """Raise unless every hyper-parameter of a grid has values, all finite and each once.
-
-    Raises:
-        InputError: If not.
-    """
+    if not 0 <= study < 2**32:
+        raise InputError(f"expected a study from 0 to 2**32 - 1, got {study}")
     for name, values in grid.items():
         if not len(values):
             raise InputError(f"expected one or more values of {name}, got none")
         for value in values:
-            if not math.isfinite(value):
+            if not abs(value) <= np.finfo(np.float32).max:
                 raise InputError(f"expected finite values of {name}, got {value}")
-        if len(set(values)) != len(values):
+        if len({np.float32(value) for value in values}) != len(values):
             raise InputError(f"expected every value of {name} once, got some twice")
 
 
@@ -284,8 +278,10 @@ def sweep(
         study: See `run_keys`.
         out: Directory for the results. Given the same configuration again, a sweep goes on from what it finished.
         configuration: What the results depend on beside the numbers given here (functions have no name that could be
-            compared): the environment, the policy, options. Plain numbers, texts, lists and mappings.
-        batch: Runs computed together; by default as many as the memory allows, on a CPU an eighth of the sweep.
+            compared): the environment, the policy, options. Plain numbers, texts, lists and mappings; with `out` it
+            must be given.
+        batch: Runs computed together, and lost together when the process is killed; by default as many as the memory
+            allows, on a CPU an eighth of the sweep or 16 a core if that is more.
         block: Runs vmapped together on a device; by default 16 on a CPU, all of them elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
         segment: Iterations between two looks at the progress; a tenth of a run if not given.
@@ -301,7 +297,7 @@ def sweep(
     """
     seeds = [int(seed) for seed in seeds]
     grid = {name: [float(value) for value in values] for name, values in (grid or {}).items()}
-    check_runs(iterations, seeds, grid)
+    check_runs(iterations, seeds, grid, study)
     for name, number in (("batch", batch), ("block", block), ("memory", memory), ("segment", segment)):
         if number is not None and number < 1:
             raise InputError(f"expected {name} to be 1 or more, got {number}")
@@ -310,10 +306,17 @@ def sweep(
     _, metrics = jax.eval_shape(train_once(algorithm), jax.random.key(0), hyperparameters)
     variables = list(metrics._fields)
 
+    for name, number in (numbers := fingerprint(hyperparameters)).items():
+        if "." not in name and isinstance(number, float) and not math.isfinite(number):
+            raise InputError(f"expected finite values of {name}, got {number}")
     out = None if out is None else Path(out)
     runs = Runs(study, seeds, grid)
-    whole = {**runs._asdict(), "iterations": iterations, "hyperparameters": fingerprint(hyperparameters)}
-    whole |= configuration or {}
+    whole = {**runs._asdict(), "iterations": iterations, "hyperparameters": numbers}
+    whole |= {"configuration": configuration or {}}
+    if out is not None and configuration is None:
+        raise InputError(
+            "expected a configuration beside out, to tell these results from those of another algorithm, got none"
+        )
     store = results.create(out, whole, grid, seeds, iterations, variables)
     completed = results.read(store).completed.values.reshape(-1)
     if completed.all():
@@ -327,30 +330,33 @@ def sweep(
         first_plan(completed.size, devices, batch, block),
     )
     B = len(devices) * program.plan.share
-    batches = [range(first, min(first + B, completed.size)) for first in range(0, completed.size, B)]
-    pending = [chosen for chosen in batches if not completed[chosen].all()]
-    finished = completed.size - sum(map(len, pending))
-    with tqdm(
-        total=completed.size * iterations,
-        initial=finished * iterations,
-        unit="it",
-        mininterval=0.5,
-        disable=not progress,
-    ) as bar:
-        for chosen in pending:
+    missing = np.flatnonzero(~completed).tolist()
+    finished = completed.size - len(missing)
+    with (
+        results.alone(store),
+        tqdm(
+            total=completed.size * iterations,
+            initial=finished * iterations,
+            unit="it",
+            mininterval=0.5,
+            disable=not progress,
+        ) as bar,
+    ):
+        for chosen in (missing[first : first + B] for first in range(0, len(missing), B)):
             begun = time.perf_counter()
             pieces = []
             for piece in run_segments(program, *runs.inputs(pad(chosen, B)), iterations, segment):
                 pieces.append({name: curve[: len(chosen)] for name, curve in piece.items()})
-                bar.set_postfix_str(
-                    describe(pieces, time.perf_counter() - begun, finished, completed.size), refresh=False
-                )
+                now = describe(pieces, time.perf_counter() - begun)
+                bar.set_postfix_str(f"{now}, {finished} of {completed.size} runs done", refresh=False)
                 bar.update(len(chosen) * pieces[-1][variables[0]].shape[1])
             curves = {name: np.concatenate([piece[name] for piece in pieces], axis=1) for name in variables}
-            seconds = (time.perf_counter() - begun) / len(chosen)
-            for region, rows in runs.regions(chosen):
-                results.write(store, region, {name: curve[rows] for name, curve in curves.items()}, seconds)
+            regions = [
+                (region, {name: curve[rows] for name, curve in curves.items()}) for region, rows in runs.regions(chosen)
+            ]
+            results.write(store, regions, (time.perf_counter() - begun) / len(chosen))
             finished += len(chosen)
+            bar.set_postfix_str(f"{now}, {finished} of {completed.size} runs done")
     return results.read(store)
 
 
@@ -359,7 +365,7 @@ def train_once(algorithm: Algorithm) -> Callable[[jax.Array, PyTree], tuple[PyTr
     return lambda key, hyperparameters: algorithm.update(algorithm.init(key, hyperparameters))
 
 
-def pad(chosen: range, B: int) -> list[int]:
+def pad(chosen: Sequence[int], B: int) -> list[int]:
     """Return B runs: the chosen ones, and as many of them again as the last batch is short of."""
     return [chosen[i % len(chosen)] for i in range(B)]
 
@@ -376,12 +382,12 @@ def run_segments(
         yield {name: np.asarray(curve)[:, :count] for name, curve in metrics._asdict().items()}
 
 
-def describe(pieces: Sequence[Mapping[str, np.ndarray]], seconds: float, finished: int, total: int) -> str:
-    """Return what to show beside the progress bar: the first metric's mean now, real steps per second, runs done."""
+def describe(pieces: Sequence[Mapping[str, np.ndarray]], seconds: float) -> str:
+    """Return what to show beside the progress bar: the first metric's mean now, and real steps per second."""
     name, curve = next(iter(pieces[-1].items()))
     now = curve[:, -1]
     text = f"{name} {now[np.isfinite(now)].mean():.4g}" if np.isfinite(now).any() else f"{name} not finite"
     if "steps" in pieces[-1]:
         steps = sum(float(np.nansum(piece["steps"])) for piece in pieces)
         text += f", {steps / seconds / 1e6:.2f} M real steps/s"
-    return f"{text}, {finished} of {total} runs done"
+    return text

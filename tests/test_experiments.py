@@ -74,6 +74,7 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
         (["--policy", "tabular"], "discrete observations and actions for a tabular policy, got CartPole-v1"),
         (["--env", "Pendulum-v1", "--policy", "categorical"], "Discrete action space for a categorical policy"),
         (["--hidden", "0"], "width 1 or more, got 0"),
+        (["--solved-at", "nan"], "expected a finite return to be solved at, got nan"),
         (["--batch", "0"], "batch to be 1 or more, got 0"),
     ],
 )
@@ -95,6 +96,8 @@ def test_a_foreign_or_unwritable_directory_is_refused(monkeypatch, tmp_path, cap
     assert "which holds other files" in capsys.readouterr().err
     assert reinforce(monkeypatch, *SMALL, "--out", tmp_path / "notes.txt") == 2
     assert "got the file" in capsys.readouterr().err
+    assert reinforce(monkeypatch, *SMALL, "--out", "/proc/results") == 2
+    assert "that can be written, got /proc/results" in capsys.readouterr().err
     monkeypatch.setattr("pgjax.results.os.access", lambda path, mode: False)
     assert reinforce(monkeypatch, *SMALL, "--out", tmp_path / "locked") == 2
     assert "no permission" in capsys.readouterr().err

@@ -23,7 +23,9 @@ GRID = {"learning_rate": [0.1, 0.5], "discount": [0.9, 1.0, 0.5]}
 
 
 def swept(**options):
-    return pgjax.sweep(ALGORITHM, **{"iterations": 7, "seeds": range(5), "progress": False} | options)
+    return pgjax.sweep(
+        ALGORITHM, **{"iterations": 7, "seeds": range(5), "progress": False, "configuration": {}} | options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,13 @@ def test_labels_and_attributes(undisturbed):
     assert (undisturbed.seconds > 0).all()
     configuration = json.loads(undisturbed.attrs["configuration"])
     numbers = configuration.pop("hyperparameters")
-    assert configuration == {"study": 0, "seeds": [0, 1, 2, 3, 4], "grid": GRID, "iterations": 7}
+    assert configuration == {
+        "study": 0,
+        "seeds": [0, 1, 2, 3, 4],
+        "grid": GRID,
+        "iterations": 7,
+        "configuration": {},
+    }
     assert numbers["learning_rate"] == pytest.approx(3e-3)
     assert numbers["environment.p"].startswith("(3, 2, 3) ")
     assert json.loads(undisturbed.attrs["versions"])["jax"]
@@ -104,11 +112,11 @@ class KilledError(Exception):
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed, after):
     write, calls = results.write, []
 
-    def killing(*arguments):
+    def killing(store, pieces, seconds):
         if len(calls) == after:
             raise KilledError
-        calls.append(arguments)
-        write(*arguments)
+        calls.append(pieces)
+        write(store, pieces, seconds)
 
     monkeypatch.setattr(results, "write", killing)
     with pytest.raises(KilledError):
@@ -127,6 +135,42 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed,
         np.testing.assert_array_equal(whole.seconds.values[0, 0, :4], first)
 
 
+def test_two_processes_do_not_write_the_same_results(tmp_path, monkeypatch):
+    run_segments = sweep_module.run_segments
+
+    def meanwhile(*arguments):
+        with (
+            pytest.raises(pgjax.InputError, match="no other process writes"),
+            results.alone(str(tmp_path / results.STORE)),
+        ):
+            pass
+        return run_segments(*arguments)
+
+    monkeypatch.setattr(sweep_module, "run_segments", meanwhile)
+    assert swept(out=tmp_path).completed.all()
+    with results.alone(str(tmp_path / results.STORE)):
+        pass
+
+
+def test_another_batch_size_keeps_what_is_there(tmp_path, monkeypatch, undisturbed):
+    write, calls = results.write, []
+
+    def killing(store, pieces, seconds):
+        calls.append(pieces)
+        write(store, pieces, seconds)
+        raise KilledError
+
+    monkeypatch.setattr(results, "write", killing)
+    with pytest.raises(KilledError):
+        swept(grid=GRID, out=tmp_path, batch=7)
+    kept = pgjax.read(tmp_path).seconds.values
+    monkeypatch.setattr(results, "write", write)
+    whole = swept(grid=GRID, out=tmp_path, batch=10)
+    assert np.isfinite(kept).sum() == 7
+    np.testing.assert_array_equal(whole.seconds.values[np.isfinite(kept)], kept[np.isfinite(kept)])
+    assert_same(whole, undisturbed)
+
+
 def test_a_finished_sweep_is_only_read(tmp_path, monkeypatch):
     first = swept(out=tmp_path).load()
     monkeypatch.setattr(sweep_module, "compile_program", None)
@@ -136,7 +180,7 @@ def test_a_finished_sweep_is_only_read(tmp_path, monkeypatch):
 def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
     swept(out=tmp_path / "a", configuration={"environment": "this"})
     before = sorted(path for path in tmp_path.rglob("*"))
-    with pytest.raises(pgjax.InputError, match="environment is 'this' there and 'that' here"):
+    with pytest.raises(pgjax.InputError, match="configuration.environment is 'this' there and 'that' here"):
         swept(out=tmp_path / "a", configuration={"environment": "that"})
     with pytest.raises(pgjax.InputError, match=r"hyperparameters.discount is 1.0 there and 0.5 here"):
         swept(
@@ -174,6 +218,10 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
         ({"grid": {"learning_rate.x": [0.1]}}, "nothing has a name below a number"),
         ({"batch": 0}, "batch to be 1 or more"),
         ({"configuration": {"f": len}}, "plain numbers"),
+        ({"configuration": None, "out": "somewhere"}, "a configuration beside out"),
+        ({"study": -1}, "a study from 0"),
+        ({"grid": {"learning_rate": [1e300]}}, "finite values of learning_rate, got 1e[+]300"),
+        ({"hyperparameters": ALGORITHM.hyperparameters(discount=float("nan"))}, "finite values of discount, got nan"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_compiled(options, message, monkeypatch):
@@ -215,6 +263,8 @@ def test_plans_cover_every_run():
 def test_regions_cut_a_batch_where_the_grid_turns():
     runs = Runs(0, [7, 8, 9], {"a": [1.0, 2.0], "b": [3.0, 4.0]})
     pieces = [(region["a"], region["b"], region["seed"], rows) for region, rows in runs.regions(range(2, 10))]
+    [gap, beyond] = [(region["seed"], rows) for region, rows in runs.regions([0, 2])]
+    assert (gap, beyond) == ((slice(0, 1), slice(0, 1)), (slice(2, 3), slice(1, 2)))
     assert pieces == [
         (slice(0, 1), slice(0, 1), slice(2, 3), slice(0, 1)),
         (slice(0, 1), slice(1, 2), slice(0, 3), slice(1, 4)),

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from pgjax.errors import InputError
 
 PyTree = Any
 
@@ -42,11 +43,6 @@ class Box(NamedTuple):
         """Return the nearest values inside the box, for values [..., *shape]."""
         low, high = (jnp.broadcast_to(jnp.asarray(bound, self.dtype), value.shape) for bound in (self.low, self.high))
         return jnp.clip(value, low, high)
-
-    @property
-    def bounded(self) -> bool:
-        """Whether every bound is finite."""
-        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
 
 Space = Discrete | Box
@@ -90,3 +86,32 @@ class Environment(NamedTuple):
 def strong(tree: PyTree) -> PyTree:
     """Return the tree with every leaf an array of its own dtype, so that a loop can carry it."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
+
+
+def check_environment(environment: Environment) -> None:
+    """Raise unless `reset` and `step` bring what the contract says; only shapes are followed.
+
+    Raises:
+        InputError: If the horizon is below 1, an observation is not of its space, a reward or an end is not a scalar,
+            or `step` changes the shape of the state.
+    """
+    if environment.horizon < 1:
+        raise InputError(f"expected a horizon of 1 or more steps, got {environment.horizon}")
+    key, space = jax.random.key(0), environment.action_space
+    action = jax.ShapeDtypeStruct(tuple(space.shape), space.dtype)
+    first, observation = jax.eval_shape(environment.reset, key, environment.params)
+    state, step = jax.eval_shape(environment.step, key, first, action, environment.params)
+
+    def form(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: (tuple(leaf.shape), jnp.dtype(leaf.dtype).name), tree)
+
+    def expect(what: str, expected: Any, came: Any) -> None:
+        if came != expected:
+            raise InputError(f"expected {what} of {environment.name} to be of shape and type {expected}, got {came}")
+
+    seen = (tuple(environment.observation_space.shape), jnp.dtype(environment.observation_space.dtype).name)
+    expect("the first observation", seen, form(observation))
+    expect("the observation after a step", seen, form(step.observation))
+    expect("the state after a step", form(first), form(state))
+    for name in ("reward", "terminated", "truncated"):
+        expect(f"the {name}", (), tuple(getattr(step, name).shape))

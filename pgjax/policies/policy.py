@@ -74,7 +74,7 @@ def check_fit(environment: Environment, policy: Policy) -> None:
         action, distribution = jax.eval_shape(act, jax.random.key(0), observation)
     except InputError:
         raise
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # each network library has exceptions of its own for a shape that does not fit
         raise InputError(
             f"expected a policy that takes the observations of {environment.name}, {describe(space)}; "
             f"it fails with: {error}"

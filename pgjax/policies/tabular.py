@@ -17,6 +17,6 @@ def tabular(states: int, actions: int) -> Policy:
         return jnp.zeros((states, actions))
 
     def apply(params: jax.Array, observation: jax.Array) -> Categorical:
-        return Categorical(params[observation])
+        return Categorical(params.at[observation].get(mode="fill", fill_value=jnp.nan))
 
     return memoryless(init, apply)

@@ -115,6 +115,10 @@ def test_the_default_fits_every_space():
     [
         (pgjax.mlp(pgjax.Box(0, 1, (4,)), pgjax.Discrete(3)), "one of 2 integers; this one's are one of 3 integers"),
         (pgjax.mlp(pgjax.Box(0, 1, (4,)), PLANE), r"one of 2 integers; this one's are arrays of shape \(2,\)"),
+        (
+            pgjax.mlp(pgjax.Box(0, 1, (7,)), pgjax.Discrete(2)),
+            "takes the observations of CartPole-v1, an array of shape",
+        ),
         (pgjax.tabular(3, 2), "takes the observations of CartPole-v1, an array of shape"),
     ],
 )
