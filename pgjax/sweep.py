@@ -130,7 +130,7 @@ def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequenc
         if not len(values):
             raise InputError(f"expected one or more values of {name}, got none")
         for value in values:
-            if not abs(value) <= np.finfo(np.float32).max:
+            if not abs(value) <= float(np.finfo(np.float32).max):
                 raise InputError(f"expected finite values of {name}, got {value}")
         if len({np.float32(value) for value in values}) != len(values):
             raise InputError(f"expected every value of {name} once, got some twice")

@@ -180,7 +180,7 @@ def test_a_finished_sweep_is_only_read(tmp_path, monkeypatch):
 def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
     swept(out=tmp_path / "a", configuration={"environment": "this"})
     before = sorted(path for path in tmp_path.rglob("*"))
-    with pytest.raises(pgjax.InputError, match="configuration.environment is 'this' there and 'that' here"):
+    with pytest.raises(pgjax.InputError, match=r"configuration.environment is 'this' there and 'that' here"):
         swept(out=tmp_path / "a", configuration={"environment": "that"})
     with pytest.raises(pgjax.InputError, match=r"hyperparameters.discount is 1.0 there and 0.5 here"):
         swept(

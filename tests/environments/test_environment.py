@@ -33,8 +33,8 @@ def test_a_box_clips_and_a_discrete_space_does_not():
         (changed(observation=jnp.zeros(2)), r"the observation after a step .* got \(\(2,\), 'float32'\)"),
         (counting()._replace(observation_space=pgjax.Box(0.0, 1.0, (1,), jnp.int32)), "the first observation"),
         (
-            counting()._replace(reset=lambda key, params: (jnp.zeros(3, jnp.int32), jnp.zeros(1))),
-            "the (reward|state) .* of counting|the reward of counting",
+            counting()._replace(step=lambda key, state, *_: (jnp.zeros(3), pgjax.Step(jnp.zeros(1), 0.0))),
+            r"the state after a step of counting .* got \(\(3,\), 'float32'\)",
         ),
         (counting()._replace(horizon=0), "a horizon of 1 or more steps, got 0"),
     ],
