@@ -12,14 +12,16 @@ from matplotlib.ticker import EngFormatter
 from pgjax.statistics import confidence_interval, failed, interquartile_mean, tolerance_interval
 
 RUNS_SHOWN = 50
+POINTS = 200  # of a curve; where there are more iterations, each point is the mean over some of them
 
 
 def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable: str = "episode_return") -> Figure:
     """Draw a curve for each point of a sweep's grid, and save it as PNG.
 
     A curve is the interquartile mean over seeds against the mean number of real environment steps that the runs had
-    made, with its 95% bootstrap interval. With a single point, also 50 of the runs behind it and the interval that 90%
-    of runs lie in with 95% confidence. Runs with numbers that are not finite are left out, and counted in the legend.
+    made, with its 95% bootstrap interval; of a long curve each point is the mean over several iterations. With a single
+    point, also 50 of the runs behind it and the interval that 90% of runs lie in with 95% confidence. Runs with numbers
+    that are not finite are left out, and counted in the legend.
 
     Args:
         results: The dataset of a sweep.
@@ -50,7 +52,7 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        axes.legend(handles, labels, loc="lower right", fontsize="small", framealpha=0.9)
+        axes.legend(handles, labels, loc="best", fontsize="small", framealpha=0.9)
     figure.savefig(path, dpi=150)
     return figure
 
@@ -59,6 +61,10 @@ def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, l
     """Draw the interquartile mean over seeds, its interval, and if it is alone the runs behind it."""
     runs = results[variable].transpose("seed", "iteration").values
     steps = np.cumsum(results.steps.transpose("seed", "iteration").values, axis=1, dtype=float).mean(0)
+    together = -(-len(steps) // POINTS)
+    kept = len(steps) // together * together
+    runs = runs[:, -kept:].reshape(len(runs), -1, together).mean(-1)
+    steps = steps[-kept:].reshape(-1, together).mean(-1)
     low, high = confidence_interval(runs)
     if alone:
         for run in runs[:: max(1, len(runs) // RUNS_SHOWN)][:RUNS_SHOWN]:

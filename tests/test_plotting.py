@@ -29,6 +29,15 @@ def test_one_curve_with_the_runs_behind_it(tmp_path):
     assert (tmp_path / "curve.png").stat().st_size > 5000
 
 
+def test_long_curves_are_averaged_over_iterations(tmp_path):
+    results = dataset(1, 5).isel(learning_rate=0, iteration=[0] + [1] * 900)
+    figure = pgjax.learning_curves(results, tmp_path / "curve.png", "a title")
+    steps, mean = figure.axes[0].lines[-1].get_data()
+    assert len(steps) == len(mean) <= 200
+    assert steps[-1] == 100 * (901 - 2)  # the middle of the last five
+    np.testing.assert_allclose(mean[1:], pgjax.interquartile_mean(results.episode_return.values[:, 1]))
+
+
 def test_a_curve_for_each_point_and_failed_runs_counted(tmp_path):
     figure = pgjax.learning_curves(dataset(3, 10, broken=2), tmp_path / "curves.png", "a title")
     assert legend(figure) == [f"learning rate {rate} (2 failed)" for rate in (0.1, 0.2, 0.3)]
