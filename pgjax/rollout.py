@@ -128,7 +128,7 @@ def collect(
         chunk: Rows computed between two looks at whether all is done.
 
     Raises:
-        InputError: See `check_collection`.
+        InputError: See `check_collection` and `check_environment`.
     """
     check_collection(environment, policy, episodes, steps, chunk)
     check_environment(environment)
