@@ -36,11 +36,17 @@ class Options:
     entropy_coefficient: tuple[float, ...] = (0.0,)
     """Weight of the entropy in the objective."""
     baseline_decay: tuple[float, ...] = (0.9,)
-    """β of the running average."""
-    credit: Literal["whole-episode", "reward-to-go", "discounted-reward-to-go"] = "reward-to-go"
+    """β of the running average, and of the scale of a learned baseline."""
+    trace_decay: tuple[float, ...] = (0.95,)
+    """λ of the λ-return."""
+    value_learning_rate: tuple[float, ...] = (1e-2,)
+    """η of a learned baseline."""
+    value_steps: int = 5
+    """Gradient steps of a learned baseline in an update."""
+    credit: commandline.CreditName = "reward-to-go"
     """What an action is judged by."""
-    baseline: Literal["none", "running-average", "leave-one-out", "leave-one-out-by-time"] = "leave-one-out-by-time"
-    """What is subtracted from it."""
+    baseline: commandline.BaselineName = "leave-one-out-by-time"
+    """What is subtracted from it; those that are learned are networks like the policy's."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """sgd is plain gradient ascent."""
     policy: Literal["auto", "tabular", "mlp", "categorical", "gaussian"] = "auto"
@@ -57,7 +63,14 @@ class Options:
     """Directory for what is found."""
 
 
-HYPERPARAMETERS = ("learning_rate", "discount", "entropy_coefficient", "baseline_decay")
+HYPERPARAMETERS = (
+    "learning_rate",
+    "discount",
+    "entropy_coefficient",
+    "baseline_decay",
+    "trace_decay",
+    "value_learning_rate",
+)
 
 
 def main(options: Options) -> None:
@@ -72,8 +85,8 @@ def main(options: Options) -> None:
         commandline.policy_named(options.policy, environment, options.hidden),
         episodes=options.episodes,
         steps=options.steps,
-        credit=commandline.CREDITS[options.credit],
-        baseline=commandline.BASELINES[options.baseline](),
+        credit=commandline.CREDITS[options.credit](),
+        baseline=commandline.baseline_named(options.baseline, environment, options.hidden, options.value_steps),
         optimizer=commandline.OPTIMIZERS[options.optimizer],
     )
     grid = {name: getattr(options, name) for name in HYPERPARAMETERS}

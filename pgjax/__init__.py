@@ -3,8 +3,20 @@
 What is listed here is public; the rest may change.
 """
 
+from pgjax import exact
 from pgjax.algorithm import Algorithm, run_keys, train
-from pgjax.baselines import Baseline, leave_one_out, leave_one_out_by_time, no_baseline, running_average
+from pgjax.baselines import (
+    Baseline,
+    all_actions,
+    given_action_values,
+    given_values,
+    learned_action_value,
+    learned_value,
+    leave_one_out,
+    leave_one_out_by_time,
+    no_baseline,
+    running_average,
+)
 from pgjax.environments.environment import Box, Discrete, Environment, Step
 from pgjax.environments.finite import FiniteMDP, finite, tables
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
@@ -15,9 +27,20 @@ from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, memoryless, policy_for
 from pgjax.policies.tabular import tabular
-from pgjax.reinforce import reinforce
+from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, tabular_value, value_for
+from pgjax.reinforce import policy_gradient, reinforce
 from pgjax.results import read
-from pgjax.returns import Credit, discounted_reward_to_go, reward_to_go, whole_episode
+from pgjax.returns import (
+    Credit,
+    discounted_lambda_return,
+    discounted_reward_to_go,
+    lambda_return,
+    lambda_returns,
+    reward_to_go,
+    rewards_to_go,
+    whole_episode,
+    whole_returns,
+)
 from pgjax.rollout import Trajectory, collect
 from pgjax.statistics import (
     confidence_interval,
@@ -45,15 +68,26 @@ __all__ = [
     "Policy",
     "Step",
     "Trajectory",
+    "ValueFunction",
+    "action_value_for",
+    "all_actions",
     "collect",
     "confidence_interval",
+    "discounted_lambda_return",
     "discounted_reward_to_go",
+    "exact",
     "failed",
     "final_return",
     "finite",
     "from_gymnax",
+    "given_action_values",
+    "given_values",
     "gymnax_names",
     "interquartile_mean",
+    "lambda_return",
+    "lambda_returns",
+    "learned_action_value",
+    "learned_value",
     "learning_curves",
     "leave_one_out",
     "leave_one_out_by_time",
@@ -61,19 +95,25 @@ __all__ = [
     "maze_tables",
     "memoryless",
     "mlp",
+    "mlp_value",
     "no_baseline",
     "policy_for",
+    "policy_gradient",
     "proportion_interval",
     "read",
     "reinforce",
     "reward_to_go",
+    "rewards_to_go",
     "run_keys",
     "running_average",
     "summarize",
     "sweep",
     "tables",
     "tabular",
+    "tabular_value",
     "tolerance_interval",
     "train",
+    "value_for",
     "whole_episode",
+    "whole_returns",
 ]

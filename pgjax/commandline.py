@@ -8,14 +8,23 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import optax
 import pandas as pd
 import tyro
 
-from pgjax.baselines import Baseline, leave_one_out, leave_one_out_by_time, no_baseline, running_average
+from pgjax.baselines import (
+    Baseline,
+    all_actions,
+    learned_action_value,
+    learned_value,
+    leave_one_out,
+    leave_one_out_by_time,
+    no_baseline,
+    running_average,
+)
 from pgjax.environments.environment import Box, Discrete, Environment
 from pgjax.environments.gymnax import from_gymnax
 from pgjax.environments.maze import maze
@@ -23,21 +32,48 @@ from pgjax.errors import InputError
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, policy_for
 from pgjax.policies.tabular import tabular
-from pgjax.returns import Credit, discounted_reward_to_go, reward_to_go, whole_episode
+from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, value_for
+from pgjax.returns import (
+    Credit,
+    discounted_lambda_return,
+    discounted_reward_to_go,
+    lambda_return,
+    reward_to_go,
+    whole_episode,
+)
 
 Options = TypeVar("Options")
 
-CREDITS: dict[str, Credit] = {
+CREDITS: dict[str, Callable[[], Credit]] = {
     "whole-episode": whole_episode,
     "reward-to-go": reward_to_go,
     "discounted-reward-to-go": discounted_reward_to_go,
+    "lambda-return": lambda_return,
+    "discounted-lambda-return": discounted_lambda_return,
 }
+CreditName = Literal[
+    "whole-episode", "reward-to-go", "discounted-reward-to-go", "lambda-return", "discounted-lambda-return"
+]
 BASELINES: dict[str, Callable[[], Baseline]] = {
     "none": no_baseline,
     "running-average": running_average,
     "leave-one-out": leave_one_out,
     "leave-one-out-by-time": leave_one_out_by_time,
 }
+LEARNED_BASELINES: dict[str, Callable[..., Baseline]] = {
+    "learned-value": learned_value,
+    "learned-action-value": learned_action_value,
+    "all-actions": all_actions,
+}
+BaselineName = Literal[
+    "none",
+    "running-average",
+    "leave-one-out",
+    "leave-one-out-by-time",
+    "learned-value",
+    "learned-action-value",
+    "all-actions",
+]
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
 
 # Mean return over 100 episodes from which gymnasium's registry calls the task solved.
@@ -109,6 +145,22 @@ def policy_named(name: str, environment: Environment, hidden: Sequence[int]) -> 
             f"{type(actions).__name__}"
         )
     return mlp(states, actions, hidden)
+
+
+def baseline_named(name: str, environment: Environment, hidden: Sequence[int], steps: int) -> Baseline:
+    """Return a baseline; a learned one is a network with these hidden layers, or a table where states are few.
+
+    Raises:
+        InputError: If it needs discrete actions and they are not, or learns in less than one gradient step an update.
+    """
+    if name in BASELINES:
+        return BASELINES[name]()
+    of_actions = name != "learned-value"
+    value: ValueFunction = (action_value_for if of_actions else value_for)(environment)
+    if not isinstance(environment.observation_space, Discrete):
+        actions = environment.action_space.n if of_actions else None  # type: ignore[union-attr]
+        value = mlp_value(environment.observation_space, actions, hidden)
+    return LEARNED_BASELINES[name](value, steps=steps)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

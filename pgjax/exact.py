@@ -10,7 +10,6 @@ score ∇ ln f(X_t)_{A_t}, and the coefficients are linear in what the rest of t
 moments obey a recursion backwards in time, as v does (`moments`).
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -190,7 +189,7 @@ def every_episode(mdp: FiniteMDP, horizon: int) -> Episodes:
         alive = alive & ~mdp.terminal[following]
         x = following
     as_int = [jnp.asarray(np.stack(numbers), jnp.int32) for numbers in (states, actions)]
-    return Episodes(*as_int, jnp.stack(rewards), jnp.stack(running), dynamics)
+    return Episodes(as_int[0], as_int[1], jnp.stack(rewards), jnp.stack(running), dynamics)
 
 
 class Estimator(NamedTuple):
@@ -198,7 +197,7 @@ class Estimator(NamedTuple):
 
     With C_t = reward_t(X_t, A_t, X_{t+1}) + decay · C_{t+1} the credit (0 when the episode is over), the estimator is
 
-        Σ_t [ weight_t (C_t + past_t − baseline_t(X_t)) ∇ ln f(X_t)_{A_t} + Σ_a expected_t(X_t, a) ∇ ln f(X_t)_a ],
+        Σ_t [ weight_t (C_t + past_t − baseline_t(X_t, A_t)) ∇ ln f(X_t)_{A_t} + Σ_a expected_t(X_t, a) ∇ ln f(X_t)_a ],
 
     where past_t is, if `whole`, the sum of the reward_k of the steps before t, else 0.
     """
@@ -206,40 +205,54 @@ class Estimator(NamedTuple):
     reward: jax.Array  # [T, S, A, S]
     decay: Any  # []
     weight: jax.Array  # [T]
-    baseline: jax.Array  # [T, S]
+    baseline: jax.Array  # [T, S, A]
     expected: jax.Array  # [T, S, A]
     whole: Any = 0.0  # [], 1 if every step is judged by the whole episode
 
 
-def _estimator(mdp: FiniteMDP, horizon: int, reward: jax.Array, baseline: Any, **others: Any) -> Estimator:
+def _estimator(
+    mdp: FiniteMDP,
+    horizon: int,
+    reward: jax.Array,
+    baseline: Any,
+    *,
+    decay: Any = 1.0,
+    weight: jax.Array | None = None,
+    expected: jax.Array | None = None,
+    whole: float = 0.0,
+) -> Estimator:
+    """Check the horizon and the baseline, and fill in what most estimators have in common."""
+    check_horizon(horizon)
     S, A, _ = mdp.p.shape
-    baseline = jnp.asarray(baseline, mdp.d0.dtype)
-    if baseline.ndim == 1 and baseline.shape != (S,):
-        raise InputError(f"expected a baseline of shape [], [S] = ({S},) or [T, S], got {baseline.shape}")
-    complete = {
-        "decay": 1.0,
-        "weight": jnp.ones(horizon, mdp.d0.dtype),
-        "expected": jnp.zeros((horizon, S, A), mdp.d0.dtype),
-    } | others
-    lifted = baseline.reshape((1,) * (2 - baseline.ndim) + baseline.shape)
+    dtype = mdp.d0.dtype
+    b = jnp.asarray(baseline, dtype)
+    if b.shape not in ((), (S,), (horizon, S)):
+        raise InputError(f"expected a baseline of shape [], [S] = ({S},) or [T, S] = ({horizon}, {S}), got {b.shape}")
+    b = b.reshape((1,) * (2 - b.ndim) + b.shape)[..., None]
     return Estimator(
-        jnp.broadcast_to(reward, (horizon, *mdp.p.shape)),
-        baseline=jnp.broadcast_to(lifted, (horizon, S)),
-        **complete,
+        jnp.broadcast_to(reward, (horizon, S, A, S)),
+        decay,
+        jnp.ones(horizon, dtype) if weight is None else weight,
+        jnp.broadcast_to(b, (horizon, S, A)),
+        jnp.zeros((horizon, S, A), dtype) if expected is None else expected,
+        whole,
     )
+
+
+def _discounts(mdp: FiniteMDP, horizon: int, discount: Any) -> jax.Array:
+    """Return γ^{t−1}, [T]."""
+    return discount ** jnp.arange(horizon, dtype=mdp.d0.dtype)
 
 
 def whole_episode_estimator(mdp: FiniteMDP, horizon: int, discount: Any = 1.0, baseline: Any = 0.0) -> Estimator:
     """Return Σ_t (G_1 − b_t(X_t)) ∇ ln f(X_t)_{A_t}, with a baseline b of shape [], [S] or [T, S]."""
-    check_horizon(horizon)
-    scale = (discount ** jnp.arange(horizon, dtype=mdp.d0.dtype)).reshape(-1, 1, 1, 1)
+    scale = _discounts(mdp, horizon, discount).reshape(-1, 1, 1, 1)
     return _estimator(mdp, horizon, scale * rewards_of(mdp)[None], baseline, whole=1.0)
 
 
 def reward_to_go_estimator(mdp: FiniteMDP, horizon: int, discount: Any = 1.0, baseline: Any = 0.0) -> Estimator:
     """Return Σ_t γ^{t−1} (G_t − b_t(X_t)) ∇ ln f(X_t)_{A_t}, with a baseline b of shape [], [S] or [T, S]."""
-    check_horizon(horizon)
-    weight = discount ** jnp.arange(horizon, dtype=mdp.d0.dtype)
+    weight = _discounts(mdp, horizon, discount)
     return _estimator(mdp, horizon, rewards_of(mdp)[None], baseline, decay=discount, weight=weight)
 
 
@@ -250,12 +263,11 @@ def lambda_return_estimator(
 
     G_t^λ = R_{t+1} + γ ((1 − λ) v_{t+1}(X_{t+1}) + λ G_{t+1}^λ), and nothing is to come when the episode is over.
     """
-    check_horizon(horizon)
     S = mdp.d0.size
     v = jnp.broadcast_to(values if values.ndim == 2 else values[None], (horizon, S))
     following = jnp.concatenate([v[1:], jnp.zeros((1, S), v.dtype)]) * ~mdp.terminal[None]
     reward = rewards_of(mdp)[None] + discount * (1 - trace_decay) * following[:, None, None, :]
-    weight = discount ** jnp.arange(horizon, dtype=mdp.d0.dtype)
+    weight = _discounts(mdp, horizon, discount)
     return _estimator(mdp, horizon, reward, v, decay=discount * trace_decay, weight=weight)
 
 
@@ -263,12 +275,26 @@ def all_actions_estimator(
     mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any, action_values: jax.Array
 ) -> Estimator:
     """Return Σ_t γ^{t−1} Σ_a ∇f(X_t)_a Q_t(X_t, a), with the critic's values Q of shape [S, A] or [T, S, A]."""
-    check_horizon(horizon)
-    Q = action_values if action_values.ndim == 3 else action_values[None]
-    weight = discount ** jnp.arange(horizon, dtype=mdp.d0.dtype)
-    expected = jnp.broadcast_to(weight.reshape(-1, 1, 1) * f[None] * Q, (horizon, *f.shape))
+    weight, Q = _discounts(mdp, horizon, discount), _by_time(mdp, horizon, action_values)
+    expected = weight.reshape(-1, 1, 1) * f[None] * Q
     nothing = jnp.zeros((1, 1, 1, 1), mdp.d0.dtype)
     return _estimator(mdp, horizon, nothing, 0.0, weight=jnp.zeros_like(weight), expected=expected)
+
+
+def action_value_estimator(
+    mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any, action_values: jax.Array
+) -> Estimator:
+    """Return Σ_t γ^{t−1} [(G_t − Q_t(X_t, A_t)) ∇ ln f(X_t)_{A_t} + Σ_a ∇f(X_t)_a Q_t(X_t, a)], Q as above."""
+    expected = all_actions_estimator(mdp, horizon, f, discount, action_values).expected
+    return reward_to_go_estimator(mdp, horizon, discount)._replace(
+        baseline=_by_time(mdp, horizon, action_values), expected=expected
+    )
+
+
+def _by_time(mdp: FiniteMDP, horizon: int, action_values: jax.Array) -> jax.Array:
+    """Return Q [T, S, A] of Q [S, A] or [T, S, A]."""
+    Q = action_values if action_values.ndim == 3 else action_values[None]
+    return jnp.broadcast_to(Q, (horizon, *mdp.p.shape[:2]))
 
 
 class Moments(NamedTuple):
@@ -339,7 +365,7 @@ def moments(mdp: FiniteMDP, horizon: int, f: jax.Array, estimator: Estimator) ->
     def backward(after: _Remaining, now: tuple[jax.Array, ...]) -> tuple[_Remaining, None]:
         u, weight, baseline, h = now
         h = at_pair(h)  # [S, n], added whatever the action
-        own, passed_on = weight * (u - baseline[:, None, None]), weight * decay  # of e, and of C' e
+        own, passed_on = weight * (u - baseline[..., None]), weight * decay  # of e, and of C' e
         going_u = goes_on * u
 
         C = jnp.sum(reached * u, -1) + decay * ahead(after.C)  # [S, A], as all that follows
@@ -441,3 +467,104 @@ def mean_and_covariance(
     found = moments(mdp, horizon, probabilities(mdp, policy, params), estimator)
     mean = found.mean @ psi
     return mean, psi.T @ found.second @ psi - jnp.outer(mean, mean)
+
+
+def _second_moment(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, estimator: Estimator) -> jax.Array:
+    mean, covariance = mean_and_covariance(mdp, horizon, policy, params, estimator)
+    return covariance + jnp.outer(mean, mean)
+
+
+def information(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree) -> jax.Array:
+    """Return E[∇ ln f(X_t)_{A_t} ∇ ln f(X_t)_{A_t}ᵀ] for each step, 0 where the episode is over, [T, d, d].
+
+    Their sum is the Fisher information of an episode.
+    """
+    psi, f = scores(mdp, policy, params), probabilities(mdp, policy, params)
+    visits = (state_distribution(mdp, horizon, f)[..., None] * f).reshape(horizon, -1)
+    return jnp.einsum("tn,nd,ne->tde", visits, psi, psi)
+
+
+def return_variances(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> tuple[jax.Array, jax.Array]:
+    """Return the mean and the variance of G_t over episodes, where an episode that is over by t has G_t = 0; [T] each.
+
+    Entry 0 is E[G_1] = ρ(θ) and Var[G_1].
+    """
+    solution, reward = solve(mdp, horizon, f, discount), rewards_of(mdp)
+    reached = f[..., None] * mdp.p
+
+    def backward(after: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        first, second = (jnp.where(mdp.terminal, 0, moment) for moment in after)
+        squares = reward**2 + 2 * discount * reward * first + discount**2 * second
+        now = (jnp.sum(reached * (reward + discount * first), (1, 2)), jnp.sum(reached * squares, (1, 2)))
+        return now, now[1]
+
+    nothing = jnp.zeros_like(mdp.d0)
+    _, squares = jax.lax.scan(backward, (nothing, nothing), length=horizon, reverse=True)
+    mean = jnp.sum(solution.states * solution.values, axis=1)
+    return mean, jnp.sum(solution.states * squares, axis=1) - mean**2
+
+
+def leave_one_out_covariance(
+    mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, episodes: int, discount: Any = 1.0
+) -> jax.Array:
+    """Return the covariance [d, d] of 1/E Σ_i (G_1^i − mean of the others') Σ_t ∇ ln f(X_t^i)_{A_t^i}, for E episodes.
+
+    The mean of the E − 1 others is independent of episode i, and scores have mean zero; what is left between two
+    episodes is that each is in the other's baseline.
+
+    Raises:
+        InputError: If there are less than two episodes.
+    """
+    check_pair(episodes)
+    f = probabilities(mdp, policy, params)
+    mean, variance = return_variances(mdp, horizon, f, discount)
+    judged = whole_episode_estimator(mdp, horizon, discount, mean[0])
+    gradient, _ = mean_and_covariance(mdp, horizon, policy, params, judged)
+    fisher = jnp.sum(information(mdp, horizon, policy, params), axis=0)
+    one = _second_moment(mdp, horizon, policy, params, judged) + variance[0] / (episodes - 1) * fisher
+    two = (1 + 1 / (episodes - 1) ** 2) * jnp.outer(gradient, gradient)
+    return one / episodes + (episodes - 1) / episodes * two - jnp.outer(gradient, gradient)
+
+
+def leave_one_out_by_time_covariance(
+    mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, episodes: int, discount: Any = 1.0
+) -> jax.Array:
+    """Return the covariance [d, d] of 1/E Σ_i Σ_t γ^{t−1} (G_t^i − mean of the others' G_t) ∇ ln f(X_t^i)_{A_t^i}.
+
+    An episode that is over by t has G_t = 0. Errors are those of `leave_one_out_covariance`.
+    """
+    check_pair(episodes)
+    f = probabilities(mdp, policy, params)
+    psi = scores(mdp, policy, params)
+    solution = solve(mdp, horizon, f, discount)
+    mean, variance = return_variances(mdp, horizon, f, discount)
+    weight = _discounts(mdp, horizon, discount)
+    judged = reward_to_go_estimator(mdp, horizon, discount)._replace(
+        baseline=jnp.broadcast_to(mean.reshape(-1, 1, 1), (horizon, *f.shape))
+    )
+    gradient, _ = mean_and_covariance(mdp, horizon, policy, params, judged)
+    fisher = jnp.einsum("t,tde->de", weight**2 * variance, information(mdp, horizon, policy, params))
+    one = _second_moment(mdp, horizon, policy, params, judged) + fisher / (episodes - 1)
+
+    def backward(following: jax.Array, now: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        """Return E[G_u ∇ ln f(X_t)_{A_t}] for all u, [T, d], from E[G_u | X_{t+1}] [T, S] for u > t."""
+        t, states, values, action_values = now
+        u = jnp.arange(horizon)[:, None]
+        later = jnp.einsum("sap,up->usa", mdp.p, jnp.where(mdp.terminal, 0, following))
+        earlier = discount ** jnp.maximum(t - u, 0)[..., None] * action_values[None]  # what came before t has no part
+        expected = jnp.where(u[..., None] > t, later, earlier)
+        towards = jnp.einsum("s,sa,usa,sad->ud", states, f, expected, psi.reshape(*f.shape, -1))
+        return jnp.where(u > t, jnp.einsum("sa,usa->us", f, later), jnp.where(u == t, values, 0)), towards
+
+    steps = (jnp.arange(horizon), solution.states, solution.values, solution.action_values)
+    _, K = jax.lax.scan(backward, jnp.zeros_like(solution.values), steps, reverse=True)  # [t, u, d]
+    K = weight[:, None, None] * K
+    swapped = jnp.einsum("tud,ute->de", K, K) / (episodes - 1) ** 2
+    two = jnp.outer(gradient, gradient) + swapped
+    return one / episodes + (episodes - 1) / episodes * two - jnp.outer(gradient, gradient)
+
+
+def check_pair(episodes: int) -> None:
+    """Raise unless there are two episodes or more."""
+    if episodes < 2:
+        raise InputError(f"expected 2 or more episodes an update for a leave-one-out baseline, got {episodes}")

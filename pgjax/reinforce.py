@@ -9,18 +9,21 @@ import optax
 
 from pgjax.algorithm import Algorithm
 from pgjax.baselines import Baseline, leave_one_out_by_time
-from pgjax.environments.environment import Environment, PyTree, strong
+from pgjax.environments.environment import Discrete, Environment, PyTree, strong
+from pgjax.errors import InputError
 from pgjax.policies.policy import Policy, check_fit, has_memory
 from pgjax.returns import Credit, reward_to_go
-from pgjax.rollout import Trajectory, collect, part
+from pgjax.rollout import Trajectory, collect, map_over_rows, sum_over_rows
 
 
 class Hyperparameters(NamedTuple):
     """The numbers of a REINFORCE run; all are traced, so any can be swept. Each is a scalar but for `environment`."""
 
     learning_rate: Any  # η
-    baseline_decay: Any  # β of the running average
+    baseline_decay: Any  # β of the running average, and of the scale of a learned value
     discount: Any  # γ
+    trace_decay: Any  # λ of the λ-returns
+    value_learning_rate: Any  # η of a learned value
     entropy_coefficient: Any
     environment: PyTree  # the environment's params
 
@@ -46,55 +49,156 @@ class Metrics(NamedTuple):
     gradient_norm: jax.Array  # of the estimate, before the optimizer
 
 
+class Estimate(NamedTuple):
+    """What one trajectory says of ∇ρ(θ)."""
+
+    gradient: PyTree  # like params
+    returns: jax.Array  # [T, E], the credit of each step, which a baseline learns from
+    entropy: jax.Array  # [], mean over real steps, in nats
+
+
+def check_baseline(environment: Environment, credit: Credit, baseline: Baseline) -> None:
+    """Raise if a credit and a baseline make no estimator together.
+
+    Raises:
+        InputError: If the credit bootstraps and the baseline predicts nothing to bootstrap from, or if the baseline has
+            a value for each action where actions are continuous.
+    """
+    if credit.bootstraps and baseline.state_values is None and baseline.action_values is None:
+        raise InputError(
+            "expected a baseline that predicts v(X_t) or Q(X_t, ·) (such as learned_value) for a credit that "
+            "bootstraps, got one that predicts nothing"
+        )
+    if baseline.action_values is not None and not isinstance(environment.action_space, Discrete):
+        raise InputError(
+            f"expected discrete actions for a baseline with a value for each, got {environment.name} with actions of "
+            f"{type(environment.action_space).__name__}"
+        )
+
+
+def policy_gradient(
+    environment: Environment, policy: Policy, credit: Credit, baseline: Baseline
+) -> Callable[[PyTree, PyTree, Trajectory, Hyperparameters], Estimate]:
+    """Return a function (params, baseline state, trajectory, hyperparameters) -> Estimate of ∇ρ(θ).
+
+    The estimate, to ascend, is
+
+        1/E Σ_episodes Σ_t weight_t (credit_t − baseline_t) ∇ ln f(X_t, θ)_{A_t} + c ∇ H(f(X_t, θ))
+
+    and, for a baseline with action values Q, + weight_t Σ_a ∇f(X_t, θ)_a Q(X_t, a).
+
+    Raises:
+        InputError: See `check_baseline`.
+    """
+    check_baseline(environment, credit, baseline)
+
+    def state_values(params: PyTree, trajectory: Trajectory, predictions: Any) -> jax.Array:
+        """Return v(X_t) [T, E], for every row: what is predicted of it, or of its actions under the policy."""
+        if baseline.state_values is not None:
+            return predictions
+
+        def expected(rows: Trajectory, Q: jax.Array) -> jax.Array:
+            return policy.unroll(params, rows).expectation(Q)  # type: ignore[attr-defined]
+
+        if has_memory(policy):
+            return expected(trajectory, predictions)
+        return map_over_rows(expected, trajectory, predictions)
+
+    def objective(
+        params: PyTree, coefficient: jax.Array, trajectory: Trajectory, advantage: jax.Array, weight: jax.Array, Q: Any
+    ) -> Any:
+        """Return the sum whose gradient is the estimate, and the entropy summed over real steps."""
+        distribution = policy.unroll(params, trajectory)
+        entropy = jnp.sum(jnp.where(trajectory.mask, distribution.entropy(), 0))
+        total = jnp.sum(weight * advantage * distribution.log_prob(trajectory.action)) + coefficient * entropy
+        if Q is not None:
+            total += jnp.sum(weight * distribution.expectation(Q))  # type: ignore[attr-defined]
+        return total, entropy
+
+    def estimate(
+        params: PyTree, baseline_state: PyTree, trajectory: Trajectory, hyperparameters: Hyperparameters
+    ) -> Estimate:
+        predict = baseline.state_values or baseline.action_values
+        predictions = None if predict is None else predict(baseline_state, trajectory)
+        next_values = None
+        if credit.bootstraps:
+            values = state_values(params, trajectory, predictions)
+            next_values = jnp.where(trajectory.terminated, 0, jnp.roll(values, -1, axis=0))
+        returns = credit.returns(trajectory, hyperparameters, next_values)
+        advantage = returns - baseline.values(baseline_state, trajectory, returns, predictions)
+        weight = jnp.where(trajectory.mask, credit.weight(trajectory, hyperparameters), 0)
+        Q = () if baseline.action_values is None else (predictions,)
+
+        def derivative(rows: Trajectory, advantage: jax.Array, weight: jax.Array, *Q: jax.Array) -> Any:
+            coefficient = hyperparameters.entropy_coefficient
+            return jax.grad(objective, has_aux=True)(params, coefficient, rows, advantage, weight, *(Q or (None,)))
+
+        if has_memory(policy):  # an episode is differentiated whole
+            total, entropy = derivative(trajectory, advantage, weight, *Q)
+        else:
+            total, entropy = sum_over_rows(derivative, trajectory, advantage, weight, *Q)
+        E = trajectory.reward.shape[1]
+        return Estimate(jax.tree.map(lambda leaf: leaf / E, total), returns, entropy / jnp.sum(trajectory.mask))
+
+    return estimate
+
+
 def reinforce(
     environment: Environment,
     policy: Policy,
     *,
     episodes: int = 16,
     steps: int = 0,
-    credit: Credit = reward_to_go,
+    credit: Credit | None = None,
     baseline: Baseline | None = None,
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
     chunk: int = 16,
 ) -> Algorithm:
     """Return the REINFORCE algorithm.
 
-    An update collects episodes and gives the optimizer, as the gradient to ascend,
+    An update collects episodes, estimates ∇ρ(θ) from them (`policy_gradient`), and gives that to the optimizer. With
+    one episode a slot the estimate is the mean over E episodes. With a budget of steps it is, in expectation,
+    E[episodes of a slot] times as long: the direction stays, and the length grows with the number of episodes; dividing
+    by that random number instead would be a ratio estimator, with a bias.
 
-        1/E Σ_episodes Σ_t (credit_t − baseline_t) ∇ ln f(X_t, θ)_{A_t} + c ∇ H(f(X_t, θ)).
+    A method is a choice of credit and baseline:
 
-    With one episode a slot it is the mean over E episodes, and an unbiased estimate of ∇ρ(θ) (c = 0). With a budget of
-    steps it is E[episodes of a slot] · ∇ρ(θ) in expectation: the direction is unbiased, and the length grows with the
-    number of episodes; dividing by that random number instead would be a ratio estimator, with a bias.
-
-    The lecture's REINFORCE(θ, η, β, max_iters) is `reinforce(environment, policy, episodes=1, credit=whole_episode,
-    baseline=running_average(), optimizer=optax.sgd)`.
+    - the lecture's REINFORCE(θ, η, β, max_iters): `whole_episode()` and `running_average()`, with `episodes=1` and
+      `optimizer=optax.sgd`;
+    - its "more common gradient estimate", G_t − v(X_t): `reward_to_go()` and
+      `learned_value(value_for(environment))`;
+    - actor-critic with GAE(λ): `lambda_return()` and `learned_value(value_for(environment))`;
+    - the all-action estimator Σ_a ∇f(X_t)_a Q(X_t, a): `lambda_return()`, which Q is fitted to, and
+      `all_actions(action_value_for(environment))`.
 
     Args:
         environment: Where episodes are played.
         policy: f; its actions must fit the environment.
         episodes: E, slots collected side by side, see `pgjax.collect`.
         steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
-        credit: What each step is judged by.
+        credit: What each step is judged by; `reward_to_go()` if not given.
         baseline: What is subtracted from it; `leave_one_out_by_time()` if not given.
         optimizer: From the learning rate, a traced number, to an optax transformation; it is given the gradient to
             *descend*, as usual, so `optax.sgd` is θ ← θ + η ∇̂.
-        chunk: Rows collected, and differentiated, at a time.
+        chunk: Rows collected at a time.
 
     Raises:
-        InputError: If the policy does not fit the environment or a count is out of range.
+        InputError: If the policy does not fit the environment, a credit and a baseline make no estimator together, or a
+            count is out of range.
 
     Source: the lecture; Williams 1992.
     """
     check_fit(environment, policy)
     baseline = leave_one_out_by_time() if baseline is None else baseline
     rollout = collect(environment, policy, episodes, steps, chunk)
-    chunk = min(chunk, environment.horizon)
+    estimator = policy_gradient(environment, policy, reward_to_go() if credit is None else credit, baseline)
 
     def hyperparameters(
         learning_rate: Any = 3e-3,
         baseline_decay: Any = 0.9,
         discount: Any = 1.0,
+        trace_decay: Any = 0.95,
+        value_learning_rate: Any = 1e-2,
         entropy_coefficient: Any = 0.0,
         environment: PyTree = environment.params,
     ) -> Hyperparameters:
@@ -102,6 +206,8 @@ def reinforce(
             jnp.asarray(learning_rate, float),
             jnp.asarray(baseline_decay, float),
             jnp.asarray(discount, float),
+            jnp.asarray(trace_decay, float),
+            jnp.asarray(value_learning_rate, float),
             jnp.asarray(entropy_coefficient, float),
             strong(environment),
         )
@@ -118,50 +224,26 @@ def reinforce(
             baseline.init(baseline_key, hyperparameters),
         )
 
-    def objective(params: PyTree, trajectory: Trajectory, weight: jax.Array, coefficient: jax.Array) -> Any:
-        """Return the sum whose gradient is the estimate, and the entropy summed over real steps."""
-        distribution = policy.unroll(params, trajectory)
-        entropy = jnp.sum(jnp.where(trajectory.mask, distribution.entropy(), 0))
-        return jnp.sum(weight * distribution.log_prob(trajectory.action)) + coefficient * entropy, entropy
-
-    def gradient(state: State, trajectory: Trajectory, weight: jax.Array) -> tuple[PyTree, jax.Array]:
-        """Return the estimate of ∇ρ(θ), and the mean entropy."""
-        derivative = jax.grad(objective, has_aux=True)
-        coefficient = state.hyperparameters.entropy_coefficient
-        if has_memory(policy):  # an episode is differentiated whole
-            estimate, entropy = derivative(state.params, trajectory, weight, coefficient)
-        else:  # the sum over steps is a sum over the chunks in use
-
-            def add_chunk(i: jax.Array, total: PyTree) -> PyTree:
-                rows, weights = part((trajectory, weight), i * chunk, chunk)
-                return jax.tree.map(jnp.add, total, derivative(state.params, rows, weights, coefficient))
-
-            zero = (jax.tree.map(jnp.zeros_like, state.params), jnp.zeros((), weight.dtype))
-            estimate, entropy = jax.lax.fori_loop(0, trajectory.rows // chunk, add_chunk, zero)
-        return jax.tree.map(lambda leaf: leaf / episodes, estimate), entropy / jnp.sum(trajectory.mask)
-
     def update(state: State) -> tuple[State, Metrics]:
         key = jax.random.fold_in(state.key, state.iteration)
         trajectory = rollout(key, state.params, state.hyperparameters.environment)
-        returns = credit(trajectory, state.hyperparameters.discount)
-        advantage = returns - baseline.values(state.baseline, trajectory, returns)
-        estimate, entropy = gradient(state, trajectory, jnp.where(trajectory.mask, advantage, 0))
+        estimate = estimator(state.params, state.baseline, trajectory, state.hyperparameters)
 
-        descent = jax.tree.map(jnp.negative, estimate)
+        descent = jax.tree.map(jnp.negative, estimate.gradient)
         optimize = optimizer(state.hyperparameters.learning_rate)
         step, optimizer_state = optimize.update(descent, state.optimizer, state.params)
         metrics = Metrics(
             jnp.sum(trajectory.reward) / trajectory.episodes,
             trajectory.episodes,
             jnp.sum(trajectory.mask, dtype=trajectory.reward.dtype),
-            entropy,
-            optax.tree.norm(estimate),
+            estimate.entropy,
+            optax.tree.norm(estimate.gradient),
         )
         state = state._replace(
             iteration=state.iteration + 1,
             params=optax.apply_updates(state.params, step),
             optimizer=optimizer_state,
-            baseline=baseline.update(state.baseline, trajectory, returns),
+            baseline=baseline.update(state.baseline, trajectory, estimate.returns),
         )
         return state, metrics
 

@@ -1,44 +1,92 @@
-"""Credit: from the rewards of a trajectory to the return that each of its steps is judged by.
+"""Credit: from the rewards of a trajectory to what each of its steps is judged by.
 
-A credit is a function `(trajectory, discount) -> returns[T, E]`, zero in padding. With γ the discount and t counted
-from the beginning of the episode, the estimator Σ_t (credit_t − baseline_t) ∇ ln f(X_t)_{A_t} has as its expectation
-the gradient of ρ_γ(θ) = E[Σ_t γ^{t−1} R_{t+1}] for `whole_episode` and `discounted_reward_to_go`. For `reward_to_go` it
-does at γ = 1; below, it leaves out the factor γ^{t−1}, as is usual, and follows no gradient of an objective exactly.
+The estimator of ∇ρ(θ), with ρ(θ) = E[Σ_t γ^{t−1} R_{t+1}] and t counted from the beginning of the episode, is
+
+    Σ_t weight_t (credit_t − baseline_t) ∇ ln f(X_t)_{A_t}.
+
+| credit | credit_t | weight_t | its expectation, with any baseline |
+|---|---|---|---|
+| `whole_episode` | G_1 | 1 | ∇ρ(θ) |
+| `reward_to_go` | G_t | 1 | ∇ρ(θ) if γ = 1; else γ^{t−1} is left out, as is usual, and it follows no gradient |
+| `discounted_reward_to_go` | G_t | γ^{t−1} | ∇ρ(θ) |
+| `lambda_return` | G_t^λ | 1 | as `reward_to_go` if λ = 1 or the critic is exact; else biased |
+| `discounted_lambda_return` | G_t^λ | γ^{t−1} | ∇ρ(θ) if λ = 1 or the critic is exact; else biased |
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pgjax.rollout import Trajectory
 
-Credit = Callable[[Trajectory, jax.Array], jax.Array]
 
+class Credit(NamedTuple):
+    """What each step of a trajectory is judged by, as pure functions.
 
-def reward_to_go(trajectory: Trajectory, discount: jax.Array) -> jax.Array:
-    """Return G_t = Σ_{k ≥ 0} γ^k R_{t+k+1} to the end of the episode, [T, E].
-
-    What was received before A_t does not depend on it, and is left out.
-    Source: the lecture's "more common gradient estimate"; Sutton & Barto, *Reinforcement Learning*, 2018, §13.3.
+    `returns(trajectory, hyperparameters, next_values) -> [T, E]`, zero in padding. `next_values` [T, E] is v(X_{t+1})
+    as the baseline predicts it, 0 where the step terminated the episode; it is None where the baseline predicts
+    nothing, and a credit that reads it says so by `bootstraps`. `weight(trajectory, hyperparameters) -> [T, E]` is
+    what credit − baseline is multiplied with.
     """
 
-    def backward(following: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        reward, last = row
-        following = reward + discount * jnp.where(last, 0, following)
+    returns: Callable[[Trajectory, Any, jax.Array | None], jax.Array]
+    weight: Callable[[Trajectory, Any], jax.Array]
+    bootstraps: bool = False
+
+
+def every_step_alike(trajectory: Trajectory, hyperparameters: Any) -> jax.Array:
+    """Return the weight 1, [T, E]."""
+    return jnp.ones_like(trajectory.reward)
+
+
+def discounted_by_time(trajectory: Trajectory, hyperparameters: Any) -> jax.Array:
+    """Return the weight γ^{t−1}, [T, E]: what step t counts in ρ(θ).
+
+    Source: Thomas, *Bias in natural actor-critic algorithms*, 2014.
+    """
+    return hyperparameters.discount**trajectory.time
+
+
+def lambda_returns(
+    trajectory: Trajectory, discount: jax.Array | float, trace_decay: jax.Array | float, next_values: jax.Array
+) -> jax.Array:
+    """Return G_t^λ = R_{t+1} + γ ((1 − λ) v(X_{t+1}) + λ G_{t+1}^λ), [T, E].
+
+    After the last step of an episode, γ v(X_{t+1}) alone is to come: so it looks through a truncation, at the value of
+    the final observation, and never through a termination, where v is 0. It is TD(λ)'s target; λ = 0 trusts the
+    critic after one step, λ = 1 only where an episode was cut off. G_t^λ − v(X_t) is the generalised advantage
+    estimate, Σ_k (γλ)^k δ_{t+k} with δ_t = R_{t+1} + γ v(X_{t+1}) − v(X_t).
+
+    Args:
+        trajectory: Whose rewards.
+        discount: γ.
+        trace_decay: λ.
+        next_values: v(X_{t+1}), [T, E], 0 where the step terminated the episode.
+
+    Source: Sutton & Barto, *Reinforcement Learning*, 2018, §12.1; Schulman et al., *High-dimensional continuous
+    control using generalized advantage estimation*, 2016.
+    """
+
+    def backward(following: jax.Array, row: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        reward, last, value = row
+        beyond = jnp.where(last, value, (1 - trace_decay) * value + trace_decay * following)
+        following = reward + discount * beyond
         return following, following
 
-    beyond = jnp.zeros_like(trajectory.reward[0])
-    _, returns = jax.lax.scan(backward, beyond, (trajectory.reward, trajectory.last), reverse=True)
+    nothing = jnp.zeros_like(trajectory.reward[0])
+    _, returns = jax.lax.scan(backward, nothing, (trajectory.reward, trajectory.last, next_values), reverse=True)
     return jnp.where(trajectory.mask, returns, 0)
 
 
-def whole_episode(trajectory: Trajectory, discount: jax.Array) -> jax.Array:
-    """Return G_1 = Σ_t γ^{t−1} R_{t+1} of the whole episode for every step of it, [T, E].
+def rewards_to_go(trajectory: Trajectory, discount: jax.Array | float) -> jax.Array:
+    """Return G_t = Σ_{k ≥ 0} γ^k R_{t+k+1} to the end of the episode, [T, E]."""
+    return lambda_returns(trajectory, discount, 1.0, jnp.zeros_like(trajectory.reward))
 
-    Source: the lecture's REINFORCE; Williams, *Simple statistical gradient-following algorithms for connectionist
-    reinforcement learning*, 1992.
-    """
+
+def whole_returns(trajectory: Trajectory, discount: jax.Array | float) -> jax.Array:
+    """Return G_1 = Σ_t γ^{t−1} R_{t+1} of the whole episode at every step of it, [T, E]."""
 
     def forward(current: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         first, to_go = row
@@ -46,15 +94,45 @@ def whole_episode(trajectory: Trajectory, discount: jax.Array) -> jax.Array:
         return current, current
 
     before = jnp.zeros_like(trajectory.reward[0])
-    to_go = reward_to_go(trajectory, discount)
-    _, returns = jax.lax.scan(forward, before, (trajectory.first, to_go))
+    _, returns = jax.lax.scan(forward, before, (trajectory.first, rewards_to_go(trajectory, discount)))
     return jnp.where(trajectory.mask, returns, 0)
 
 
-def discounted_reward_to_go(trajectory: Trajectory, discount: jax.Array) -> jax.Array:
-    """Return γ^{t−1} G_t, [T, E]: the reward-to-go as it counts from the beginning of the episode.
+def whole_episode() -> Credit:
+    """Return the credit that judges every step by G_1.
 
-    With it the gradient of the discounted objective is exact.
-    Source: Thomas, *Bias in natural actor-critic algorithms*, 2014.
+    Source: the lecture's REINFORCE; Williams, *Simple statistical gradient-following algorithms for connectionist
+    reinforcement learning*, 1992.
     """
-    return discount**trajectory.time * reward_to_go(trajectory, discount)
+    return Credit(lambda trajectory, numbers, _: whole_returns(trajectory, numbers.discount), every_step_alike)
+
+
+def reward_to_go() -> Credit:
+    """Return the credit that judges a step by G_t: what was received before A_t does not depend on it.
+
+    Source: the lecture's "more common gradient estimate"; Sutton & Barto, *Reinforcement Learning*, 2018, §13.3.
+    """
+    return Credit(lambda trajectory, numbers, _: rewards_to_go(trajectory, numbers.discount), every_step_alike)
+
+
+def discounted_reward_to_go() -> Credit:
+    """Return the credit G_t with the weight γ^{t−1}, with which the gradient of the discounted objective is exact."""
+    return reward_to_go()._replace(weight=discounted_by_time)
+
+
+def lambda_return() -> Credit:
+    """Return the credit that judges a step by G_t^λ, see `lambda_returns`; with a learned v(X_t) it is actor-critic.
+
+    λ is the hyper-parameter `trace_decay`. It bootstraps, and so needs a baseline that predicts.
+    """
+
+    def returns(trajectory: Trajectory, hyperparameters: Any, next_values: jax.Array | None) -> jax.Array:
+        assert next_values is not None  # reinforce has refused such a pair
+        return lambda_returns(trajectory, hyperparameters.discount, hyperparameters.trace_decay, next_values)
+
+    return Credit(returns, every_step_alike, bootstraps=True)
+
+
+def discounted_lambda_return() -> Credit:
+    """Return the credit G_t^λ with the weight γ^{t−1}."""
+    return lambda_return()._replace(weight=discounted_by_time)

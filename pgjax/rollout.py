@@ -15,6 +15,10 @@ that loop is made common to the batch, so it stays a plain loop (`together`).
 *Fresh starts.* Each chunk draws one first state for each slot. A slot that would need a second one waits for the next
 chunk; this too depends on the past alone.
 
+*Final observations.* The row after an episode's last step holds the observation that this step led to, so that a
+bootstrap can look through a truncation: a slot waits for one row before it starts again after one. After a
+termination, through which nothing looks, it does not.
+
 A policy with memory has to see an episode from its start to its end in one slot, and a score is of whole episodes, so
 both take one episode a slot.
 """
@@ -31,7 +35,11 @@ from pgjax.policies.policy import Policy, has_memory
 
 
 class Trajectory(NamedTuple):
-    """Whole episodes, time-major: row t of slot e is one step. Rows with `mask` false are padding."""
+    """Whole episodes, time-major: row t of slot e is one step. Rows with `mask` false are padding.
+
+    The row after an episode's last step holds, if that step truncated it, its final observation. The last of all rows
+    is there for that alone.
+    """
 
     observation: Any  # X_t, [T, E, ...]
     action: jax.Array  # A_t as the policy drew it, [T, E, ...]
@@ -40,7 +48,7 @@ class Trajectory(NamedTuple):
     truncated: jax.Array  # [T, E] bool, the step after which it was cut off
     mask: jax.Array  # [T, E] bool, a real step
     time: jax.Array  # [T, E] int32, steps since the episode began, 0 at its first
-    rows: jax.Array  # [] int32, rows in use; all later ones are padding
+    rows: jax.Array  # [] int32, rows in use; all later ones are padding (row `rows` may hold final observations)
 
     @property
     def last(self) -> jax.Array:
@@ -65,6 +73,51 @@ def part(rows: PyTree, start: jax.Array, size: int) -> PyTree:
         return jax.lax.dynamic_slice_in_dim(leaf, start, size) if leaf.ndim else leaf
 
     return jax.tree.map(cut, rows)
+
+
+def chunk_size(trajectory: Trajectory, most: int = 16) -> int:
+    """Return how many rows to compute at a time: at most so many, and a divisor of the rows before the last."""
+    rows = trajectory.reward.shape[0] - 1
+    return max(size for size in range(1, most + 1) if rows % size == 0)
+
+
+def sum_over_rows(function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array) -> PyTree:
+    """Return function(trajectory, *arrays), a pytree of sums over steps, computed by chunks of the rows in use.
+
+    Args:
+        function: Its result for some rows is the sum of its results for each; padding adds nothing.
+        trajectory: Its rows are passed on chunk by chunk.
+        arrays: [T, E, ...], likewise.
+    """
+    size = chunk_size(trajectory)
+
+    def one(i: jax.Array) -> PyTree:
+        return function(*part((trajectory, *arrays), i * size, size))
+
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, jnp.int32(0)))
+    chunks = -(-trajectory.rows // size)
+    return jax.lax.fori_loop(0, chunks, lambda i, total: jax.tree.map(jnp.add, total, one(i)), zero)
+
+
+def map_over_rows(function: Callable[..., jax.Array], trajectory: Trajectory, *arrays: jax.Array) -> jax.Array:
+    """Return function(trajectory, *arrays), [T, E, ...], computed by chunks of the rows in use.
+
+    That includes the row after them, which may hold final observations; it is zero in the later ones. The function has
+    a value for each row that depends on no other. Arguments are those of `sum_over_rows`.
+    """
+    size = chunk_size(trajectory)
+    shape = jax.eval_shape(function, trajectory, *arrays)
+
+    def rows(start: jax.Array, size: int) -> jax.Array:
+        return function(*part((trajectory, *arrays), start, size))
+
+    def one(i: jax.Array, values: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(values, rows(i * size, size), i * size, axis=0)
+
+    chunks = -(-trajectory.rows // size)
+    values = jax.lax.fori_loop(0, chunks, one, jnp.zeros(shape.shape, shape.dtype))
+    beyond = rows(trajectory.rows, 1)
+    return jax.lax.dynamic_update_slice_in_dim(values, beyond, trajectory.rows, axis=0)
 
 
 @jax.custom_batching.custom_vmap
@@ -110,9 +163,9 @@ def check_collection(environment: Environment, policy: Policy, episodes: int, st
 
 
 def rows_needed(environment: Environment, steps: int, chunk: int) -> int:
-    """Return the rows that the longest possible collection fills: a whole number of chunks."""
+    """Return the rows of the longest possible collection: a whole number of chunks, and one for final observations."""
     longest = max(steps, 1) - 1 + environment.horizon
-    return -(-longest // chunk) * chunk
+    return -(-longest // chunk) * chunk + 1
 
 
 def collect(
@@ -144,9 +197,9 @@ def collect(
             return reset(jax.random.split(key, E), env_params)
 
         def one_step(fresh: PyTree, slots: PyTree, xs: tuple[jax.Array, jax.Array]) -> tuple[PyTree, Trajectory]:
-            state, observation, memory, running, supplied, time = slots
+            state, observation, memory, running, supplied, cut_off, time = slots
             key, row = xs
-            starting = ~running & supplied & (row < start_before)
+            starting = ~running & ~cut_off & supplied & (row < start_before)
             state, observation = choose(starting, fresh, (state, observation))
             time = jnp.where(starting, 0, time)
             running, supplied = running | starting, supplied & ~starting
@@ -170,31 +223,35 @@ def collect(
             )
             state, observation = choose(running, (next_state, outcome.observation), (state, observation))
             running = running & ~terminated & ~truncated
-            return (state, observation, memory, running, supplied, time + 1), row_of
+            return (state, observation, memory, running, supplied, truncated & ~terminated, time + 1), row_of
 
         def one_chunk(carry: tuple[PyTree, Trajectory]) -> tuple[PyTree, Trajectory]:
-            (state, observation, memory, running, time), done = carry
+            (state, observation, memory, running, cut_off, time), done = carry
             fresh_key, step_key = jax.random.split(jax.random.fold_in(key, done.rows))
-            slots = (state, observation, memory, running, jnp.ones(E, bool), time)
+            slots = (state, observation, memory, running, jnp.ones(E, bool), cut_off, time)
             xs = (jax.random.split(step_key, chunk), done.rows + jnp.arange(chunk))
             fresh = fresh_starts(fresh_key)
             slots, new = jax.lax.scan(lambda slots, x: one_step(fresh, slots, x), slots, xs)
-            state, observation, memory, running, _, time = slots
+            state, observation, memory, running, _, cut_off, time = slots
 
             def write(buffer: jax.Array, rows: jax.Array) -> jax.Array:
                 return jax.lax.dynamic_update_slice_in_dim(buffer, rows, done.rows, axis=0) if buffer.ndim else buffer
 
-            written = jax.tree.map(write, done, new._replace(rows=done.rows))
-            return (state, observation, memory, running, time), written._replace(rows=done.rows + chunk)
+            followed = jax.tree.map(
+                lambda rows, final: jnp.concatenate([rows, final[None]]), new.observation, observation
+            )
+            written = jax.tree.map(write, done, new._replace(observation=followed, rows=done.rows))
+            return (state, observation, memory, running, cut_off, time), written._replace(rows=done.rows + chunk)
 
         def unfinished(carry: tuple[PyTree, Trajectory]) -> jax.Array:
-            (*_, running, _), done = carry
-            return (done.rows < T) & together(jnp.any(running) | (done.rows < start_before))
+            (*_, running, _, _), done = carry
+            return (done.rows < T - 1) & together(jnp.any(running) | (done.rows < start_before))
 
         # The slots before the first row: idle, in a state that the first fresh start replaces.
         state, observation = fresh_starts(key)
-        slots = (state, observation, policy.memory(E), jnp.zeros(E, bool), jnp.zeros(E, jnp.int32))
-        one_row = jax.eval_shape(one_step, (state, observation), (*slots[:4], jnp.ones(E, bool), slots[4]), (key, 0))[1]
+        idle, time = jnp.zeros(E, bool), jnp.zeros(E, jnp.int32)
+        slots = (state, observation, policy.memory(E), idle, idle, time)
+        one_row = jax.eval_shape(one_step, (state, observation), (*slots[:4], idle, idle, time), (key, 0))[1]
         empty = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape), leaf.dtype), one_row)
         _, trajectory = jax.lax.while_loop(unfinished, one_chunk, (slots, empty._replace(rows=jnp.int32(0))))
         if environment.score is not None:

@@ -5,18 +5,33 @@ import jax.numpy as jnp
 import numpy as np
 
 import pgjax
+from pgjax.reinforce import Hyperparameters
 
 CREDITS = {
     "whole_episode": pgjax.whole_episode,
     "reward_to_go": pgjax.reward_to_go,
     "discounted_reward_to_go": pgjax.discounted_reward_to_go,
+    "lambda_return": pgjax.lambda_return,
+    "discounted_lambda_return": pgjax.discounted_lambda_return,
 }
 BASELINES = {
     "none": pgjax.no_baseline,
     "running_average": pgjax.running_average,
     "leave_one_out": pgjax.leave_one_out,
     "leave_one_out_by_time": pgjax.leave_one_out_by_time,
+    "learned_value": lambda: pgjax.learned_value(pgjax.tabular_value(3)),
+    "learned_action_value": lambda: pgjax.learned_action_value(pgjax.tabular_value(3, 2)),
+    "all_actions": lambda: pgjax.all_actions(pgjax.tabular_value(3, 2)),
 }
+
+
+def numbers(**values: float) -> Hyperparameters:
+    """Return hyper-parameters with these values, and those of `reinforce` for the rest."""
+    environment = pgjax.finite(random_mdp(), 2)
+    return pgjax.reinforce(environment, pgjax.tabular(3, 2)).hyperparameters(**values)
+
+
+PREDICTING = {"learned_value", "learned_action_value", "all_actions"}  # what a credit can bootstrap from
 
 
 def random_mdp(seed: int = 0, S: int = 3, A: int = 2, stochastic_reward: bool = False) -> pgjax.FiniteMDP:
@@ -26,17 +41,6 @@ def random_mdp(seed: int = 0, S: int = 3, A: int = 2, stochastic_reward: bool = 
     p = rng.dirichlet(np.ones(S), (S, A))
     r = rng.normal(size=(S, A, S) if stochastic_reward else (S, A))
     return pgjax.tables(d0, p, r, np.arange(S) == S - 1)
-
-
-def exact_return(mdp: pgjax.FiniteMDP, horizon: int, logits: jax.Array, discount: float = 1.0) -> jax.Array:
-    """Return ρ_γ(θ) of a tabular softmax policy by following the distribution of states; differentiable."""
-    f = jax.nn.softmax(logits)
-    r = mdp.r if mdp.r.ndim == 2 else jnp.sum(mdp.p * mdp.r, -1)
-    d, rho = mdp.d0, 0.0
-    for t in range(horizon):
-        rho += discount**t * jnp.sum(d[:, None] * f * r)
-        d = jnp.einsum("s,sa,sap->p", d, f, mdp.p) * ~mdp.terminal
-    return rho
 
 
 def counting(limit: int = 5, horizon: int = 8) -> pgjax.Environment:

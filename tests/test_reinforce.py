@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import pgjax
-from tests.cases import BASELINES, CREDITS, counting, exact_return, random_mdp, remembering
+from tests.cases import BASELINES, CREDITS, counting, random_mdp, remembering
 
 MDP = random_mdp(seed=3, stochastic_reward=True)
 HORIZON = 6
@@ -69,7 +69,7 @@ def test_the_lecture_by_hand():
     """Replay three iterations of REINFORCE(θ, η, β, max_iters) in NumPy, on the episodes it collected."""
     eta, beta = 0.3, 0.6
     algorithm = pgjax.reinforce(
-        FINITE, TABLE, episodes=1, credit=pgjax.whole_episode, baseline=pgjax.running_average(), optimizer=optax.sgd
+        FINITE, TABLE, episodes=1, credit=pgjax.whole_episode(), baseline=pgjax.running_average(), optimizer=optax.sgd
     )
     state = algorithm.init(jax.random.key(5), algorithm.hyperparameters(learning_rate=eta, baseline_decay=beta))
     collect_episode = jax.jit(pgjax.collect(FINITE, TABLE, episodes=1))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax.rollout import rows_needed, together
+from pgjax.rollout import map_over_rows, rows_needed, sum_over_rows, together
 from tests.cases import counting, random_mdp, remembering
 
 POLICY = pgjax.mlp(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), (4,))
@@ -30,7 +30,7 @@ def test_one_episode_a_slot_row_by_row():
         "truncated": [0, 0, 0],
     }
     for name, expected in column.items():
-        values = np.asarray(getattr(trajectory, name)).reshape(8, 2)[:3]
+        values = np.asarray(getattr(trajectory, name)).reshape(9, 2)[:3]
         np.testing.assert_array_equal(values, np.repeat(expected, 2).reshape(3, 2), err_msg=name)
     np.testing.assert_array_equal(trajectory.mask.sum(0), 3)
     np.testing.assert_array_equal(trajectory.reward[3:], 0)
@@ -43,6 +43,29 @@ def test_the_horizon_truncates():
     np.testing.assert_array_equal(trajectory.truncated[3], True)
     assert not trajectory.terminated.any()
     assert trajectory.truncated.sum() == 2
+
+
+@pytest.mark.parametrize(("horizon", "chunk"), [(4, 4), (6, 4), (4, 16)])  # at the end of a chunk, and of the buffer
+def test_the_row_after_a_truncation_holds_the_final_observation(horizon, chunk):
+    trajectory = collected(counting(limit=100, horizon=horizon), episodes=2, chunk=chunk)
+    observation = np.asarray(trajectory.observation)[..., 0]
+    np.testing.assert_array_equal(observation[: horizon + 1], np.repeat(np.arange(horizon + 1), 2).reshape(-1, 2))
+    packed = collected(counting(limit=100, horizon=horizon), episodes=2, steps=17, chunk=chunk)
+    ends = np.argwhere(np.asarray(packed.truncated))
+    assert len(ends) >= 6
+    for t, e in ends:
+        assert float(packed.observation[t + 1, e, 0]) == horizon
+        assert not packed.mask[t + 1, e]
+
+
+def test_a_sum_or_a_map_by_chunks_is_that_of_all_rows():
+    environment = counting(limit=100, horizon=40)
+    trajectory = collected(environment, episodes=3, chunk=8)
+    weights = jax.random.normal(jax.random.key(0), trajectory.reward.shape)
+    total = sum_over_rows(lambda rows, w: {"sum": jnp.sum(rows.reward * w)}, trajectory, weights)
+    np.testing.assert_allclose(total["sum"], jnp.sum(trajectory.reward * weights), rtol=1e-5)
+    mapped = map_over_rows(lambda rows, w: rows.observation * w[..., None], trajectory, weights)
+    np.testing.assert_allclose(mapped, trajectory.observation * weights[..., None], rtol=1e-6)
 
 
 def test_a_budget_of_steps_fills_slots_with_whole_episodes():
@@ -142,7 +165,7 @@ def test_noise_differs_between_slots_rows_and_chunks():
     environment = pgjax.finite(mdp._replace(terminal=jnp.zeros(3, bool)), horizon=64)
     policy = pgjax.tabular(3, 2)
     trajectory = collected(environment, policy, policy.init(jax.random.key(0)), episodes=8, chunk=16)
-    actions = np.asarray(trajectory.action)
+    actions = np.asarray(trajectory.action)[:64]
     columns = {tuple(column) for column in actions.T}
     blocks = {tuple(block.reshape(-1)) for block in actions.reshape(4, 16, 8)}
     assert len(columns) == 8

@@ -45,6 +45,10 @@ class Categorical(NamedTuple):
         log_probs = jax.nn.log_softmax(self.logits)
         return -jnp.sum(_times(jnp.exp(log_probs), log_probs), axis=-1)
 
+    def expectation(self, values: jax.Array) -> jax.Array:
+        """Return Σ_a f(X_t)_a values_a [...], for a value of each action [..., n]."""
+        return jnp.sum(_times(jax.nn.softmax(self.logits), values), axis=-1)
+
     def kl(self, other: "Categorical") -> jax.Array:
         """Return KL(self ‖ other) [...]."""
         log_probs = jax.nn.log_softmax(self.logits)

@@ -33,6 +33,14 @@ class Network(linen.Module):
         return linen.Dense(self.outputs, kernel_init=linen.initializers.orthogonal(0.01))(x)
 
 
+def features_of(observation_space: Space, observation: jax.Array) -> jax.Array:
+    """Return what a network sees of observations [..., *shape]: a discrete one one-hot, any other flattened."""
+    if isinstance(observation_space, Discrete):
+        return jax.nn.one_hot(observation, observation_space.n)
+    batch = observation.shape[: observation.ndim - len(observation_space.shape)]
+    return observation.reshape(*batch, -1).astype(jnp.result_type(float))
+
+
 def mlp(
     observation_space: Space,
     action_space: Space,
@@ -58,23 +66,16 @@ def mlp(
         raise InputError(f"expected continuous actions of shape [d], got {tuple(action_space.shape)}")
     outputs = action_space.n if isinstance(action_space, Discrete) else action_space.shape[0]
     network = Network(tuple(hidden), outputs, activation)
-    axes = len(observation_space.shape)
-
-    def features(observation: jax.Array) -> jax.Array:
-        if isinstance(observation_space, Discrete):
-            return jax.nn.one_hot(observation, observation_space.n)
-        batch = observation.shape[: observation.ndim - axes]
-        return observation.reshape(*batch, -1).astype(jnp.result_type(float))
 
     def init(key: jax.Array) -> Any:
         observation = jnp.zeros(observation_space.shape, observation_space.dtype)
-        params = {"network": network.init(key, features(observation))}
+        params = {"network": network.init(key, features_of(observation_space, observation))}
         if isinstance(action_space, Box):
             params["log_std"] = jnp.full(action_space.shape, np.log(0.6), jnp.result_type(float))
         return params
 
     def apply(params: Any, observation: jax.Array) -> Distribution:
-        output = network.apply(params["network"], features(observation))
+        output = network.apply(params["network"], features_of(observation_space, observation))
         if isinstance(action_space, Discrete):
             return Categorical(output)
         centre, unit = middle(action_space)

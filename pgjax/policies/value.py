@@ -1,0 +1,78 @@
+"""Value functions: what is expected of an observation, v(X_t), or of each action there, Q(X_t, ·)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pgjax.environments.environment import Discrete, Environment, PyTree, Space
+from pgjax.errors import InputError
+from pgjax.policies.mlp import Network, features_of
+
+
+class ValueFunction(NamedTuple):
+    """A function with parameters of its own, from observations to expected returns, as pure functions.
+
+    `init(key) -> params`; `unroll(params, trajectory) -> [T, E]` for v(X_t), `[T, E, A]` for Q(X_t, ·); like a
+    policy's, it sees the trajectory's observations. If it is `memoryless`, a row's value depends on that row alone.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    unroll: Callable[[PyTree, Any], jax.Array]
+    memoryless: bool = True
+
+
+def tabular_value(states: int, actions: int | None = None) -> ValueFunction:
+    """Return a table of values, [S] or [S, A], zero at first."""
+    shape = (states,) if actions is None else (states, actions)
+
+    def unroll(params: jax.Array, trajectory: Any) -> jax.Array:
+        return params.at[trajectory.observation].get(mode="fill", fill_value=jnp.nan)
+
+    return ValueFunction(lambda key: jnp.zeros(shape), unroll)
+
+
+def mlp_value(
+    observation_space: Space,
+    actions: int | None = None,
+    hidden: Sequence[int] = (64, 64),
+    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+) -> ValueFunction:
+    """Return a network like that of `pgjax.mlp`, with one output or one for each action, near zero at first."""
+    network = Network(tuple(hidden), 1 if actions is None else actions, activation)
+
+    def init(key: jax.Array) -> PyTree:
+        observation = jnp.zeros(observation_space.shape, observation_space.dtype)
+        return network.init(key, features_of(observation_space, observation))
+
+    def unroll(params: PyTree, trajectory: Any) -> jax.Array:
+        values = network.apply(params, features_of(observation_space, trajectory.observation))
+        return values[..., 0] if actions is None else values
+
+    return ValueFunction(init, unroll)
+
+
+def value_for(environment: Environment) -> ValueFunction:
+    """Return a fitting v: a table over few discrete states, else a tanh network of two layers of 64."""
+    states = environment.observation_space
+    if isinstance(states, Discrete) and states.n <= 1024:
+        return tabular_value(states.n)
+    return mlp_value(states)
+
+
+def action_value_for(environment: Environment) -> ValueFunction:
+    """Return a fitting Q, as `value_for`.
+
+    Raises:
+        InputError: If the actions are not discrete.
+    """
+    states, actions = environment.observation_space, environment.action_space
+    if not isinstance(actions, Discrete):
+        raise InputError(
+            f"expected discrete actions for values of each action, got {environment.name} with actions of "
+            f"{type(actions).__name__}"
+        )
+    if isinstance(states, Discrete) and states.n <= 1024:
+        return tabular_value(states.n, actions.n)
+    return mlp_value(states, actions.n)
