@@ -42,8 +42,18 @@ class Solution(NamedTuple):
     @property
     def mean_values(self) -> jax.Array:
         """The best guess of G_t that does not know t: v_t(s) averaged over the times at which s is visited, [S]."""
-        visits = jnp.sum(self.states, axis=0)
-        return jnp.sum(self.states * self.values, axis=0) / jnp.where(visits > 0, visits, 1)
+        return jnp.einsum("ts,ts->s", self._when_visited, self.values)
+
+    @property
+    def mean_action_values(self) -> jax.Array:
+        """The same of Q_t(s, a), [S, A]."""
+        return jnp.einsum("ts,tsa->sa", self._when_visited, self.action_values)
+
+    @property
+    def _when_visited(self) -> jax.Array:
+        """When a state is visited, as a distribution over times for each state, [T, S]; 0 if it never is."""
+        visits = jnp.sum(self.states, axis=0, keepdims=True)
+        return self.states / jnp.where(visits > 0, visits, 1)
 
 
 def rewards_of(mdp: FiniteMDP) -> jax.Array:
@@ -104,10 +114,10 @@ def solve(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> So
         InputError: If the horizon is below 1.
     """
     states = state_distribution(mdp, horizon, f)
+    expected_reward = jnp.sum(mdp.p * rewards_of(mdp), axis=-1)
 
     def backward(following: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        beyond = rewards_of(mdp) + discount * jnp.where(mdp.terminal, 0, following)
-        Q = jnp.sum(mdp.p * beyond, axis=-1)
+        Q = expected_reward + discount * mdp.p @ jnp.where(mdp.terminal, 0, following)
         v = jnp.sum(f * Q, axis=-1)
         return v, (v, Q)
 
@@ -348,7 +358,7 @@ def moments(mdp: FiniteMDP, horizon: int, f: jax.Array, estimator: Estimator) ->
     whole, decay = estimator.whole, estimator.decay
     e = jnp.eye(n, dtype=dtype).reshape(S, A, n)
     reached = f[..., None] * mdp.p  # [S, A, S]: the action is taken and leads there
-    goes_on = reached * ~mdp.terminal
+    goes_on = reached * ~mdp.terminal[None, None]
 
     def at_pair(coefficient: jax.Array) -> jax.Array:
         """Return Σ_a coefficient[s, a] e, [S, n]."""
@@ -480,7 +490,7 @@ def information(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree) ->
     Their sum is the Fisher information of an episode.
     """
     psi, f = scores(mdp, policy, params), probabilities(mdp, policy, params)
-    visits = (state_distribution(mdp, horizon, f)[..., None] * f).reshape(horizon, -1)
+    visits = (state_distribution(mdp, horizon, f)[..., None] * f[None]).reshape(horizon, -1)
     return jnp.einsum("tn,nd,ne->tde", visits, psi, psi)
 
 
@@ -493,7 +503,7 @@ def return_variances(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any =
     reached = f[..., None] * mdp.p
 
     def backward(after: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        first, second = (jnp.where(mdp.terminal, 0, moment) for moment in after)
+        first, second = (jnp.where(mdp.terminal, 0, moment)[None, None] for moment in after)
         squares = reward**2 + 2 * discount * reward * first + discount**2 * second
         now = (jnp.sum(reached * (reward + discount * first), (1, 2)), jnp.sum(reached * squares, (1, 2)))
         return now, now[1]
@@ -550,11 +560,11 @@ def leave_one_out_by_time_covariance(
         """Return E[G_u ∇ ln f(X_t)_{A_t}] for all u, [T, d], from E[G_u | X_{t+1}] [T, S] for u > t."""
         t, states, values, action_values = now
         u = jnp.arange(horizon)[:, None]
-        later = jnp.einsum("sap,up->usa", mdp.p, jnp.where(mdp.terminal, 0, following))
+        later = jnp.einsum("sap,up->usa", mdp.p, jnp.where(mdp.terminal[None], 0, following))
         earlier = discount ** jnp.maximum(t - u, 0)[..., None] * action_values[None]  # what came before t has no part
         expected = jnp.where(u[..., None] > t, later, earlier)
         towards = jnp.einsum("s,sa,usa,sad->ud", states, f, expected, psi.reshape(*f.shape, -1))
-        return jnp.where(u > t, jnp.einsum("sa,usa->us", f, later), jnp.where(u == t, values, 0)), towards
+        return jnp.where(u > t, jnp.einsum("sa,usa->us", f, later), jnp.where(u == t, values[None], 0)), towards
 
     steps = (jnp.arange(horizon), solution.states, solution.values, solution.action_values)
     _, K = jax.lax.scan(backward, jnp.zeros_like(solution.values), steps, reverse=True)  # [t, u, d]

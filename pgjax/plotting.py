@@ -1,5 +1,6 @@
 """Figures: learning curves with their uncertainty, and the runs behind them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from matplotlib.ticker import EngFormatter
 from pgjax.statistics import confidence_interval, failed, interquartile_mean, tolerance_interval
 
 RUNS_SHOWN = 50
+# Colours that people with any kind of colour vision tell apart (Okabe & Ito, *Color universal design*, 2008).
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#999999")
 POINTS = 200  # of a curve; where there are more iterations, each point is the mean over some of them
 
 
@@ -45,16 +48,44 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
         if good.any():
             draw_curve(axes, here.isel(seed=good), variable, colour, label, alone=many == 1)
     what = variable.replace("_", " ") + ("" if many == 1 else " (interquartile mean, 95% interval)")
-    axes.set(title=title, xlabel="environment steps of a run (mean over runs)", ylabel=what)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    dress(axes, title, what)
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         axes.legend(handles, labels, loc="best", fontsize="small", framealpha=0.9)
     figure.savefig(path, dpi=150)
     return figure
+
+
+def compare_learning_curves(panels: Mapping[str, Mapping[str, xr.Dataset]], path: str | Path) -> Figure:
+    """Draw the learning curves of several methods in a panel for each task, and save them as PNG.
+
+    A curve is that of `learning_curves`; a method has the same colour in every panel.
+
+    Args:
+        panels: {title: {method: a sweep's dataset without a grid}}; at most eight methods, in all panels the same.
+        path: Where to save it.
+    """
+    figure = Figure(figsize=(4.6 * len(panels), 4.6), layout="constrained")
+    every = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, methods) in zip(every, panels.items(), strict=True):
+        for colour, (label, results) in zip(COLOURS, methods.items(), strict=False):
+            good = ~failed(results).values
+            if good.any():
+                draw_curve(axes, results.isel(seed=good), "episode_return", colour, label, alone=False)
+        dress(axes, title, "episode return (interquartile mean, 95% interval)")
+    handles, labels = every[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    figure.savefig(path, dpi=150)
+    return figure
+
+
+def dress(axes: Axes, title: str, ylabel: str) -> None:
+    """Give a panel of learning curves its title, axes and grid."""
+    axes.set(title=title, xlabel="environment steps of a run (mean over runs)", ylabel=ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, label: str, alone: bool) -> None:

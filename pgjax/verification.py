@@ -1,21 +1,45 @@
-"""Hold estimators of ∇ρ(θ) to the exact gradient: sample them often, and ask whether their mean could be it."""
+"""Hold estimators of ∇ρ(θ) to the exact gradient: sample them often, and ask whether their mean could be it.
+
+`verify` does it for any credit and baseline. `unbiased` lists every estimator of pgjax that must pass, and `broken`
+some with a mistake each, of the kind that learns anyway and is not noticed: a check that does not catch them is none.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from scipy import stats
 
-from pgjax.baselines import Baseline
+from pgjax.baselines import (
+    Baseline,
+    given_action_values,
+    given_values,
+    learned_action_value,
+    learned_value,
+    leave_one_out,
+    leave_one_out_by_time,
+    no_baseline,
+    running_average,
+)
 from pgjax.environments.environment import PyTree
 from pgjax.environments.finite import FiniteMDP, finite
 from pgjax.errors import InputError
-from pgjax.exact import gradient
+from pgjax.exact import Solution, gradient
 from pgjax.policies.policy import Policy
+from pgjax.policies.value import tabular_value
 from pgjax.reinforce import policy_gradient, reinforce
-from pgjax.returns import Credit
+from pgjax.returns import (
+    Credit,
+    discounted_lambda_return,
+    discounted_reward_to_go,
+    lambda_return,
+    reward_to_go,
+    rewards_to_go,
+    whole_episode,
+)
 from pgjax.rollout import Trajectory, collect
 
 WARMING = 3  # updates after which a baseline is no longer what it was at first
@@ -139,3 +163,113 @@ def _z(first: np.ndarray, second: np.ndarray, samples: int) -> np.ndarray:
     error = np.sqrt(np.maximum(second / samples - mean**2, 0) / samples)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(second == 0, 0, mean / error)
+
+
+def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
+    """Return every credit × baseline whose expectation is ∇ρ(θ), for a problem whose solution is known.
+
+    With γ < 1 those without the weight γ^{t−1} are not among them.
+    """
+    S, A = solution.action_values.shape[1:]
+    baselines = {
+        "0": no_baseline(),
+        "ρ̂": running_average(),
+        "others' mean": leave_one_out(),
+        "others' mean at t": leave_one_out_by_time(),
+        "learned v": learned_value(tabular_value(S)),
+        "learned Q, put back": learned_action_value(tabular_value(S, A)),
+        "exact v": given_values(solution.values),
+    }
+    judged = {"G_1": whole_episode(), "γ^t G_t": discounted_reward_to_go()}
+    bootstrapped = {"γ^t G_t^λ": discounted_lambda_return()}
+    if discount == 1:
+        judged["G_t"] = reward_to_go()
+        bootstrapped["G_t^λ"] = lambda_return()
+    found = {
+        f"{credit} − {baseline}": Candidate(judged[credit], baselines[baseline])
+        for credit in judged
+        for baseline in baselines
+    }
+    for name, credit in bootstrapped.items():
+        found[f"{name} − exact v"] = Candidate(credit, baselines["exact v"])
+        found[f"{name}, all actions of the exact Q"] = Candidate(credit, given_action_values(solution.action_values))
+    return found
+
+
+def one_step_late() -> Credit:
+    """Return the credit G_{t+1} for step t: the reward of the action itself is missed."""
+
+    def returns(trajectory: Trajectory, hyperparameters: Any, _: Any) -> jax.Array:
+        to_go = rewards_to_go(trajectory, hyperparameters.discount)
+        return jnp.where(trajectory.last, 0, jnp.roll(to_go, -1, axis=0)) * trajectory.mask
+
+    return discounted_reward_to_go()._replace(returns=returns)
+
+
+def updated_before_use() -> Baseline:
+    """Return the running average that has taken in the very episodes it judges."""
+    proper = running_average()
+
+    def values(state: Any, trajectory: Trajectory, returns: jax.Array, predictions: Any) -> jax.Array:
+        return proper.values(proper.update(state, trajectory, returns), trajectory, returns, predictions)
+
+    return proper._replace(values=values)
+
+
+def nobody_left_out() -> Baseline:
+    """Return the mean over all episodes of the update, one's own among them."""
+
+    def values(state: Any, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
+        return jnp.full_like(returns, jnp.sum(jnp.where(trajectory.first, returns, 0)) / trajectory.episodes)
+
+    return no_baseline()._replace(values=values)
+
+
+def sees_its_action(action_values: jax.Array) -> Baseline:
+    """Return the baseline Q_t(X_t, A_t), without putting back what that takes away."""
+    known = given_action_values(action_values)
+
+    def values(state: Any, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
+        Q = known.action_values(state, trajectory)  # type: ignore[misc]
+        return jnp.take_along_axis(Q, trajectory.action[..., None], axis=-1)[..., 0]
+
+    return no_baseline()._replace(values=values)
+
+
+def without_unfinished(steps: int) -> Callable[[Trajectory], Trajectory]:
+    """Return what drops the episodes that are not over when the budget of steps is spent."""
+
+    def finished(trajectory: Trajectory) -> Trajectory:
+        def backward(inside: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            last, in_time = row
+            inside = jnp.where(last, in_time, inside)
+            return inside, inside
+
+        rows = jnp.arange(trajectory.mask.shape[0])[:, None]
+        in_time = jnp.broadcast_to(rows < steps, trajectory.mask.shape)
+        kept = jax.lax.scan(backward, in_time[0], (trajectory.last, in_time), reverse=True)[1] & trajectory.mask
+        return trajectory._replace(
+            mask=kept,
+            reward=jnp.where(kept, trajectory.reward, 0),
+            terminated=trajectory.terminated & kept,
+            truncated=trajectory.truncated & kept,
+        )
+
+    return finished
+
+
+def broken(solution: Solution, discount: float, steps: int) -> dict[str, Candidate]:
+    """Return estimators with a mistake each, which their means must betray in this setting."""
+    to_go, none = discounted_reward_to_go(), no_baseline()
+    wrong = {
+        "reward-to-go one step late": Candidate(one_step_late(), none),
+        "ρ̂ updated before use": Candidate(to_go, updated_before_use()),
+        "own episode not left out": Candidate(whole_episode(), nobody_left_out()),
+        "baseline sees its action": Candidate(to_go, sees_its_action(solution.action_values)),
+        "λ-return of a wrong critic": Candidate(discounted_lambda_return(), given_values(-solution.values)),
+    }
+    if discount < 1:
+        wrong["γ^{t−1} left out"] = Candidate(reward_to_go(), none)
+    if steps:
+        wrong["unfinished episodes dropped"] = Candidate(to_go, none, without_unfinished(steps))
+    return wrong

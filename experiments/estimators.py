@@ -1,0 +1,489 @@
+"""Estimators of the policy gradient: which are right, how noisy each is, and what less noise buys.
+
+Three parts. *Trust*: every estimator is sampled many times on a random decision problem and its mean held to the exact
+gradient; so are some that are broken on purpose. *Variance*: on the maze, the exact bias and variance of each estimator
+on one episode, without sampling. *Learning*: curves over seeds, on CartPole and the maze, each method at the step size
+that served it best on other seeds.
+
+Writes summary.json, variance.png and learning.png into the directory --out, and the runs into directories below it. The
+same command again goes on where it was stopped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import pgjax
+from pgjax import commandline, exact
+from pgjax.baselines import Baseline
+from pgjax.plotting import COLOURS, compare_learning_curves
+from pgjax.returns import Credit
+from pgjax.verification import Verdict, broken, largest_z_by_chance, unbiased, verify
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options."""
+
+    samples: int = 262144
+    """Updates of two episode slots that each estimator is sampled for in each setting; a multiple of 8192."""
+    seeds: int = 256
+    """Runs of each method in the learning curves."""
+    first_seed: int = 1000
+    """The number of the first of them."""
+    choosing_seeds: int = 32
+    """Runs, numbered from 0, of each learning rate that one is chosen from."""
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    """Those to choose from."""
+    cartpole_iterations: int = 50
+    """Updates of a run on CartPole-v1."""
+    maze_iterations: int = 100
+    """Updates of a run on the maze."""
+    episodes: int = 16
+    """Episode slots of an update."""
+    study: int = 0
+    """Runs of two studies have no randomness in common."""
+    batch: int | None = None
+    """Runs computed together; by default as memory and cache allow."""
+    out: Path = Path("results/estimators")
+    """Directory for what is found."""
+
+
+# --- Trust ------------------------------------------------------------------------------------------------------------
+
+HORIZON = 8
+DISCOUNT, TRACE_DECAY = 0.8, 0.7
+
+
+def random_problem(seed: int = 0, S: int = 5, A: int = 3) -> tuple[pgjax.FiniteMDP, jax.Array]:
+    """Return a problem in which everything happens by chance (start, moves, rewards, ends), and logits [S, A]."""
+    rng = np.random.default_rng(seed)
+    d0 = np.append(rng.dirichlet(np.ones(S - 1)), 0)
+    mdp = pgjax.tables(d0, rng.dirichlet(np.ones(S), (S, A)), rng.normal(size=(S, A, S)), np.arange(S) == S - 1)
+    return mdp, jnp.asarray(rng.normal(size=(S, A)), float)
+
+
+class Trust(NamedTuple):
+    """What sampling said, by setting and estimator."""
+
+    unbiased: dict[str, Verdict]
+    broken: dict[str, Verdict]
+
+
+def settings() -> Iterator[tuple[str, float, int]]:
+    """Yield (name, discount, steps): with and without discount, one episode a slot and packed slots."""
+    for discount in (1.0, DISCOUNT):
+        for steps in (0, 12):
+            yield f"γ = {discount:g}, {'packed' if steps else 'one episode a slot'}", discount, steps
+
+
+def hold_to_the_exact_gradient(samples: int, seed: int = 0) -> Trust:
+    """Sample all estimators in all settings; the names in the result are "estimator (setting)"."""
+    mdp, theta = random_problem()
+    policy = pgjax.tabular(*theta.shape)
+    right: dict[str, Verdict] = {}
+    wrong: dict[str, Verdict] = {}
+    for number, (setting, discount, steps) in enumerate(settings()):
+        solution = exact.solve(mdp, HORIZON, exact.probabilities(mdp, policy, theta), discount)
+        good, bad = unbiased(solution, discount), broken(solution, discount, steps)
+        verdicts = verify(
+            mdp, HORIZON, policy, theta, good | bad, steps=steps, samples=samples, seed=seed + number,
+            discount=discount, trace_decay=TRACE_DECAY, baseline_decay=0.5,
+        )  # fmt: skip
+        right |= {f"{name} ({setting})": verdicts[name] for name in good}
+        wrong |= {f"{name} ({setting})": verdicts[name] for name in bad}
+    return Trust(right, wrong)
+
+
+# --- Variance ---------------------------------------------------------------------------------------------------------
+
+PATIENCE = 100  # the maze's horizon
+UPDATE = 16  # episodes that share a leave-one-out baseline, and over which the mean squared error is that of the mean
+ON_THE_WAY = {"at the start": -np.inf, "half-way": -50.0, "nearly there": -16.0}  # name: a return just passed
+
+
+def policies_on_the_way(mdp: pgjax.FiniteMDP) -> dict[str, jax.Array]:
+    """Return logits [S, A] met by climbing the exact gradient from the uniform policy, in steps of length 0.2."""
+    policy = pgjax.tabular(*mdp.p.shape[:2])
+
+    @jax.jit
+    def look(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rho = exact.expected_return(mdp, PATIENCE, exact.probabilities(mdp, policy, theta))
+        ascent = exact.gradient(mdp, PATIENCE, policy, theta)
+        return rho, theta + 0.2 * ascent / jnp.linalg.norm(ascent)
+
+    theta, found = jnp.zeros(mdp.p.shape[:2]), {}
+    for name, wanted in ON_THE_WAY.items():
+        rho, following = look(theta)
+        while rho < wanted:
+            theta = following
+            rho, following = look(theta)
+        found[name] = theta
+    return found
+
+
+class Noise(NamedTuple):
+    """Exact properties of an estimator on one episode."""
+
+    variance: jax.Array  # [], trace of the covariance
+    bias: jax.Array  # [], length of expectation − ∇ρ(θ)
+
+
+def noise_of_each(mdp: pgjax.FiniteMDP, theta: jax.Array) -> tuple[jax.Array, jax.Array, dict[str, Noise]]:
+    """Return ρ(θ), the length of ∇ρ(θ), and the exact noise of every estimator on one episode.
+
+    A leave-one-out baseline is that of an update of 16 episodes, counted per episode. v_t and Q_t are exact; v̄ and Q̄
+    are their means over the times at which a state is visited: the best a critic can learn that does not know t.
+    """
+    policy = pgjax.tabular(*theta.shape)
+    problem = (mdp, PATIENCE)
+    f = exact.probabilities(mdp, policy, theta)
+    solution = exact.solve(*problem, f)
+    v, Q = solution.values, solution.action_values
+    v_bar, Q_bar = solution.mean_values, solution.mean_action_values
+    estimators = {
+        "G_1": exact.whole_episode_estimator(*problem),
+        "G_1 − ρ": exact.whole_episode_estimator(*problem, 1.0, solution.rho),
+        "G_1 − v̄(X_t)": exact.whole_episode_estimator(*problem, 1.0, v_bar),
+        "G_1 − v_t(X_t)": exact.whole_episode_estimator(*problem, 1.0, v),
+        "G_t": exact.reward_to_go_estimator(*problem),
+        "G_t − ρ": exact.reward_to_go_estimator(*problem, 1.0, solution.rho),
+        "G_t − v̄(X_t)": exact.reward_to_go_estimator(*problem, 1.0, v_bar),
+        "G_t − v_t(X_t)": exact.reward_to_go_estimator(*problem, 1.0, v),
+        "G_t − Q̄(X_t, A_t), put back": exact.action_value_estimator(*problem, f, 1.0, Q_bar),
+        "G_t − Q_t(X_t, A_t), put back": exact.action_value_estimator(*problem, f, 1.0, Q),
+        "G_t^0.95 − v̄(X_t)": exact.lambda_return_estimator(*problem, 1.0, 0.95, v_bar),
+        "G_t^0.95 − v_t(X_t)": exact.lambda_return_estimator(*problem, 1.0, 0.95, v),
+        "G_t^0 − v̄(X_t)": exact.lambda_return_estimator(*problem, 1.0, 0.0, v_bar),
+        "G_t^0 − v_t(X_t)": exact.lambda_return_estimator(*problem, 1.0, 0.0, v),
+        "all actions, Q̄": exact.all_actions_estimator(*problem, f, 1.0, Q_bar),
+        "all actions, Q_t": exact.all_actions_estimator(*problem, f, 1.0, Q),
+    }
+    gradient = exact.gradient(*problem, policy, theta).reshape(-1)
+    noise = {name: noise_of(mdp, theta, gradient, estimator) for name, estimator in estimators.items()}
+    together = {
+        "G_1 − others' mean": exact.leave_one_out_covariance,
+        "G_t − others' mean at t": exact.leave_one_out_by_time_covariance,
+    }
+    for name, covariance in together.items():
+        noise[name] = Noise(UPDATE * jnp.trace(covariance(*problem, policy, theta, UPDATE)), jnp.zeros(()))
+    return solution.rho, jnp.linalg.norm(gradient), noise
+
+
+def noise_of(mdp: pgjax.FiniteMDP, theta: jax.Array, gradient: jax.Array, estimator: exact.Estimator) -> Noise:
+    """Return the exact noise of one estimator on one episode of the maze."""
+    mean, covariance = exact.mean_and_covariance(mdp, PATIENCE, pgjax.tabular(*theta.shape), theta, estimator)
+    return Noise(jnp.trace(covariance), jnp.linalg.norm(mean - gradient))
+
+
+def noise_by_trace_decay(mdp: pgjax.FiniteMDP, theta: jax.Array, decays: jax.Array) -> Noise:
+    """Return the exact noise of G_t^λ − v̄(X_t) for each λ, [λ]: a critic that errs, because it does not know t."""
+    policy = pgjax.tabular(*theta.shape)
+    v_bar = exact.solve(mdp, PATIENCE, exact.probabilities(mdp, policy, theta)).mean_values
+    gradient = exact.gradient(mdp, PATIENCE, policy, theta).reshape(-1)
+
+    def one(decay: jax.Array) -> Noise:
+        estimator = exact.lambda_return_estimator(mdp, PATIENCE, 1.0, decay, v_bar)
+        return noise_of(mdp, theta, gradient, estimator)
+
+    return jax.lax.map(one, decays)
+
+
+def study_variance() -> dict[str, Any]:
+    """Return the exact noise of every estimator at each policy on the way, as plain numbers."""
+    mdp = pgjax.maze_tables()
+    decays = np.linspace(0, 1, 21)
+    found: dict[str, Any] = {}
+    for name, theta in policies_on_the_way(mdp).items():
+        rho, length, noise = jax.jit(noise_of_each)(mdp, theta)
+        by_decay = jax.jit(noise_by_trace_decay)(mdp, theta, jnp.asarray(decays, float))
+        found[name] = {
+            "rho": float(rho),
+            "gradient_norm": float(length),
+            "variance": {name: float(one.variance) for name, one in noise.items()},
+            "bias": {name: float(one.bias) for name, one in noise.items()},
+            "trace_decay": decays.tolist(),
+            "variance_by_trace_decay": np.asarray(by_decay.variance).tolist(),
+            "bias_by_trace_decay": np.asarray(by_decay.bias).tolist(),
+        }
+    return found
+
+
+# --- Learning ---------------------------------------------------------------------------------------------------------
+
+
+class Task(NamedTuple):
+    """Where methods are compared."""
+
+    environment: pgjax.Environment
+    iterations: int
+    discount: float
+    value_learning_rate: float
+    goal: float  # mean return of an update from which a run is said to be there
+
+
+def methods(environment: pgjax.Environment) -> dict[str, tuple[Credit, Baseline]]:
+    """Return the methods whose learning is compared."""
+    return {
+        "G_1": (pgjax.whole_episode(), pgjax.no_baseline()),
+        "G_1 − ρ̂": (pgjax.whole_episode(), pgjax.running_average()),
+        "G_t": (pgjax.reward_to_go(), pgjax.no_baseline()),
+        "G_t − others' mean at t": (pgjax.reward_to_go(), pgjax.leave_one_out_by_time()),
+        "G_t − v(X_t), learned": (pgjax.reward_to_go(), pgjax.learned_value(pgjax.value_for(environment))),
+        "actor-critic: G_t^0.95 − v(X_t)": (pgjax.lambda_return(), pgjax.learned_value(pgjax.value_for(environment))),
+        "all actions, learned Q": (pgjax.lambda_return(), pgjax.all_actions(pgjax.action_value_for(environment))),
+    }
+
+
+def speed(results: xr.Dataset, goal: float) -> dict[str, Any]:
+    """Return how fast runs got to the goal and where they ended.
+
+    Returns:
+        reached: fraction of runs whose update's mean return came to the goal; steps_to_goal: the median over runs of
+        the real environment steps until then, None if less than half came; final: interquartile mean of the final
+        return, and its 95% interval; failed: runs with numbers that are not finite (they never reach).
+    """
+    curves = results.load()
+    there = (curves.episode_return >= goal).transpose("seed", "iteration").values
+    steps = np.cumsum(curves.steps.transpose("seed", "iteration").values, axis=1, dtype=float)
+    needed = np.where(there.any(1), steps[np.arange(len(steps)), there.argmax(1)], np.inf)
+    final = pgjax.final_return(curves).values
+    final = final[np.isfinite(final)]
+    median = float(np.median(needed))
+    interval = [float(bound) for bound in pgjax.confidence_interval(final)] if len(final) else None
+    return {
+        "reached": float(there.any(1).mean()),
+        "reached_interval": list(pgjax.proportion_interval(int(there.any(1).sum()), len(there))),
+        "steps_to_goal": median if np.isfinite(median) else None,
+        "final": float(pgjax.interquartile_mean(final)) if len(final) else None,
+        "final_interval": interval,
+        "failed": int(pgjax.failed(curves).sum()),
+    }
+
+
+def best_learning_rate(results: xr.Dataset) -> float:
+    """Return the learning rate with the highest interquartile mean, over runs, of the mean return of a whole run."""
+    over_run = results.episode_return.mean("iteration").transpose("learning_rate", "seed").values
+    scores = [pgjax.interquartile_mean(np.nan_to_num(runs, nan=-np.inf)) for runs in over_run]
+    return float(results.learning_rate[int(np.argmax(scores))])
+
+
+def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str, xr.Dataset]]]:
+    """Return, by task and method, the numbers and the curves."""
+    cartpole, maze = pgjax.from_gymnax("CartPole-v1"), pgjax.maze()
+    tasks = {
+        "CartPole-v1": Task(cartpole, options.cartpole_iterations, 0.99, 1e-2, 475.0),
+        "maze": Task(maze, options.maze_iterations, 1.0, 1e-1, -20.0),
+    }
+    numbers: dict[str, Any] = {}
+    curves: dict[str, dict[str, xr.Dataset]] = {}
+    for task_name, task in tasks.items():
+        numbers[task_name], curves[task_name] = {}, {}
+        for position, (name, (credit, baseline)) in enumerate(methods(task.environment).items()):
+            algorithm = pgjax.reinforce(
+                task.environment,
+                pgjax.policy_for(task.environment),
+                episodes=options.episodes,
+                credit=credit,
+                baseline=baseline,
+            )
+            place = options.out / f"{task_name.split('-')[0].lower()}-{position + 1}"
+            runs = partial(
+                pgjax.sweep,
+                algorithm,
+                iterations=task.iterations,
+                study=options.study,
+                configuration={"task": task_name, "method": name, "episodes": options.episodes},
+                batch=options.batch,
+            )
+            fixed = {"discount": task.discount, "value_learning_rate": task.value_learning_rate}
+            choosing = runs(
+                seeds=range(options.choosing_seeds),
+                grid={"learning_rate": options.learning_rates},
+                hyperparameters=algorithm.hyperparameters(**fixed),
+                out=place / "choosing",
+            )
+            chosen = best_learning_rate(choosing)
+            results = runs(
+                seeds=range(options.first_seed, options.first_seed + options.seeds),
+                hyperparameters=algorithm.hyperparameters(learning_rate=chosen, **fixed),
+                out=place / "reported",
+            )
+            found = {"learning_rate": chosen, **speed(results, task.goal)}
+            found["environment_steps"] = int(results.steps.sum())
+            found["seconds"] = float(results.seconds.sum())
+            numbers[task_name][name], curves[task_name][name] = found, results
+    return numbers, curves
+
+
+# --- What it looks like -----------------------------------------------------------------------------------------------
+
+
+def draw_noise(axes: Axes, variance: dict[str, Any]) -> None:
+    """Draw, for every estimator, how many episodes make the noise of their mean as short as the gradient is long."""
+    names = list(next(iter(variance.values()))["variance"])
+    rows = np.arange(len(names))[::-1]
+    for colour, marker, (name, found) in zip(COLOURS, "os^", variance.items(), strict=False):
+        squared = found["gradient_norm"] ** 2
+        needed = [found["variance"][estimator] / squared for estimator in names]
+        biased = np.array([found["bias"][estimator] > 1e-3 * found["gradient_norm"] for estimator in names])
+        label = f"{name}: ρ = {found['rho']:.0f}"
+        axes.scatter(np.array(needed)[~biased], rows[~biased], color=colour, marker=marker, s=34, label=label, zorder=3)
+        axes.scatter(np.array(needed)[biased], rows[biased], edgecolor=colour, facecolor="none", marker=marker, s=34)
+    axes.scatter([], [], edgecolor="0.3", facecolor="none", label="hollow: biased")
+    axes.set(xscale="log", xlabel="episodes until the mean's noise is as long as ∇ρ(θ): variance / ‖∇ρ(θ)‖²")
+    axes.set_title("Maze: exact noise of one episode's estimate, at three policies")
+    axes.set_yticks(rows, [pretty(name) for name in names])
+    axes.legend(fontsize="small", loc="lower right", framealpha=0.95)
+
+
+def pretty(name: str) -> str:
+    """Return an estimator's name as it is written on paper."""
+    for plain, paper in {
+        "G_t^0.95": "$G_t^{λ=0.95}$", "G_t^0": "$G_t^{λ=0}$", "γ^t G_t^λ": "$γ^{t-1}G_t^λ$", "γ^t G_t": "$γ^{t-1}G_t$",
+        "G_1": "$G_1$", "G_t": "$G_t$", "v_t(X_t)": "$v_t(X_t)$", "v̄(X_t)": r"$\bar v(X_t)$", "v(X_t)": "$v(X_t)$",
+        "Q_t(X_t, A_t)": "$Q_t(X_t, A_t)$", "Q̄(X_t, A_t)": r"$\bar Q(X_t, A_t)$", "Q_t": "$Q_t$", "Q̄": r"$\bar Q$",
+        "ρ̂": r"$\hatρ$",
+    }.items():  # fmt: skip
+        parts = name.split("$")  # what is between two signs is on paper already
+        name = "$".join(part if i % 2 else part.replace(plain, paper) for i, part in enumerate(parts))
+    return name
+
+
+def draw_trust(axes: Axes, trust: Trust) -> None:
+    """Draw the largest |z| of every unbiased and every broken estimator against what chance allows."""
+    every = [np.sort(verdict.z[verdict.z != 0]) for verdict in trust.unbiased.values()]
+    z = np.abs(np.concatenate(every))
+    axes.scatter(z, np.linspace(0.1, 0.9, len(z)), s=4, color=COLOURS[0], alpha=0.5)
+    worst: dict[str, float] = {}
+    for name, verdict in trust.broken.items():
+        kind = name.split(" (")[0]
+        worst[kind] = min(worst.get(kind, np.inf), verdict.max_abs_z)
+    for row, (_, value) in enumerate(worst.items()):
+        axes.scatter(value, -1 - row, color=COLOURS[3], marker="x", zorder=3)
+    axes.axvline(largest_z_by_chance(len(z)), color="0.3", linewidth=1, linestyle="--")
+    axes.annotate(
+        "chance exceeds this\nin 1 of 100 studies", (largest_z_by_chance(len(z)) * 1.15, 0.5), fontsize="small",
+        va="center",
+    )  # fmt: skip
+    axes.set_yticks([0.5, *(-1 - np.arange(len(worst)))], [f"{len(every)} unbiased", *map(pretty, worst)])
+    axes.set(xscale="log", xlim=(1e-2, None), xlabel="|z|: distance of the mean from ∇ρ(θ), in standard errors")
+    axes.set_title("Random problem: is the mean ∇ρ(θ)?")
+
+
+def draw_trade(axes: Axes, found: dict[str, Any], name: str) -> None:
+    """Draw bias and variance of a critic that errs, against λ."""
+    decays, squared = np.array(found["trace_decay"]), found["gradient_norm"] ** 2
+    bias = np.array(found["bias_by_trace_decay"]) ** 2 / squared
+    variance = np.array(found["variance_by_trace_decay"]) / UPDATE / squared
+    axes.plot(decays[:-1], bias[:-1], color=COLOURS[3], label="bias²")  # at λ = 1 there is none
+    axes.plot(decays, variance, color=COLOURS[0], label=f"variance of the mean of {UPDATE}")
+    axes.plot(decays, bias + variance, color="k", linewidth=2, label="their sum, the mean squared error")
+    axes.set(yscale="log", xlabel="λ", ylabel="in units of ‖∇ρ(θ)‖²", ylim=(1e-4, None))
+    axes.set_title(r"Maze, " + name + r": $G_t^λ - \bar v(X_t)$")
+    axes.legend(fontsize="small")
+
+
+def draw_variance(trust: Trust, variance: dict[str, Any], path: Path) -> None:
+    """Draw the first two parts of the study, and save them as PNG."""
+    figure = Figure(figsize=(9.2, 9), layout="constrained")
+    panels: dict[str, Axes] = figure.subplot_mosaic([["noise", "noise"], ["trust", "trade"]], height_ratios=[1.35, 1])
+    draw_noise(panels["noise"], variance)
+    draw_trust(panels["trust"], trust)
+    draw_trade(panels["trade"], variance["at the start"], "at the start")
+    for axes in panels.values():
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=150)
+
+
+def main(options: Options) -> None:
+    """Do the three parts, then write and print what they found."""
+    check(options)
+    numbers, curves = study_learning(options)
+    trust = hold_to_the_exact_gradient(options.samples)
+    variance = study_variance()
+    components = sum(verdict.components for verdict in trust.unbiased.values())
+    summary = {
+        "unbiased_max_abs_z": max(verdict.max_abs_z for verdict in trust.unbiased.values()),
+        "broken_min_abs_z": min(verdict.max_abs_z for verdict in trust.broken.values()),
+        "components": components,
+        "allowed_abs_z": largest_z_by_chance(components),
+        "episodes": min(verdict.episodes for verdict in trust.unbiased.values()),
+        "variance": variance["at the start"]["variance"],
+        "unbiased": {name: verdict.max_abs_z for name, verdict in trust.unbiased.items()},
+        "broken": {name: verdict.max_abs_z for name, verdict in trust.broken.items()},
+        "noise": variance,
+        "learning": numbers,
+    }
+    commandline.write_json(options.out / "summary.json", summary)
+    draw_variance(trust, variance, options.out / "variance.png")
+    titles = {name: f"{name}: {options.seeds} seeds a curve" for name in curves}
+    compare_learning_curves({titles[name]: methods for name, methods in curves.items()}, options.out / "learning.png")
+    report(summary)
+
+
+def check(options: Options) -> None:
+    """Raise unless the options can be used, before anything is computed."""
+    for name in ("samples", "seeds", "choosing_seeds", "cartpole_iterations", "maze_iterations"):
+        if getattr(options, name) < 1:
+            raise pgjax.InputError(f"expected {name.replace('_', ' ')} to be 1 or more, got {getattr(options, name)}")
+    if options.samples % 8192:
+        raise pgjax.InputError(f"expected a multiple of 8192 as samples, got {options.samples}")
+    if options.first_seed < options.choosing_seeds:
+        raise pgjax.InputError(
+            f"expected the reported seeds to begin after the {options.choosing_seeds} that learning rates are chosen "
+            f"on, got {options.first_seed} as the first"
+        )
+
+
+def report(summary: dict[str, Any]) -> None:
+    """Print the tables."""
+    print(
+        f"unbiased estimators: largest |z| {summary['unbiased_max_abs_z']:.2f} over {summary['components']} "
+        f"components, {summary['allowed_abs_z']:.2f} allowed; {summary['episodes']} episodes or more each\n"
+        f"broken estimators: smallest of their largest |z| {summary['broken_min_abs_z']:.1f}\n"
+    )
+    rows = []
+    for name in summary["variance"]:
+        row: dict[str, Any] = {"estimator": name}
+        for where, found in summary["noise"].items():
+            row[f"variance {where}"] = f"{found['variance'][name]:.4g}"
+            relative = found["bias"][name] / found["gradient_norm"]
+            row["bias"] = max(row.get("bias", 0.0), relative)
+        row["bias"] = "-" if row["bias"] < 1e-3 else f"{row['bias']:.0%}"
+        rows.append(row)
+    print(pd.DataFrame(rows).to_string(index=False))
+    for task, found in summary["learning"].items():
+        print(f"\n{task}")
+        lines = []
+        for name, row in found.items():
+            lines.append(
+                {
+                    "method": name,
+                    "learning rate": f"{row['learning_rate']:g}",
+                    "reached": f"{row['reached']:.1%}",
+                    "steps to goal (median)": "-" if row["steps_to_goal"] is None else f"{row['steps_to_goal']:.3g}",
+                    "final return (IQM)": "-" if row["final"] is None else f"{row['final']:.4g}",
+                    "95% interval": "-"
+                    if row["final_interval"] is None
+                    else "[{:.4g}, {:.4g}]".format(*row["final_interval"]),
+                    "failed": row["failed"],
+                }
+            )
+        print(pd.DataFrame(lines).to_string(index=False))
+
+
+if __name__ == "__main__":
+    commandline.use_every_core()
+    commandline.run(main, Options, __doc__)

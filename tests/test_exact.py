@@ -1,0 +1,225 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import exact
+from tests.cases import random_mdp, remembering
+
+T, DISCOUNT, TRACE_DECAY = 4, 0.8, 0.6
+POLICY = pgjax.tabular(3, 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Tables with chance everywhere and an early end, and logits."""
+    return random_mdp(3, stochastic_reward=True), jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)))
+
+
+@pytest.fixture(scope="module")
+def listed(problem):
+    """Every episode, its probability, and the score of each of its steps, [T, N, 6]."""
+    mdp, theta = problem
+    f = exact.probabilities(mdp, POLICY, theta)
+    episodes = exact.every_episode(mdp, T)
+    psi = np.asarray(exact.scores(mdp, POLICY, theta)).reshape(3, 2, 6)
+    score = psi[episodes.states, episodes.actions] * np.asarray(episodes.running)[..., None]
+    return episodes, np.asarray(episodes.probability(f)), score
+
+
+def test_the_sum_over_every_episode_is_the_expectation(problem, listed):
+    mdp, theta = problem
+    f = exact.probabilities(mdp, POLICY, theta)
+    episodes, probability, _ = listed
+    solution = exact.solve(mdp, T, f, DISCOUNT)
+    G_1 = (DISCOUNT ** np.arange(T)[:, None] * episodes.rewards).sum(0)
+    np.testing.assert_allclose(probability.sum(), 1, rtol=1e-12)
+    np.testing.assert_allclose(probability @ G_1, solution.rho, rtol=1e-12)
+    np.testing.assert_allclose(exact.expected_return(mdp, T, f, DISCOUNT), solution.rho, rtol=1e-12)
+    for t in range(T):
+        for s in range(3):
+            here = np.asarray(episodes.running[t] & (episodes.states[t] == s))
+            np.testing.assert_allclose(probability[here].sum(), solution.states[t, s], atol=1e-14)
+            if probability[here].sum() > 0:
+                to_go = (DISCOUNT ** np.arange(T - t)[:, None] * episodes.rewards[t:]).sum(0)
+                mean = probability[here] @ to_go[here] / probability[here].sum()
+                np.testing.assert_allclose(mean, solution.values[t, s], rtol=1e-10)
+                for a in (0, 1):
+                    taken = here & np.asarray(episodes.actions[t] == a)
+                    mean = probability[taken] @ to_go[taken] / probability[taken].sum()
+                    np.testing.assert_allclose(mean, solution.action_values[t, s, a], rtol=1e-10)
+    np.testing.assert_allclose(jnp.sum(f[None] * solution.advantages, -1), 0, atol=1e-14)
+
+
+def test_three_ways_to_the_gradient(problem, listed):
+    mdp, theta = problem
+    episodes, _, _ = listed
+    by_autodiff = exact.gradient(mdp, T, POLICY, theta, DISCOUNT)
+    by_theorem = exact.policy_gradient_theorem(mdp, T, POLICY, theta, DISCOUNT)
+    G_1 = (DISCOUNT ** jnp.arange(T)[:, None] * episodes.rewards).sum(0)
+    by_listing = jax.grad(lambda theta: episodes.probability(jax.nn.softmax(theta)) @ G_1)(theta)
+    np.testing.assert_allclose(by_autodiff, by_theorem, atol=1e-14)
+    np.testing.assert_allclose(by_autodiff, by_listing, atol=1e-14)
+    difference = np.zeros((3, 2))
+    for i in np.ndindex(3, 2):
+        up, down = (exact.expected_return(mdp, T, jax.nn.softmax(theta.at[i].add(h)), DISCOUNT) for h in (1e-5, -1e-5))
+        difference[i] = (up - down) / 2e-5
+    np.testing.assert_allclose(by_autodiff, difference, atol=1e-9)
+
+
+def test_any_policy_over_the_states(problem):
+    mdp, _ = problem
+    policy = pgjax.mlp(pgjax.Discrete(3), pgjax.Discrete(2), (4,))
+    params = policy.init(jax.random.key(0))
+    by_autodiff = exact.gradient(mdp, T, policy, params, DISCOUNT)
+    by_theorem = exact.policy_gradient_theorem(mdp, T, policy, params, DISCOUNT)
+    for one, other in zip(jax.tree.leaves(by_autodiff), jax.tree.leaves(by_theorem), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)  # the network computes in float32
+    estimator = exact.whole_episode_estimator(mdp, T, DISCOUNT)
+    mean, covariance = exact.mean_and_covariance(mdp, T, policy, params, estimator)
+    flat = jax.flatten_util.ravel_pytree(by_autodiff)[0]
+    np.testing.assert_allclose(mean, flat, atol=1e-6)
+    assert covariance.shape == (flat.size, flat.size)
+    with pytest.raises(pgjax.InputError, match="without memory"):
+        exact.probabilities(mdp, remembering(), jnp.zeros((1, 2)))
+
+
+def covariance_by_listing(probability, samples):
+    mean = probability @ samples
+    return mean, np.einsum("n,nd,ne->de", probability, samples, samples) - np.outer(mean, mean)
+
+
+@pytest.mark.parametrize("kind", ["whole episode", "reward to go", "lambda return", "all actions", "action value"])
+def test_mean_and_covariance_are_those_over_every_episode(problem, listed, kind):
+    mdp, theta = problem
+    episodes, probability, score = listed
+    f = exact.probabilities(mdp, POLICY, theta)
+    rng = np.random.default_rng(1)
+    b, Q = rng.normal(size=(T, 3)), rng.normal(size=(T, 3, 2))
+    trajectory, states, actions = episodes.trajectory(), np.asarray(episodes.states), np.asarray(episodes.actions)
+    running = np.asarray(episodes.running)
+    steps = np.arange(T)[:, None]
+    baseline, of_action, weight = b[steps, states], Q[steps, states, actions], DISCOUNT ** np.arange(T)
+    to_go = np.asarray(pgjax.rewards_to_go(trajectory, DISCOUNT))
+    every_action = np.einsum("sa,tsa,sad->tsd", f, Q, np.asarray(exact.scores(mdp, POLICY, theta)).reshape(3, 2, 6))
+    put_back = every_action[steps, states] * running[..., None]
+    if kind == "whole episode":
+        estimator = exact.whole_episode_estimator(mdp, T, DISCOUNT, b)
+        whole = np.asarray(pgjax.whole_returns(trajectory, DISCOUNT))
+        samples = ((whole - baseline)[..., None] * score).sum(0)
+    elif kind == "reward to go":
+        estimator = exact.reward_to_go_estimator(mdp, T, DISCOUNT, b)
+        samples = np.einsum("t,tn,tnd->nd", weight, to_go - baseline, score)
+    elif kind == "lambda return":
+        estimator = exact.lambda_return_estimator(mdp, T, DISCOUNT, TRACE_DECAY, jnp.asarray(b))
+        next_values = jnp.where(trajectory.last, 0, jnp.roll(jnp.asarray(baseline), -1, axis=0))
+        judged = np.asarray(pgjax.lambda_returns(trajectory, DISCOUNT, TRACE_DECAY, next_values))
+        samples = np.einsum("t,tn,tnd->nd", weight, judged - baseline, score)
+    elif kind == "all actions":
+        estimator = exact.all_actions_estimator(mdp, T, f, DISCOUNT, jnp.asarray(Q))
+        samples = np.einsum("t,tnd->nd", weight, put_back)
+    else:
+        estimator = exact.action_value_estimator(mdp, T, f, DISCOUNT, jnp.asarray(Q))
+        samples = np.einsum("t,tnd->nd", weight, (to_go - of_action)[..., None] * score + put_back)
+    found = exact.mean_and_covariance(mdp, T, POLICY, theta, estimator)
+    for got, expected in zip(found, covariance_by_listing(probability, samples), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-13)
+    if kind in ("whole episode", "reward to go", "action value"):  # whatever the baseline
+        np.testing.assert_allclose(found[0], exact.gradient(mdp, T, POLICY, theta, DISCOUNT).reshape(-1), atol=1e-13)
+
+
+def test_an_exact_critic_biases_nothing(problem):
+    mdp, theta = problem
+    f = exact.probabilities(mdp, POLICY, theta)
+    solution = exact.solve(mdp, T, f, DISCOUNT)
+    gradient = exact.gradient(mdp, T, POLICY, theta, DISCOUNT).reshape(-1)
+    variances = []
+    for estimator in (
+        exact.reward_to_go_estimator(mdp, T, DISCOUNT, solution.values),
+        exact.lambda_return_estimator(mdp, T, DISCOUNT, 0.5, solution.values),
+        exact.lambda_return_estimator(mdp, T, DISCOUNT, 0.0, solution.values),
+        exact.all_actions_estimator(mdp, T, f, DISCOUNT, solution.action_values),
+    ):
+        mean, covariance = exact.mean_and_covariance(mdp, T, POLICY, theta, estimator)
+        np.testing.assert_allclose(mean, gradient, atol=1e-14)
+        variances.append(float(jnp.trace(covariance)))
+    assert variances == sorted(variances, reverse=True)
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+def test_the_covariance_of_leave_one_out_is_that_over_every_pair(problem, by_time):
+    mdp, theta = problem
+    T = 3
+    episodes = exact.every_episode(mdp, T)
+    probability = np.asarray(episodes.probability(jax.nn.softmax(theta)))
+    possible = probability > 0
+    trajectory = episodes.trajectory()
+    psi = np.asarray(exact.scores(mdp, POLICY, theta)).reshape(3, 2, 6)
+    score = (psi[episodes.states, episodes.actions] * np.asarray(episodes.running)[..., None])[:, possible]
+    pairs = np.outer(probability[possible], probability[possible])
+    if by_time:
+        G, weight = np.asarray(pgjax.rewards_to_go(trajectory, DISCOUNT))[:, possible], DISCOUNT ** np.arange(T)
+        found = exact.leave_one_out_by_time_covariance(mdp, T, POLICY, theta, 2, DISCOUNT)
+    else:
+        G, weight = np.asarray(pgjax.whole_returns(trajectory, DISCOUNT))[:, possible], np.ones(T)
+        G = np.broadcast_to(G[:1], G.shape)  # also where the episode is over: it is what the other is judged by
+        found = exact.leave_one_out_covariance(mdp, T, POLICY, theta, 2, DISCOUNT)
+    samples = sum(
+        0.5 * weight[t] * (G[t][:, None] - G[t][None])[..., None] * (score[t][:, None] - score[t][None])
+        for t in range(T)
+    )
+    _, expected = covariance_by_listing(pairs.reshape(-1), samples.reshape(-1, 6))
+    np.testing.assert_allclose(found, expected, atol=1e-13)
+
+
+def test_return_variances_are_those_over_every_episode(problem, listed):
+    mdp, theta = problem
+    episodes, probability, _ = listed
+    G = np.asarray(pgjax.rewards_to_go(episodes.trajectory(), DISCOUNT))
+    mean, variance = exact.return_variances(mdp, T, jax.nn.softmax(theta), DISCOUNT)
+    np.testing.assert_allclose(mean, G @ probability, atol=1e-14)
+    np.testing.assert_allclose(variance, G**2 @ probability - (G @ probability) ** 2, atol=1e-13)
+
+
+def test_variance_on_the_maze_falls_as_the_lecture_says():
+    mdp = pgjax.maze_tables()
+    theta = jnp.zeros(mdp.p.shape[:2])
+    policy, horizon = pgjax.tabular(*theta.shape), 30
+
+    @jax.jit
+    def variances(theta):
+        solution = exact.solve(mdp, horizon, exact.probabilities(mdp, policy, theta))
+        estimators = {
+            "G_1": exact.whole_episode_estimator(mdp, horizon),
+            "G_1 − ρ": exact.whole_episode_estimator(mdp, horizon, 1.0, solution.rho),
+            "G_t": exact.reward_to_go_estimator(mdp, horizon),
+            "G_t − v": exact.reward_to_go_estimator(mdp, horizon, 1.0, solution.values),
+        }
+        return {
+            name: jnp.trace(exact.mean_and_covariance(mdp, horizon, policy, theta, estimator)[1])
+            for name, estimator in estimators.items()
+        }
+
+    found = {name: float(value) for name, value in variances(theta).items()}
+    assert found["G_1"] > found["G_t"] > found["G_1 − ρ"] > found["G_t − v"] > 0
+
+
+def test_what_cannot_be_computed_is_refused_in_words(problem):
+    mdp, _ = problem
+    with pytest.raises(pgjax.InputError, match=r"at most 1000000 episodes to list, got 3 · \(2 · 3\)\^8 = 5038848"):
+        exact.every_episode(mdp, 8)
+    with pytest.raises(pgjax.InputError, match="horizon of 1 or more steps, got 0"):
+        exact.solve(mdp, 0, jnp.ones((3, 2)) / 2)
+    with pytest.raises(
+        pgjax.InputError, match=r"baseline of shape \[\], \[S\] = \(3,\) or \[T, S\] = \(4, 3\), got \(2,\)"
+    ):
+        exact.reward_to_go_estimator(mdp, T, 1.0, jnp.zeros(2))
+    with pytest.raises(pgjax.InputError, match="2 or more episodes an update for a leave-one-out baseline, got 1"):
+        exact.leave_one_out_covariance(mdp, T, POLICY, jnp.zeros((3, 2)), 1)
