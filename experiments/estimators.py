@@ -9,11 +9,11 @@ Writes summary.json, variance.png and learning.png into the directory --out, and
 same command again goes on where it was stopped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,8 @@ class Options:
     """Runs, numbered from 0, of each learning rate that one is chosen from."""
     learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Those to choose from."""
+    tasks: tuple[Literal["CartPole-v1", "maze"], ...] = ("CartPole-v1", "maze")
+    """Where learning is compared."""
     cartpole_iterations: int = 50
     """Updates of a run on CartPole-v1."""
     maze_iterations: int = 100
@@ -132,6 +134,36 @@ def policies_on_the_way(mdp: pgjax.FiniteMDP) -> dict[str, jax.Array]:
     return found
 
 
+# v_t and Q_t are exact; v̄ and Q̄ are their means over the times at which a state is visited: the best that a critic can
+# learn that does not know t. "Put back" is what a baseline that depends on the action takes away.
+ESTIMATORS: dict[str, Callable[[Any, jax.Array, exact.Solution], exact.Estimator]] = {
+    "G_1": lambda mdp, f, of: exact.whole_episode_estimator(mdp, PATIENCE),
+    "G_1 − ρ": lambda mdp, f, of: exact.whole_episode_estimator(mdp, PATIENCE, 1.0, of.rho),
+    "G_1 − v̄(X_t)": lambda mdp, f, of: exact.whole_episode_estimator(mdp, PATIENCE, 1.0, of.mean_values),
+    "G_1 − v_t(X_t)": lambda mdp, f, of: exact.whole_episode_estimator(mdp, PATIENCE, 1.0, of.values),
+    "G_t": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, PATIENCE),
+    "G_t − ρ": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, PATIENCE, 1.0, of.rho),
+    "G_t − v̄(X_t)": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, PATIENCE, 1.0, of.mean_values),
+    "G_t − v_t(X_t)": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, PATIENCE, 1.0, of.values),
+    "G_t − Q̄(X_t, A_t), put back": lambda mdp, f, of: exact.action_value_estimator(
+        mdp, PATIENCE, f, 1.0, of.mean_action_values
+    ),
+    "G_t − Q_t(X_t, A_t), put back": lambda mdp, f, of: exact.action_value_estimator(
+        mdp, PATIENCE, f, 1.0, of.action_values
+    ),
+    "G_t^0.95 − v̄(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, PATIENCE, 1.0, 0.95, of.mean_values),
+    "G_t^0.95 − v_t(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, PATIENCE, 1.0, 0.95, of.values),
+    "G_t^0 − v̄(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, PATIENCE, 1.0, 0.0, of.mean_values),
+    "G_t^0 − v_t(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, PATIENCE, 1.0, 0.0, of.values),
+    "all actions, Q̄": lambda mdp, f, of: exact.all_actions_estimator(mdp, PATIENCE, f, 1.0, of.mean_action_values),
+    "all actions, Q_t": lambda mdp, f, of: exact.all_actions_estimator(mdp, PATIENCE, f, 1.0, of.action_values),
+}
+LEAVE_ONE_OUT = {  # in an update of 16 episodes, and counted per episode; name: the estimator it stands after
+    "G_1 − others' mean": ("G_1 − ρ", exact.leave_one_out_covariance),
+    "G_t − others' mean at t": ("G_t − ρ", exact.leave_one_out_by_time_covariance),
+}
+
+
 class Noise(NamedTuple):
     """Exact properties of an estimator on one episode."""
 
@@ -140,44 +172,23 @@ class Noise(NamedTuple):
 
 
 def noise_of_each(mdp: pgjax.FiniteMDP, theta: jax.Array) -> tuple[jax.Array, jax.Array, dict[str, Noise]]:
-    """Return ρ(θ), the length of ∇ρ(θ), and the exact noise of every estimator on one episode.
-
-    A leave-one-out baseline is that of an update of 16 episodes, counted per episode. v_t and Q_t are exact; v̄ and Q̄
-    are their means over the times at which a state is visited: the best a critic can learn that does not know t.
-    """
+    """Return ρ(θ), the length of ∇ρ(θ), and the exact noise of every estimator on one episode."""
     policy = pgjax.tabular(*theta.shape)
-    problem = (mdp, PATIENCE)
     f = exact.probabilities(mdp, policy, theta)
-    solution = exact.solve(*problem, f)
-    v, Q = solution.values, solution.action_values
-    v_bar, Q_bar = solution.mean_values, solution.mean_action_values
-    estimators = {
-        "G_1": exact.whole_episode_estimator(*problem),
-        "G_1 − ρ": exact.whole_episode_estimator(*problem, 1.0, solution.rho),
-        "G_1 − v̄(X_t)": exact.whole_episode_estimator(*problem, 1.0, v_bar),
-        "G_1 − v_t(X_t)": exact.whole_episode_estimator(*problem, 1.0, v),
-        "G_t": exact.reward_to_go_estimator(*problem),
-        "G_t − ρ": exact.reward_to_go_estimator(*problem, 1.0, solution.rho),
-        "G_t − v̄(X_t)": exact.reward_to_go_estimator(*problem, 1.0, v_bar),
-        "G_t − v_t(X_t)": exact.reward_to_go_estimator(*problem, 1.0, v),
-        "G_t − Q̄(X_t, A_t), put back": exact.action_value_estimator(*problem, f, 1.0, Q_bar),
-        "G_t − Q_t(X_t, A_t), put back": exact.action_value_estimator(*problem, f, 1.0, Q),
-        "G_t^0.95 − v̄(X_t)": exact.lambda_return_estimator(*problem, 1.0, 0.95, v_bar),
-        "G_t^0.95 − v_t(X_t)": exact.lambda_return_estimator(*problem, 1.0, 0.95, v),
-        "G_t^0 − v̄(X_t)": exact.lambda_return_estimator(*problem, 1.0, 0.0, v_bar),
-        "G_t^0 − v_t(X_t)": exact.lambda_return_estimator(*problem, 1.0, 0.0, v),
-        "all actions, Q̄": exact.all_actions_estimator(*problem, f, 1.0, Q_bar),
-        "all actions, Q_t": exact.all_actions_estimator(*problem, f, 1.0, Q),
-    }
-    gradient = exact.gradient(*problem, policy, theta).reshape(-1)
-    noise = {name: noise_of(mdp, theta, gradient, estimator) for name, estimator in estimators.items()}
-    together = {
-        "G_1 − others' mean": exact.leave_one_out_covariance,
-        "G_t − others' mean at t": exact.leave_one_out_by_time_covariance,
-    }
-    for name, covariance in together.items():
-        noise[name] = Noise(UPDATE * jnp.trace(covariance(*problem, policy, theta, UPDATE)), jnp.zeros(()))
+    solution = exact.solve(mdp, PATIENCE, f)
+    gradient = exact.gradient(mdp, PATIENCE, policy, theta).reshape(-1)
+    noise = {name: noise_of(mdp, theta, gradient, make(mdp, f, solution)) for name, make in ESTIMATORS.items()}
+    for name, (_, covariance) in LEAVE_ONE_OUT.items():
+        noise[name] = Noise(UPDATE * jnp.trace(covariance(mdp, PATIENCE, policy, theta, UPDATE)), jnp.zeros(()))
     return solution.rho, jnp.linalg.norm(gradient), noise
+
+
+def names_in_order() -> list[str]:
+    """Return the names of all estimators, from the lecture's first to those with a critic."""
+    names = list(ESTIMATORS)
+    for name, (before, _) in LEAVE_ONE_OUT.items():
+        names.insert(names.index(before) + 1, name)
+    return names
 
 
 def noise_of(mdp: pgjax.FiniteMDP, theta: jax.Array, gradient: jax.Array, estimator: exact.Estimator) -> Noise:
@@ -210,8 +221,8 @@ def study_variance() -> dict[str, Any]:
         found[name] = {
             "rho": float(rho),
             "gradient_norm": float(length),
-            "variance": {name: float(one.variance) for name, one in noise.items()},
-            "bias": {name: float(one.bias) for name, one in noise.items()},
+            "variance": {name: float(noise[name].variance) for name in names_in_order()},
+            "bias": {name: float(noise[name].bias) for name in names_in_order()},
             "trace_decay": decays.tolist(),
             "variance_by_trace_decay": np.asarray(by_decay.variance).tolist(),
             "bias_by_trace_decay": np.asarray(by_decay.bias).tolist(),
@@ -287,7 +298,8 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
     }
     numbers: dict[str, Any] = {}
     curves: dict[str, dict[str, xr.Dataset]] = {}
-    for task_name, task in tasks.items():
+    for task_name in options.tasks:
+        task = tasks[task_name]
         numbers[task_name], curves[task_name] = {}, {}
         for position, (name, (credit, baseline)) in enumerate(methods(task.environment).items()):
             algorithm = pgjax.reinforce(
@@ -347,21 +359,33 @@ def draw_noise(axes: Axes, variance: dict[str, Any]) -> None:
     axes.legend(fontsize="small", loc="lower right", framealpha=0.95)
 
 
+ON_PAPER = {  # the longer ones first
+    "G_t^0.95": "$G_t^{λ=0.95}$",
+    "G_t^0": "$G_t^{λ=0}$",
+    "γ^{t−1}": "$γ^{t-1}$",
+    "G_1": "$G_1$",
+    "G_t": "$G_t$",
+    "v_t(X_t)": "$v_t(X_t)$",
+    "v̄(X_t)": r"$\bar v(X_t)$",
+    "v(X_t)": "$v(X_t)$",
+    "Q_t(X_t, A_t)": "$Q_t(X_t, A_t)$",
+    "Q̄(X_t, A_t)": r"$\bar Q(X_t, A_t)$",
+    "Q_t": "$Q_t$",
+    "Q̄": r"$\bar Q$",
+    "ρ̂": r"$\hatρ$",
+}
+
+
 def pretty(name: str) -> str:
     """Return an estimator's name as it is written on paper."""
-    for plain, paper in {
-        "G_t^0.95": "$G_t^{λ=0.95}$", "G_t^0": "$G_t^{λ=0}$", "γ^t G_t^λ": "$γ^{t-1}G_t^λ$", "γ^t G_t": "$γ^{t-1}G_t$",
-        "G_1": "$G_1$", "G_t": "$G_t$", "v_t(X_t)": "$v_t(X_t)$", "v̄(X_t)": r"$\bar v(X_t)$", "v(X_t)": "$v(X_t)$",
-        "Q_t(X_t, A_t)": "$Q_t(X_t, A_t)$", "Q̄(X_t, A_t)": r"$\bar Q(X_t, A_t)$", "Q_t": "$Q_t$", "Q̄": r"$\bar Q$",
-        "ρ̂": r"$\hatρ$",
-    }.items():  # fmt: skip
+    for plain, paper in ON_PAPER.items():
         parts = name.split("$")  # what is between two signs is on paper already
         name = "$".join(part if i % 2 else part.replace(plain, paper) for i, part in enumerate(parts))
     return name
 
 
 def draw_trust(axes: Axes, trust: Trust) -> None:
-    """Draw the largest |z| of every unbiased and every broken estimator against what chance allows."""
+    """Draw |z| of every component of the unbiased estimators, and what gives the broken ones away."""
     every = [np.sort(verdict.z[verdict.z != 0]) for verdict in trust.unbiased.values()]
     z = np.abs(np.concatenate(every))
     axes.scatter(z, np.linspace(0.1, 0.9, len(z)), s=4, color=COLOURS[0], alpha=0.5)
@@ -389,7 +413,7 @@ def draw_trade(axes: Axes, found: dict[str, Any], name: str) -> None:
     axes.plot(decays[:-1], bias[:-1], color=COLOURS[3], label="bias²")  # at λ = 1 there is none
     axes.plot(decays, variance, color=COLOURS[0], label=f"variance of the mean of {UPDATE}")
     axes.plot(decays, bias + variance, color="k", linewidth=2, label="their sum, the mean squared error")
-    axes.set(yscale="log", xlabel="λ", ylabel="in units of ‖∇ρ(θ)‖²", ylim=(1e-4, None))
+    axes.set(yscale="log", xlabel="λ", ylabel="in units of ‖∇ρ(θ)‖²")
     axes.set_title(r"Maze, " + name + r": $G_t^λ - \bar v(X_t)$")
     axes.legend(fontsize="small")
 
@@ -428,8 +452,11 @@ def main(options: Options) -> None:
     }
     commandline.write_json(options.out / "summary.json", summary)
     draw_variance(trust, variance, options.out / "variance.png")
-    titles = {name: f"{name}: {options.seeds} seeds a curve" for name in curves}
-    compare_learning_curves({titles[name]: methods for name, methods in curves.items()}, options.out / "learning.png")
+    panels = {
+        f"{task}: {options.seeds} seeds a curve": {pretty(name): results for name, results in found.items()}
+        for task, found in curves.items()
+    }
+    compare_learning_curves(panels, options.out / "learning.png")
     report(summary)
 
 
@@ -438,6 +465,12 @@ def check(options: Options) -> None:
     for name in ("samples", "seeds", "choosing_seeds", "cartpole_iterations", "maze_iterations"):
         if getattr(options, name) < 1:
             raise pgjax.InputError(f"expected {name.replace('_', ' ')} to be 1 or more, got {getattr(options, name)}")
+    if options.episodes < 2:
+        raise pgjax.InputError(
+            f"expected 2 or more episodes an update for a leave-one-out baseline, got {options.episodes}"
+        )
+    if not options.tasks or len(set(options.tasks)) != len(options.tasks):
+        raise pgjax.InputError(f"expected every task once, got {options.tasks}")
     if options.samples % 8192:
         raise pgjax.InputError(f"expected a multiple of 8192 as samples, got {options.samples}")
     if options.first_seed < options.choosing_seeds:

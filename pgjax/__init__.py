@@ -22,7 +22,7 @@ from pgjax.environments.finite import FiniteMDP, finite, tables
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
 from pgjax.environments.maze import maze, maze_tables
 from pgjax.errors import InputError
-from pgjax.plotting import learning_curves
+from pgjax.plotting import compare_learning_curves, learning_curves
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, memoryless, policy_for
@@ -72,6 +72,7 @@ __all__ = [
     "action_value_for",
     "all_actions",
     "collect",
+    "compare_learning_curves",
     "confidence_interval",
     "discounted_lambda_return",
     "discounted_reward_to_go",

@@ -159,13 +159,23 @@ class Episodes(NamedTuple):
         return self.dynamics * jnp.prod(chosen, axis=0)
 
     def trajectory(self) -> Trajectory:
-        """Return all of them as a trajectory [T, N], one episode a slot, as the rollout would have collected it."""
+        """Return all of them as a trajectory [T + 1, N], one episode a slot, as the rollout would have collected it."""
         T, N = self.states.shape
-        later = jnp.concatenate([self.running[1:], jnp.zeros((1, N), bool)])
-        time = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[:, None], (T, N))
-        over = self.running & ~later
+
+        def and_padding(rows: jax.Array) -> jax.Array:
+            return jnp.concatenate([rows, jnp.zeros((1, N), rows.dtype)])
+
+        running = and_padding(self.running)
+        last = running & ~jnp.roll(running, -1, axis=0)
         return Trajectory(
-            self.states, self.actions, self.rewards, over, jnp.zeros_like(over), self.running, time, jnp.int32(T)
+            and_padding(self.states),
+            and_padding(self.actions),
+            and_padding(self.rewards),
+            terminated=last,
+            truncated=jnp.zeros_like(last),
+            mask=running,
+            time=jnp.broadcast_to(jnp.arange(T + 1, dtype=jnp.int32)[:, None], (T + 1, N)),
+            rows=jnp.int32(T),
         )
 
 

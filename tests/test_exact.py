@@ -5,6 +5,7 @@ import pytest
 
 import pgjax
 from pgjax import exact
+from pgjax.baselines import RunningAverage
 from tests.cases import random_mdp, remembering
 
 T, DISCOUNT, TRACE_DECAY = 4, 0.8, 0.6
@@ -107,20 +108,20 @@ def test_mean_and_covariance_are_those_over_every_episode(problem, listed, kind)
     running = np.asarray(episodes.running)
     steps = np.arange(T)[:, None]
     baseline, of_action, weight = b[steps, states], Q[steps, states, actions], DISCOUNT ** np.arange(T)
-    to_go = np.asarray(pgjax.rewards_to_go(trajectory, DISCOUNT))
+    to_go = np.asarray(pgjax.rewards_to_go(trajectory, DISCOUNT))[:T]
     every_action = np.einsum("sa,tsa,sad->tsd", f, Q, np.asarray(exact.scores(mdp, POLICY, theta)).reshape(3, 2, 6))
     put_back = every_action[steps, states] * running[..., None]
     if kind == "whole episode":
         estimator = exact.whole_episode_estimator(mdp, T, DISCOUNT, b)
-        whole = np.asarray(pgjax.whole_returns(trajectory, DISCOUNT))
+        whole = np.asarray(pgjax.whole_returns(trajectory, DISCOUNT))[:T]
         samples = ((whole - baseline)[..., None] * score).sum(0)
     elif kind == "reward to go":
         estimator = exact.reward_to_go_estimator(mdp, T, DISCOUNT, b)
         samples = np.einsum("t,tn,tnd->nd", weight, to_go - baseline, score)
     elif kind == "lambda return":
         estimator = exact.lambda_return_estimator(mdp, T, DISCOUNT, TRACE_DECAY, jnp.asarray(b))
-        next_values = jnp.where(trajectory.last, 0, jnp.roll(jnp.asarray(baseline), -1, axis=0))
-        judged = np.asarray(pgjax.lambda_returns(trajectory, DISCOUNT, TRACE_DECAY, next_values))
+        next_values = jnp.where(trajectory.last, 0, jnp.asarray(np.concatenate([baseline[1:], baseline[:2]])))
+        judged = np.asarray(pgjax.lambda_returns(trajectory, DISCOUNT, TRACE_DECAY, next_values))[:T]
         samples = np.einsum("t,tn,tnd->nd", weight, judged - baseline, score)
     elif kind == "all actions":
         estimator = exact.all_actions_estimator(mdp, T, f, DISCOUNT, jnp.asarray(Q))
@@ -133,6 +134,54 @@ def test_mean_and_covariance_are_those_over_every_episode(problem, listed, kind)
         np.testing.assert_allclose(got, expected, atol=1e-13)
     if kind in ("whole episode", "reward to go", "action value"):  # whatever the baseline
         np.testing.assert_allclose(found[0], exact.gradient(mdp, T, POLICY, theta, DISCOUNT).reshape(-1), atol=1e-13)
+
+
+def test_the_estimates_that_reinforce_makes_have_these_moments(problem, listed):
+    """Every episode goes through the code that learns, one at a time; weighted by Pr(τ), that is its expectation."""
+    mdp, theta = problem
+    episodes, probability, _ = listed
+    environment = pgjax.finite(mdp, T)
+    f = exact.probabilities(mdp, POLICY, theta)
+    rng = np.random.default_rng(1)
+    v, Q = jnp.asarray(rng.normal(size=(T, 3))), jnp.asarray(rng.normal(size=(T, 3, 2)))
+    numbers = pgjax.reinforce(environment, POLICY).hyperparameters(discount=DISCOUNT, trace_decay=TRACE_DECAY)
+    rho_hat = RunningAverage(jnp.asarray(0.7), jnp.asarray(0.5))
+    cases = [
+        (pgjax.whole_episode(), pgjax.no_baseline(), (), exact.whole_episode_estimator(mdp, T, DISCOUNT)),
+        (pgjax.whole_episode(), pgjax.running_average(), rho_hat, exact.whole_episode_estimator(mdp, T, DISCOUNT, 0.7)),
+        (pgjax.whole_episode(), pgjax.given_values(v), (), exact.whole_episode_estimator(mdp, T, DISCOUNT, v)),
+        (pgjax.discounted_reward_to_go(), pgjax.given_values(v), (), exact.reward_to_go_estimator(mdp, T, DISCOUNT, v)),
+        (
+            pgjax.discounted_lambda_return(),
+            pgjax.given_values(v),
+            (),
+            exact.lambda_return_estimator(mdp, T, DISCOUNT, TRACE_DECAY, v),
+        ),
+        (
+            pgjax.discounted_reward_to_go(),
+            pgjax.given_action_values(Q),
+            (),
+            exact.all_actions_estimator(mdp, T, f, DISCOUNT, Q),
+        ),
+    ]
+
+    @jax.jit
+    def estimates(theta):
+        each = jax.tree.map(lambda leaf: leaf.T[..., None] if leaf.ndim else leaf, episodes.trajectory())
+        axes = jax.tree.map(lambda leaf: 0 if leaf.ndim else None, each)
+
+        def one(episode):
+            return [
+                pgjax.policy_gradient(environment, POLICY, credit, baseline)(theta, state, episode, numbers).gradient
+                for credit, baseline, state, _ in cases
+            ]
+
+        return jax.vmap(one, (axes,))(each)
+
+    for samples, (*_, estimator) in zip(estimates(theta), cases, strict=True):
+        found = covariance_by_listing(probability, np.asarray(samples).reshape(-1, 6))
+        for got, expected in zip(found, exact.mean_and_covariance(mdp, T, POLICY, theta, estimator), strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-12)
 
 
 def test_an_exact_critic_biases_nothing(problem):
@@ -165,10 +214,10 @@ def test_the_covariance_of_leave_one_out_is_that_over_every_pair(problem, by_tim
     score = (psi[episodes.states, episodes.actions] * np.asarray(episodes.running)[..., None])[:, possible]
     pairs = np.outer(probability[possible], probability[possible])
     if by_time:
-        G, weight = np.asarray(pgjax.rewards_to_go(trajectory, DISCOUNT))[:, possible], DISCOUNT ** np.arange(T)
+        G, weight = np.asarray(pgjax.rewards_to_go(trajectory, DISCOUNT))[:T, possible], DISCOUNT ** np.arange(T)
         found = exact.leave_one_out_by_time_covariance(mdp, T, POLICY, theta, 2, DISCOUNT)
     else:
-        G, weight = np.asarray(pgjax.whole_returns(trajectory, DISCOUNT))[:, possible], np.ones(T)
+        G, weight = np.asarray(pgjax.whole_returns(trajectory, DISCOUNT))[:T, possible], np.ones(T)
         G = np.broadcast_to(G[:1], G.shape)  # also where the episode is over: it is what the other is judged by
         found = exact.leave_one_out_covariance(mdp, T, POLICY, theta, 2, DISCOUNT)
     samples = sum(
@@ -182,7 +231,7 @@ def test_the_covariance_of_leave_one_out_is_that_over_every_pair(problem, by_tim
 def test_return_variances_are_those_over_every_episode(problem, listed):
     mdp, theta = problem
     episodes, probability, _ = listed
-    G = np.asarray(pgjax.rewards_to_go(episodes.trajectory(), DISCOUNT))
+    G = np.asarray(pgjax.rewards_to_go(episodes.trajectory(), DISCOUNT))[:T]
     mean, variance = exact.return_variances(mdp, T, jax.nn.softmax(theta), DISCOUNT)
     np.testing.assert_allclose(mean, G @ probability, atol=1e-14)
     np.testing.assert_allclose(variance, G**2 @ probability - (G @ probability) ** 2, atol=1e-13)

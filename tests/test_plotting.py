@@ -43,3 +43,16 @@ def test_a_curve_for_each_point_and_failed_runs_counted(tmp_path):
     assert legend(figure) == [f"learning rate {rate} (2 failed)" for rate in (0.1, 0.2, 0.3)]
     for line in figure.axes[0].lines:
         assert np.isfinite(line.get_ydata()).all()
+
+
+def test_methods_have_the_same_colour_in_every_panel(tmp_path):
+    few, many = dataset(1, 5).isel(learning_rate=0), dataset(1, 20, broken=1).isel(learning_rate=0)
+    panels = {"one": {"a": few, "b": many}, "other": {"a": many, "b": few}}
+    figure = pgjax.compare_learning_curves(panels, tmp_path / "panels.png")
+    assert [axes.get_title() for axes in figure.axes] == ["one", "other"]
+    colours = [[line.get_color() for line in axes.lines] for axes in figure.axes]
+    assert colours[0] == colours[1]
+    assert len(set(colours[0])) == 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert all(np.isfinite(line.get_ydata()).all() for axes in figure.axes for line in axes.lines)
+    assert (tmp_path / "panels.png").stat().st_size > 5000

@@ -17,6 +17,8 @@ def test_categorical_by_hand():
     other = pgjax.Categorical(LOGITS[::-1])
     np.testing.assert_allclose(f.kl(other), (p * np.log(p / p[::-1])).sum(-1), rtol=1e-6)
     np.testing.assert_allclose(f.kl(f), 0, atol=1e-7)
+    values = np.arange(p.size, dtype=np.float32).reshape(p.shape)
+    np.testing.assert_allclose(f.expectation(jnp.asarray(values)), (p * values).sum(-1), rtol=1e-6)
 
 
 def test_categorical_samples_have_its_law():
