@@ -52,11 +52,13 @@ from pgjax.statistics import (
     tolerance_interval,
 )
 from pgjax.sweep import sweep
+from pgjax.verification import Candidate, Verdict, largest_z_by_chance, verify
 
 __all__ = [
     "Algorithm",
     "Baseline",
     "Box",
+    "Candidate",
     "Categorical",
     "Credit",
     "Discrete",
@@ -69,6 +71,7 @@ __all__ = [
     "Step",
     "Trajectory",
     "ValueFunction",
+    "Verdict",
     "action_value_for",
     "all_actions",
     "collect",
@@ -87,6 +90,7 @@ __all__ = [
     "interquartile_mean",
     "lambda_return",
     "lambda_returns",
+    "largest_z_by_chance",
     "learned_action_value",
     "learned_value",
     "learning_curves",
@@ -115,6 +119,7 @@ __all__ = [
     "tolerance_interval",
     "train",
     "value_for",
+    "verify",
     "whole_episode",
     "whole_returns",
 ]

@@ -179,3 +179,14 @@ def test_given_values_are_looked_up_by_state_and_by_time():
     np.testing.assert_array_equal(by_time.state_values((), trajectory)[:4, 0], [0, 2, 4, 0])
     Q = pgjax.given_action_values(jnp.array([[1.0, 2], [3, 4]]))
     np.testing.assert_array_equal(Q.action_values((), trajectory)[0], [[1, 2], [3, 4]])
+
+
+def test_a_value_function_with_memory_sees_episodes_whole():
+    # One that only claims to remember gives the same, unrolled whole, as by chunks of rows.
+    found = []
+    for memoryless in (True, False):
+        value = pgjax.mlp_value(pgjax.Discrete(3), hidden=(4,))._replace(memoryless=memoryless)
+        state, trajectory, _ = fitted(pgjax.learned_value(value), updates=5)
+        used = int(trajectory.rows) + 1
+        found.append(np.asarray(pgjax.learned_value(value).state_values(state, trajectory))[:used])
+    np.testing.assert_allclose(*found, rtol=1e-4)
