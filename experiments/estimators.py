@@ -253,6 +253,10 @@ def methods(environment: pgjax.Environment) -> dict[str, tuple[Credit, Baseline]
         "G_t − v(X_t), learned": (pgjax.reward_to_go(), pgjax.learned_value(pgjax.value_for(environment))),
         "actor-critic: G_t^0.95 − v(X_t)": (pgjax.lambda_return(), pgjax.learned_value(pgjax.value_for(environment))),
         "all actions, learned Q": (pgjax.lambda_return(), pgjax.all_actions(pgjax.action_value_for(environment))),
+        "G_t − Q(X_t, A_t), put back, learned": (
+            pgjax.reward_to_go(),
+            pgjax.learned_action_value(pgjax.action_value_for(environment)),
+        ),
     }
 
 
@@ -370,6 +374,7 @@ ON_PAPER = {  # the longer ones first
     "v(X_t)": "$v(X_t)$",
     "Q_t(X_t, A_t)": "$Q_t(X_t, A_t)$",
     "Q̄(X_t, A_t)": r"$\bar Q(X_t, A_t)$",
+    "Q(X_t, A_t)": "$Q(X_t, A_t)$",
     "Q_t": "$Q_t$",
     "Q̄": r"$\bar Q$",
     "ρ̂": r"$\hatρ$",
@@ -491,11 +496,12 @@ def report(summary: dict[str, Any]) -> None:
     for name in summary["variance"]:
         row: dict[str, Any] = {"estimator": name}
         for where, found in summary["noise"].items():
-            row[f"variance {where}"] = f"{found['variance'][name]:.4g}"
-            relative = found["bias"][name] / found["gradient_norm"]
-            row["bias"] = max(row.get("bias", 0.0), relative)
-        row["bias"] = "-" if row["bias"] < 1e-3 else f"{row['bias']:.0%}"
+            needed = found["variance"][name] / found["gradient_norm"] ** 2
+            row[f"{where} (ρ = {found['rho']:.0f})"] = f"{needed:.0f}" if needed >= 100 else f"{needed:.3g}"
+        biases = [found["bias"][name] / found["gradient_norm"] for found in summary["noise"].values()]
+        row["bias / ‖∇ρ‖"] = ", ".join(f"{bias:.0%}" for bias in biases) if max(biases) > 1e-3 else "-"
         rows.append(row)
+    print("maze: episodes until the noise of their mean is as long as the gradient, variance / ‖∇ρ‖²")
     print(pd.DataFrame(rows).to_string(index=False))
     for task, found in summary["learning"].items():
         print(f"\n{task}")
