@@ -1,10 +1,13 @@
 """Lists that parametrised tests loop over: a new environment, policy, credit or baseline is tested by being listed."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import pgjax
+from pgjax import commandline
 from pgjax.reinforce import Hyperparameters
 
 CREDITS = {
@@ -32,6 +35,16 @@ def numbers(**values: float) -> Hyperparameters:
 
 
 PREDICTING = {"learned_value", "learned_action_value", "all_actions"}  # what a credit can bootstrap from
+
+
+def run_experiment(monkeypatch, study, *arguments):
+    """Run an experiment's module as from the command line, with these arguments, and return its exit status."""
+    monkeypatch.setattr(sys, "argv", [f"{study.__name__}.py", *map(str, arguments)])
+    try:
+        commandline.run(study.main, study.Options, study.__doc__)
+    except SystemExit as ended:
+        return ended.code
+    return 0
 
 
 def random_mdp(seed: int = 0, S: int = 3, A: int = 2, stochastic_reward: bool = False) -> pgjax.FiniteMDP:

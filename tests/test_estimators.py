@@ -1,13 +1,12 @@
 import json
-import sys
 
 import numpy as np
 import pytest
 
 import pgjax
 from experiments import estimators as study
-from pgjax import commandline
 from pgjax.verification import largest_z_by_chance
+from tests.cases import run_experiment
 
 SETTINGS = 4
 
@@ -52,16 +51,6 @@ def test_z_scores_of_unbiased_estimators_are_standard_normal(trust):
     assert 0.7 < z.std() < 1.3
 
 
-def run(monkeypatch, *arguments):
-    """Run the experiment with these arguments and return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["estimators.py", *map(str, arguments)])
-    try:
-        commandline.run(study.main, study.Options, study.__doc__)
-    except SystemExit as ended:
-        return ended.code
-    return 0
-
-
 def test_writes_summary_figures_and_tables(monkeypatch, tmp_path, capsys, trust):
     monkeypatch.setattr(study, "hold_to_the_exact_gradient", lambda samples: trust)
     every = study.methods
@@ -71,7 +60,7 @@ def test_writes_summary_figures_and_tables(monkeypatch, tmp_path, capsys, trust)
     )
     small = ["--tasks", "maze", "--seeds", 4, "--choosing-seeds", 2, "--maze-iterations", 3, "--episodes", 2]
     small += ["--learning-rates", 0.01, 0.1, "--out", tmp_path]
-    assert run(monkeypatch, *small) == 0
+    assert run_experiment(monkeypatch, study, *small) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["components"] == sum(verdict.components for verdict in trust.unbiased.values())
     assert summary["unbiased_max_abs_z"] < summary["allowed_abs_z"] < 8 < summary["broken_min_abs_z"]
@@ -124,7 +113,7 @@ def test_speed_by_hand():
 )
 def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, capsys, arguments, message):
     out = tmp_path / "out"
-    assert run(monkeypatch, *arguments, "--out", out) == 2
+    assert run_experiment(monkeypatch, study, *arguments, "--out", out) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -1,31 +1,20 @@
 import importlib
 import json
-import sys
 
 import numpy as np
 import pytest
 
 import pgjax
 from experiments import reinforce as study
-from pgjax import commandline
+from tests.cases import run_experiment
 
 sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep is its function
 
 SMALL = ["--env", "maze", "--seeds", "3", "--iterations", "4", "--episodes", "2"]
 
 
-def reinforce(monkeypatch, *arguments):
-    """Run the experiment with these arguments and return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["reinforce.py", *map(str, arguments)])
-    try:
-        commandline.run(study.main, study.Options, study.__doc__)
-    except SystemExit as ended:
-        return ended.code
-    return 0
-
-
 def test_writes_results_summary_figure_and_table(monkeypatch, tmp_path, capsys):
-    assert reinforce(monkeypatch, *SMALL, "--learning-rate", "0.01", "0.1", "--out", tmp_path) == 0
+    assert run_experiment(monkeypatch, study, *SMALL, "--learning-rate", "0.01", "0.1", "--out", tmp_path) == 0
     table = capsys.readouterr().out
     summary = json.loads((tmp_path / "summary.json").read_text())
     wanted = {"seeds", "environment", "solved_fraction", "iqm", "interval", "environment_steps", "seconds"}
@@ -41,18 +30,27 @@ def test_writes_results_summary_figure_and_table(monkeypatch, tmp_path, capsys):
 
     # The same command again computes nothing and says the same.
     monkeypatch.setattr(sweep_module, "compile_program", None)
-    assert reinforce(monkeypatch, *SMALL, "--learning-rate", "0.01", "0.1", "--out", tmp_path) == 0
+    assert run_experiment(monkeypatch, study, *SMALL, "--learning-rate", "0.01", "0.1", "--out", tmp_path) == 0
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
 def test_the_lecture_is_a_configuration(monkeypatch, tmp_path):
     lecture = ["--episodes", "1", "--credit", "whole-episode", "--baseline", "running-average", "--optimizer", "sgd"]
-    assert reinforce(monkeypatch, *SMALL, *lecture, "--out", tmp_path) == 0
+    assert run_experiment(monkeypatch, study, *SMALL, *lecture, "--out", tmp_path) == 0
     np.testing.assert_array_equal(pgjax.read(tmp_path).episodes, 1)
 
 
+@pytest.mark.parametrize("baseline", ["learned-value", "learned-action-value", "all-actions"])
+def test_a_critic_is_a_configuration(monkeypatch, tmp_path, baseline):
+    critic = ["--credit", "lambda-return", "--baseline", baseline, "--trace-decay", "0", "0.9", "--out", tmp_path]
+    assert run_experiment(monkeypatch, study, *SMALL, *critic) == 0
+    found = pgjax.read(tmp_path)
+    assert dict(found.sizes) == {"trace_decay": 2, "seed": 3, "iteration": 4}
+    assert (found.gradient_norm.isel(trace_decay=0) != found.gradient_norm.isel(trace_decay=1)).any()
+
+
 def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
-    assert reinforce(monkeypatch, *SMALL, "--learning-rate", "3e38", "--out", tmp_path) == 0
+    assert run_experiment(monkeypatch, study, *SMALL, "--learning-rate", "3e38", "--out", tmp_path) == 0
     failed = json.loads((tmp_path / "summary.json").read_text())["failed_seeds"]
     assert failed
     assert f"numbers that are not finite in seeds: {', '.join(map(str, failed))}\n" in capsys.readouterr().out
@@ -74,6 +72,9 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
         (["--policy", "tabular"], "discrete observations and actions for a tabular policy, got CartPole-v1"),
         (["--env", "Pendulum-v1", "--policy", "categorical"], "Discrete action space for a categorical policy"),
         (["--hidden", "0"], "width 1 or more, got 0"),
+        (["--credit", "lambda-return"], "a baseline that predicts v(X_t) or Q(X_t, ·)"),
+        (["--env", "Pendulum-v1", "--baseline", "all-actions"], "got Pendulum-v1 with actions of Box"),
+        (["--baseline", "learned-value", "--value-steps", "0"], "1 or more gradient steps an update"),
         (["--solved-at", "nan"], "expected a finite return to be solved at, got nan"),
         (["--batch", "0"], "batch to be 1 or more, got 0"),
     ],
@@ -81,7 +82,7 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
 def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, capsys, arguments, message):
     monkeypatch.setattr(sweep_module, "compile_program", None)
     out = tmp_path / "out"
-    assert reinforce(monkeypatch, *arguments, "--out", out) == 2
+    assert run_experiment(monkeypatch, study, *arguments, "--out", out) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("error: expected")
@@ -92,20 +93,20 @@ def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, ca
 def test_a_foreign_or_unwritable_directory_is_refused(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sweep_module, "compile_program", None)
     (tmp_path / "notes.txt").write_text("mine")
-    assert reinforce(monkeypatch, *SMALL, "--out", tmp_path) == 2
+    assert run_experiment(monkeypatch, study, *SMALL, "--out", tmp_path) == 2
     assert "which holds other files" in capsys.readouterr().err
-    assert reinforce(monkeypatch, *SMALL, "--out", tmp_path / "notes.txt") == 2
+    assert run_experiment(monkeypatch, study, *SMALL, "--out", tmp_path / "notes.txt") == 2
     assert "got the file" in capsys.readouterr().err
-    assert reinforce(monkeypatch, *SMALL, "--out", "/proc/results") == 2
+    assert run_experiment(monkeypatch, study, *SMALL, "--out", "/proc/results") == 2
     assert "that can be written, got /proc/results" in capsys.readouterr().err
     monkeypatch.setattr("pgjax.results.os.access", lambda path, mode: False)
-    assert reinforce(monkeypatch, *SMALL, "--out", tmp_path / "locked") == 2
+    assert run_experiment(monkeypatch, study, *SMALL, "--out", tmp_path / "locked") == 2
     assert "no permission" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_help_shows_the_question_and_the_options(monkeypatch, capsys):
-    assert reinforce(monkeypatch, "--help") == 0
+    assert run_experiment(monkeypatch, study, "--help") == 0
     text = capsys.readouterr().out
     assert "Does REINFORCE solve the task" in text
     assert "--learning-rate" in text
