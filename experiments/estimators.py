@@ -233,6 +233,9 @@ def study_variance() -> dict[str, Any]:
 # --- Learning ---------------------------------------------------------------------------------------------------------
 
 
+METHODS = 8
+
+
 class Task(NamedTuple):
     """Where methods are compared."""
 
@@ -293,6 +296,11 @@ def best_learning_rate(results: xr.Dataset) -> float:
     return float(results.learning_rate[int(np.argmax(scores))])
 
 
+def place(task: str, position: int) -> str:
+    """Return the name of the directory for the runs of a method."""
+    return f"{task.removesuffix('-v1').lower()}-{position + 1}"
+
+
 def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str, xr.Dataset]]]:
     """Return, by task and method, the numbers and the curves."""
     cartpole, maze = pgjax.from_gymnax("CartPole-v1"), pgjax.maze()
@@ -313,7 +321,7 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
                 credit=credit,
                 baseline=baseline,
             )
-            place = options.out / f"{task_name.split('-')[0].lower()}-{position + 1}"
+            directory = options.out / place(task_name, position)
             runs = partial(
                 pgjax.sweep,
                 algorithm,
@@ -327,13 +335,13 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
                 seeds=range(options.choosing_seeds),
                 grid={"learning_rate": options.learning_rates},
                 hyperparameters=algorithm.hyperparameters(**fixed),
-                out=place / "choosing",
+                out=directory / "choosing",
             )
             chosen = best_learning_rate(choosing)
             results = runs(
                 seeds=range(options.first_seed, options.first_seed + options.seeds),
                 hyperparameters=algorithm.hyperparameters(learning_rate=chosen, **fixed),
-                out=place / "reported",
+                out=directory / "reported",
             )
             found = {"learning_rate": chosen, **speed(results, task.goal)}
             found["environment_steps"] = int(results.steps.sum())
@@ -467,6 +475,8 @@ def main(options: Options) -> None:
 
 def check(options: Options) -> None:
     """Raise unless the options can be used, before anything is computed."""
+    sweeps = {place(task, number) for task in ("CartPole-v1", "maze") for number in range(METHODS)}
+    commandline.check_directory_of_study(options.out, sweeps | {"summary.json", "variance.png", "learning.png"})
     for name in ("samples", "seeds", "choosing_seeds", "cartpole_iterations", "maze_iterations"):
         if getattr(options, name) < 1:
             raise pgjax.InputError(f"expected {name.replace('_', ' ')} to be 1 or more, got {getattr(options, name)}")

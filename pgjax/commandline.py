@@ -6,7 +6,7 @@ Strings select things here and nowhere else.
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -161,6 +161,23 @@ def baseline_named(name: str, environment: Environment, hidden: Sequence[int], s
         actions = environment.action_space.n if of_actions else None  # type: ignore[union-attr]
         value = mlp_value(environment.observation_space, actions, hidden)
     return LEARNED_BASELINES[name](value, steps=steps)
+
+
+def check_directory_of_study(out: Path, ours: Collection[str]) -> None:
+    """Raise unless the directory of a study with several sweeps is new or holds only what such a study writes there.
+
+    Args:
+        out: The directory.
+        ours: Names of the files and directories that it may hold.
+
+    Raises:
+        InputError: If it is a file, or holds anything else.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"expected a directory for the results, got the file {out}")
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours) if out.is_dir() else []
+    if foreign:
+        raise InputError(f"expected a new directory or one of this study, got {out}, which holds {foreign[0]}")
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -118,3 +118,13 @@ def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, ca
     assert message in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_directory_with_other_things_in_it_is_refused(monkeypatch, tmp_path, capsys):
+    (tmp_path / "summary.txt").write_text("mine")
+    assert run_experiment(monkeypatch, study, "--out", tmp_path) == 2
+    assert "got " + str(tmp_path) + ", which holds summary.txt" in capsys.readouterr().err
+    assert run_experiment(monkeypatch, study, "--out", tmp_path / "summary.txt") == 2
+    assert "got the file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.txt"]
+    assert len(study.methods(pgjax.maze())) == study.METHODS
