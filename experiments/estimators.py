@@ -267,12 +267,13 @@ def speed(results: xr.Dataset, goal: float) -> dict[str, Any]:
     """Return how fast runs got to the goal and where they ended.
 
     Returns:
-        reached: fraction of runs whose update's mean return came to the goal; steps_to_goal: the median over runs of
-        the real environment steps until then, None if less than half came; final: interquartile mean of the final
-        return, and its 95% interval; failed: runs with numbers that are not finite (they never reach).
+        reached: fraction of runs whose update's mean return came to the goal, and its 95% interval; steps_to_goal: the
+        median over runs of the real environment steps until then, None if less than half came; final: interquartile
+        mean of the final return, and its 95% interval; failed: runs with numbers that are not finite (they never
+        reach).
     """
     curves = results.load()
-    there = (curves.episode_return >= goal).transpose("seed", "iteration").values
+    there = ((curves.episode_return >= goal) & ~pgjax.failed(curves)).transpose("seed", "iteration").values
     steps = np.cumsum(curves.steps.transpose("seed", "iteration").values, axis=1, dtype=float)
     needed = np.where(there.any(1), steps[np.arange(len(steps)), there.argmax(1)], np.inf)
     final = pgjax.final_return(curves).values
@@ -291,7 +292,7 @@ def speed(results: xr.Dataset, goal: float) -> dict[str, Any]:
 
 def best_learning_rate(results: xr.Dataset) -> float:
     """Return the learning rate with the highest interquartile mean, over runs, of the mean return of a whole run."""
-    over_run = results.episode_return.mean("iteration").transpose("learning_rate", "seed").values
+    over_run = results.episode_return.mean("iteration", skipna=False).transpose("learning_rate", "seed").values
     scores = [pgjax.interquartile_mean(np.nan_to_num(runs, nan=-np.inf)) for runs in over_run]
     return float(results.learning_rate[int(np.argmax(scores))])
 
@@ -303,7 +304,8 @@ def place(task: str, position: int) -> str:
 
 def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str, xr.Dataset]]]:
     """Return, by task and method, the numbers and the curves."""
-    cartpole, maze = pgjax.from_gymnax("CartPole-v1"), pgjax.maze()
+    cartpole = pgjax.from_gymnax("CartPole-v1")
+    maze = pgjax.finite(pgjax.maze_tables(), PATIENCE, "maze")  # as in the exact part, patience is the end
     tasks = {
         "CartPole-v1": Task(cartpole, options.cartpole_iterations, 0.99, 1e-2, 475.0),
         "maze": Task(maze, options.maze_iterations, 1.0, 1e-1, -20.0),

@@ -46,7 +46,7 @@ class Options:
     credit: commandline.CreditName = "reward-to-go"
     """What an action is judged by."""
     baseline: commandline.BaselineName = "leave-one-out-by-time"
-    """What is subtracted from it; those that are learned are networks like the policy's."""
+    """What is subtracted from it; one that is learned is a table where states are few, else a network."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """sgd is plain gradient ascent."""
     policy: Literal["auto", "tabular", "mlp", "categorical", "gaussian"] = "auto"

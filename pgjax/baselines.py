@@ -137,10 +137,15 @@ def given_action_values(table: jax.Array) -> Baseline:
     return Baseline(_nothing, lambda state, trajectory, returns, _: returns, _nothing, action_values=action_values)
 
 
-def _look_up(table: jax.Array, axes: int, trajectory: Trajectory) -> jax.Array:
-    if table.ndim == axes:
-        return table[trajectory.observation]
-    return table[jnp.minimum(trajectory.time, table.shape[0] - 1), trajectory.observation]
+def _look_up(table: Any, axes: int, trajectory: Trajectory) -> jax.Array:
+    """Return a row of the table for each observation, NaN where it has none."""
+    values = jnp.asarray(table)
+    if values.ndim not in (axes, axes + 1):
+        raise InputError(f"expected a table of {axes} or, by time, {axes + 1} axes, got one of shape {values.shape}")
+    if values.ndim == axes:
+        return values.at[trajectory.observation].get(mode="fill", fill_value=jnp.nan)
+    time = jnp.minimum(trajectory.time, values.shape[0] - 1)  # a final observation is one step beyond
+    return values.at[time, trajectory.observation].get(mode="fill", fill_value=jnp.nan)
 
 
 class Learned(NamedTuple):

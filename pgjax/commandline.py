@@ -32,7 +32,7 @@ from pgjax.errors import InputError
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, policy_for
 from pgjax.policies.tabular import tabular
-from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, value_for
+from pgjax.policies.value import action_value_for, value_for
 from pgjax.returns import (
     Credit,
     discounted_lambda_return,
@@ -148,19 +148,15 @@ def policy_named(name: str, environment: Environment, hidden: Sequence[int]) -> 
 
 
 def baseline_named(name: str, environment: Environment, hidden: Sequence[int], steps: int) -> Baseline:
-    """Return a baseline; a learned one is a network with these hidden layers, or a table where states are few.
+    """Return a baseline; a learned one is a table where states are few, else a network with these hidden layers.
 
     Raises:
         InputError: If it needs discrete actions and they are not, or learns in less than one gradient step an update.
     """
     if name in BASELINES:
         return BASELINES[name]()
-    of_actions = name != "learned-value"
-    value: ValueFunction = (action_value_for if of_actions else value_for)(environment)
-    if not isinstance(environment.observation_space, Discrete):
-        actions = environment.action_space.n if of_actions else None  # type: ignore[union-attr]
-        value = mlp_value(environment.observation_space, actions, hidden)
-    return LEARNED_BASELINES[name](value, steps=steps)
+    value = value_for if name == "learned-value" else action_value_for
+    return LEARNED_BASELINES[name](value(environment, hidden), steps=steps)
 
 
 def check_directory_of_study(out: Path, ours: Collection[str]) -> None:

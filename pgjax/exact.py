@@ -3,13 +3,15 @@
 Everything here is for a problem given by tables (`FiniteMDP`) with an episode of at most T = `horizon` steps, a
 discount γ, and a policy given by its table f [S, A] of probabilities, one row for each state (`probabilities` makes it
 of any policy without memory). Time counts from 0: entry t of an array belongs to the lecture's step t + 1. Functions
-are pure and follow the dtype of the tables: float64 where the caller has enabled it. `horizon` is static.
+are pure and compute in the common dtype of tables and policy, float64 where the caller has enabled it; `horizon` is
+static.
 
 The covariance of an estimator is computed without sampling. A single-episode estimator is Σ_t of a coefficient times a
 score ∇ ln f(X_t)_{A_t}, and the coefficients are linear in what the rest of the episode brings, so their second
 moments obey a recursion backwards in time, as v does (`moments`).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +22,7 @@ from jax.flatten_util import ravel_pytree
 from pgjax.environments.environment import PyTree
 from pgjax.environments.finite import FiniteMDP
 from pgjax.errors import InputError
+from pgjax.policies.distributions import Categorical
 from pgjax.policies.policy import Policy, has_memory
 from pgjax.rollout import Trajectory
 
@@ -41,7 +44,10 @@ class Solution(NamedTuple):
 
     @property
     def mean_values(self) -> jax.Array:
-        """The best guess of G_t that does not know t: v_t(s) averaged over the times at which s is visited, [S]."""
+        """The best guess of G_t that does not know t: v_t(s) averaged over the times at which s is visited, [S].
+
+        Times count alike, whatever γ is: it is what regression on the steps of many episodes comes to.
+        """
         return jnp.einsum("ts,ts->s", self._when_visited, self.values)
 
     @property
@@ -61,6 +67,19 @@ def rewards_of(mdp: FiniteMDP) -> jax.Array:
     return jnp.broadcast_to(mdp.r if mdp.r.ndim == 3 else mdp.r[..., None], mdp.p.shape)
 
 
+def promoted(mdp: FiniteMDP, f: jax.Array) -> tuple[FiniteMDP, jax.Array]:
+    """Return tables and policy in their common dtype.
+
+    Raises:
+        InputError: If the policy's table is not of shape [S, A].
+    """
+    if f.shape != mdp.p.shape[:2]:
+        raise InputError(f"expected a policy's table of shape [S, A] = {mdp.p.shape[:2]}, got {f.shape}")
+    dtype = jnp.result_type(f, mdp.p)
+    tables = (mdp.d0.astype(dtype), mdp.p.astype(dtype), mdp.r.astype(dtype))
+    return FiniteMDP(*tables, mdp.terminal), f.astype(dtype)
+
+
 def check_horizon(horizon: int) -> None:
     """Raise unless the horizon is 1 or more."""
     if horizon < 1:
@@ -71,12 +90,15 @@ def log_probabilities(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Arr
     """Return ln f(s, θ)_a for every state and action, [S, A]; differentiable in params.
 
     Raises:
-        InputError: If the policy has a memory: its actions then depend on more than the state.
+        InputError: If the policy has a memory (its actions then depend on more than the state), or chooses from another
+            number of actions.
     """
     if has_memory(policy):
         raise InputError("expected a policy without memory for an exact computation, got one with memory")
     S, A, _ = mdp.p.shape
     _, distribution = policy.step(params, policy.memory(S), jnp.arange(S))
+    if isinstance(distribution, Categorical) and distribution.logits.shape != (S, A):
+        raise InputError(f"expected a policy with {A} actions, got one with {distribution.logits.shape[-1]}")
     return jax.vmap(lambda a: distribution.log_prob(jnp.full(S, a, jnp.int32)), out_axes=1)(jnp.arange(A))
 
 
@@ -88,6 +110,7 @@ def probabilities(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Array:
 def state_distribution(mdp: FiniteMDP, horizon: int, f: jax.Array) -> jax.Array:
     """Return Pr(X_t = s and the episode is not over), [T, S]."""
     check_horizon(horizon)
+    mdp, f = promoted(mdp, f)
 
     def forward(d: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         return jnp.einsum("s,sa,sap->p", d, f, mdp.p) * ~mdp.terminal, d
@@ -97,8 +120,9 @@ def state_distribution(mdp: FiniteMDP, horizon: int, f: jax.Array) -> jax.Array:
 
 def expected_return(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> jax.Array:
     """Return ρ(θ) = Σ_t γ^{t−1} Σ_s Pr(X_t = s) Σ_a f(s)_a r(s, a), []; differentiable in f."""
+    mdp, f = promoted(mdp, f)
     reward = jnp.einsum("sa,sap,sap->s", f, mdp.p, rewards_of(mdp))
-    return jnp.dot(discount ** jnp.arange(horizon), state_distribution(mdp, horizon, f) @ reward)
+    return jnp.dot(_discounts(mdp, horizon, discount), state_distribution(mdp, horizon, f) @ reward)
 
 
 def solve(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> Solution:
@@ -113,6 +137,7 @@ def solve(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> So
     Raises:
         InputError: If the horizon is below 1.
     """
+    mdp, f = promoted(mdp, f)
     states = state_distribution(mdp, horizon, f)
     expected_reward = jnp.sum(mdp.p * rewards_of(mdp), axis=-1)
 
@@ -140,7 +165,7 @@ def policy_gradient_theorem(
     """
     f, pull_back = jax.vjp(lambda params: probabilities(mdp, policy, params), params)
     solution = solve(mdp, horizon, f, discount)
-    weight = discount ** jnp.arange(horizon)
+    weight = _discounts(mdp, horizon, discount)
     return pull_back(jnp.einsum("t,ts,tsa->sa", weight, solution.states, solution.action_values))[0]
 
 
@@ -159,7 +184,7 @@ class Episodes(NamedTuple):
         return self.dynamics * jnp.prod(chosen, axis=0)
 
     def trajectory(self) -> Trajectory:
-        """Return all of them as a trajectory [T + 1, N], one episode a slot, as the rollout would have collected it."""
+        """Return all of them as a trajectory [T + 1, N], one episode a slot, with the row for final observations."""
         T, N = self.states.shape
 
         def and_padding(rows: jax.Array) -> jax.Array:
@@ -187,12 +212,13 @@ def every_episode(mdp: FiniteMDP, horizon: int) -> Episodes:
     """
     check_horizon(horizon)
     S, A, _ = mdp.p.shape
-    N = S * (A * S) ** horizon
-    if N > MOST_EPISODES:
+    magnitude = math.log10(S) + horizon * math.log10(A * S)
+    if magnitude > math.log10(MOST_EPISODES) + 1e-9:
         raise InputError(
-            f"expected at most {MOST_EPISODES} episodes to list, got {S} · ({A} · {S})^{horizon} = {N}; "
-            "solve() needs no list"
+            f"expected at most {MOST_EPISODES} episodes to list, got {S} · ({A} · {S})^{horizon}, about "
+            f"10^{magnitude:.1f}; solve() needs no list"
         )
+    N = S * (A * S) ** int(horizon)
     number = np.arange(N)
     x, number = number % S, number // S
     states, actions, rewards, running = [], [], [], []
@@ -359,12 +385,16 @@ def moments(mdp: FiniteMDP, horizon: int, f: jax.Array, estimator: Estimator) ->
         estimator: Which, see `whole_episode_estimator` and those after it.
 
     Raises:
-        InputError: If the horizon is below 1.
+        InputError: If the horizon is below 1 or not the estimator's.
     """
     check_horizon(horizon)
+    if estimator.reward.shape[0] != horizon:
+        raise InputError(f"expected an estimator for the horizon {horizon}, got one for {estimator.reward.shape[0]}")
+    mdp, f = promoted(mdp, f)
     S, A, _ = mdp.p.shape
     n = S * A
     dtype = mdp.d0.dtype
+    estimator = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), estimator)
     whole, decay = estimator.whole, estimator.decay
     e = jnp.eye(n, dtype=dtype).reshape(S, A, n)
     reached = f[..., None] * mdp.p  # [S, A, S]: the action is taken and leads there
@@ -509,6 +539,7 @@ def return_variances(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any =
 
     Entry 0 is E[G_1] = ρ(θ) and Var[G_1].
     """
+    mdp, f = promoted(mdp, f)
     solution, reward = solve(mdp, horizon, f, discount), rewards_of(mdp)
     reached = f[..., None] * mdp.p
 

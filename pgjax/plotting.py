@@ -8,8 +8,10 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
+from pgjax.errors import InputError
 from pgjax.statistics import confidence_interval, failed, interquartile_mean, tolerance_interval
 
 RUNS_SHOWN = 50
@@ -62,19 +64,28 @@ def compare_learning_curves(panels: Mapping[str, Mapping[str, xr.Dataset]], path
     A curve is that of `learning_curves`; a method has the same colour in every panel.
 
     Args:
-        panels: {title: {method: a sweep's dataset without a grid}}; at most eight methods, in all panels the same.
+        panels: {title: {method: a sweep's dataset without a grid}}; at most eight methods.
         path: Where to save it.
+
+    Raises:
+        InputError: If there is no panel or there are more methods.
     """
+    names = list(dict.fromkeys(label for methods in panels.values() for label in methods))
+    if not panels or len(names) > len(COLOURS):
+        raise InputError(f"expected a panel or more, of at most {len(COLOURS)} methods, got {len(names)} methods")
     figure = Figure(figsize=(4.6 * len(panels), 4.6), layout="constrained")
-    every = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (title, methods) in zip(every, panels.items(), strict=True):
-        for colour, (label, results) in zip(COLOURS, methods.items(), strict=False):
+    lost = dict.fromkeys(names, 0)
+    for axes, (title, methods) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for label, results in methods.items():
             good = ~failed(results).values
+            lost[label] += int((~good).sum())
             if good.any():
+                colour = COLOURS[names.index(label)]
                 draw_curve(axes, results.isel(seed=good), "episode_return", colour, label, alone=False)
         dress(axes, title, "episode return (interquartile mean, 95% interval)")
-    handles, labels = every[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    lines = [Line2D([], [], color=colour, linewidth=1.8) for colour in COLOURS[: len(names)]]
+    labels = [name + (f" ({lost[name]} failed)" if lost[name] else "") for name in names]
+    figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     figure.savefig(path, dpi=150)
     return figure
 

@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What one update of REINFORCE reports; each a float32 scalar."""
+    """What one update of REINFORCE reports; each a float scalar."""
 
     episode_return: jax.Array  # mean of Σ_t R_{t+1} over the update's episodes, undiscounted
     episodes: jax.Array  # how many they were
@@ -61,14 +61,16 @@ def check_baseline(environment: Environment, credit: Credit, baseline: Baseline)
     """Raise if a credit and a baseline make no estimator together.
 
     Raises:
-        InputError: If the credit bootstraps and the baseline predicts nothing to bootstrap from, or if the baseline has
-            a value for each action where actions are continuous.
+        InputError: If the credit bootstraps and the baseline predicts nothing to bootstrap from, if the baseline has a
+            value for each action where actions are continuous, or if it predicts in both ways.
     """
     if credit.bootstraps and baseline.state_values is None and baseline.action_values is None:
         raise InputError(
             "expected a baseline that predicts v(X_t) or Q(X_t, ·) (such as learned_value) for a credit that "
             "bootstraps, got one that predicts nothing"
         )
+    if baseline.state_values is not None and baseline.action_values is not None:
+        raise InputError("expected a baseline that predicts v(X_t) or Q(X_t, ·), got one that predicts both")
     if baseline.action_values is not None and not isinstance(environment.action_space, Discrete):
         raise InputError(
             f"expected discrete actions for a baseline with a value for each, got {environment.name} with actions of "
@@ -88,9 +90,13 @@ def policy_gradient(
     and, for a baseline with action values Q, + weight_t Σ_a ∇f(X_t, θ)_a Q(X_t, a).
 
     Raises:
-        InputError: See `check_baseline`.
+        InputError: See `check_baseline`; when it is called, if the baseline's predictions have another shape than
+            [T, E] or [T, E, A], as they should.
     """
     check_baseline(environment, credit, baseline)
+    per_action: tuple[int, ...] = ()
+    if baseline.action_values is not None and isinstance(environment.action_space, Discrete):
+        per_action = (environment.action_space.n,)
 
     def state_values(params: PyTree, trajectory: Trajectory, predictions: Any) -> jax.Array:
         """Return v(X_t) [T, E], for every row: what is predicted of it, or of its actions under the policy."""
@@ -120,6 +126,11 @@ def policy_gradient(
     ) -> Estimate:
         predict = baseline.state_values or baseline.action_values
         predictions = None if predict is None else predict(baseline_state, trajectory)
+        if predictions is not None and predictions.shape != trajectory.reward.shape + per_action:
+            raise InputError(
+                f"expected predictions of shape {trajectory.reward.shape + per_action} from a baseline with "
+                f"{'action' if per_action else 'state'} values, got {predictions.shape}"
+            )
         next_values = None
         if credit.bootstraps:
             values = state_values(params, trajectory, predictions)

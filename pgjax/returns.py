@@ -4,13 +4,16 @@ The estimator of ∇ρ(θ), with ρ(θ) = E[Σ_t γ^{t−1} R_{t+1}] and t count
 
     Σ_t weight_t (credit_t − baseline_t) ∇ ln f(X_t)_{A_t}.
 
-| credit | credit_t | weight_t | its expectation, with any baseline |
+| credit | credit_t | weight_t | its expectation, with any baseline that cannot know A_t |
 |---|---|---|---|
 | `whole_episode` | G_1 | 1 | ∇ρ(θ) |
 | `reward_to_go` | G_t | 1 | ∇ρ(θ) if γ = 1; else γ^{t−1} is left out, as is usual, and it follows no gradient |
 | `discounted_reward_to_go` | G_t | γ^{t−1} | ∇ρ(θ) |
-| `lambda_return` | G_t^λ | 1 | as `reward_to_go` if λ = 1 or the critic is exact; else biased |
-| `discounted_lambda_return` | G_t^λ | γ^{t−1} | ∇ρ(θ) if λ = 1 or the critic is exact; else biased |
+| `lambda_return` | G_t^λ | 1 | as `reward_to_go` if the critic is exact, or λ = 1 and nothing truncates |
+| `discounted_lambda_return` | G_t^λ | γ^{t−1} | ∇ρ(θ) under the same condition; else both are biased |
+
+For the Monte-Carlo credits ρ counts an episode that is truncated as one that ends there. Baselines with action values
+add a term of their own, see `pgjax.policy_gradient`.
 """
 
 from collections.abc import Callable

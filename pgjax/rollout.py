@@ -37,8 +37,8 @@ from pgjax.policies.policy import Policy, has_memory
 class Trajectory(NamedTuple):
     """Whole episodes, time-major: row t of slot e is one step. Rows with `mask` false are padding.
 
-    The row after an episode's last step holds, if that step truncated it, its final observation. The last of all rows
-    is there for that alone.
+    The row after an episode's last step holds, if that step truncated and did not terminate it, its final observation.
+    The last of all rows is there for that alone.
     """
 
     observation: Any  # X_t, [T, E, ...]
@@ -75,24 +75,27 @@ def part(rows: PyTree, start: jax.Array, size: int) -> PyTree:
     return jax.tree.map(cut, rows)
 
 
-def chunk_size(trajectory: Trajectory, most: int = 16) -> int:
-    """Return how many rows to compute at a time: at most so many, and a divisor of the rows before the last."""
-    rows = trajectory.reward.shape[0] - 1
-    return max(size for size in range(1, most + 1) if rows % size == 0)
+CHUNK = 16  # rows differentiated at a time
 
 
 def sum_over_rows(function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array) -> PyTree:
     """Return function(trajectory, *arrays), a pytree of sums over steps, computed by chunks of the rows in use.
 
     Args:
-        function: Its result for some rows is the sum of its results for each; padding adds nothing.
+        function: Its result for some rows is the sum of its results for each. Rows with `mask` false and arrays of zero
+            add nothing.
         trajectory: Its rows are passed on chunk by chunk.
         arrays: [T, E, ...], likewise.
     """
-    size = chunk_size(trajectory)
+    T = trajectory.reward.shape[0]
+    size = min(CHUNK, T)
 
     def one(i: jax.Array) -> PyTree:
-        return function(*part((trajectory, *arrays), i * size, size))
+        start = jnp.minimum(i * size, T - size)
+        rows, *others = part((trajectory, *arrays), start, size)
+        new = start + jnp.arange(size) >= i * size  # where the last chunk overlaps the one before, rows count once
+        rows = rows._replace(mask=rows.mask & new[:, None])
+        return function(rows, *(choose(new, array, jnp.zeros_like(array)) for array in others))
 
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, jnp.int32(0)))
     chunks = -(-trajectory.rows // size)
@@ -102,22 +105,22 @@ def sum_over_rows(function: Callable[..., PyTree], trajectory: Trajectory, *arra
 def map_over_rows(function: Callable[..., jax.Array], trajectory: Trajectory, *arrays: jax.Array) -> jax.Array:
     """Return function(trajectory, *arrays), [T, E, ...], computed by chunks of the rows in use.
 
-    That includes the row after them, which may hold final observations; it is zero in the later ones. The function has
-    a value for each row that depends on no other. Arguments are those of `sum_over_rows`.
+    That includes the row after them, which may hold final observations; later rows are left at zero or not, and mean
+    nothing. The function has a value for each row that depends on no other. Arguments are those of `sum_over_rows`.
     """
-    size = chunk_size(trajectory)
+    T = trajectory.reward.shape[0]
+    size = min(CHUNK, T)
     shape = jax.eval_shape(function, trajectory, *arrays)
 
-    def rows(start: jax.Array, size: int) -> jax.Array:
-        return function(*part((trajectory, *arrays), start, size))
-
     def one(i: jax.Array, values: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(values, rows(i * size, size), i * size, axis=0)
+        start = jnp.minimum(i * size, T - size)
+        rows = function(*part((trajectory, *arrays), start, size))
+        return jax.lax.dynamic_update_slice_in_dim(values, rows, start, axis=0)
 
     chunks = -(-trajectory.rows // size)
     values = jax.lax.fori_loop(0, chunks, one, jnp.zeros(shape.shape, shape.dtype))
-    beyond = rows(trajectory.rows, 1)
-    return jax.lax.dynamic_update_slice_in_dim(values, beyond, trajectory.rows, axis=0)
+    final = function(*part((trajectory, *arrays), trajectory.rows, 1))
+    return jax.lax.dynamic_update_slice_in_dim(values, final, trajectory.rows, axis=0)
 
 
 @jax.custom_batching.custom_vmap
@@ -255,7 +258,9 @@ def collect(
         empty = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape), leaf.dtype), one_row)
         _, trajectory = jax.lax.while_loop(unfinished, one_chunk, (slots, empty._replace(rows=jnp.int32(0))))
         if environment.score is not None:
-            trajectory = trajectory._replace(reward=environment.score(trajectory, env_params) * trajectory.mask)
+            trajectory = trajectory._replace(
+                reward=jnp.where(trajectory.mask, jnp.asarray(environment.score(trajectory, env_params), float), 0)
+            )
         return trajectory
 
     return run

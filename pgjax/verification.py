@@ -1,6 +1,6 @@
 """Hold estimators of ∇ρ(θ) to the exact gradient: sample them often, and ask whether their mean could be it.
 
-`verify` does it for any credit and baseline. `unbiased` lists every estimator of pgjax that must pass, and `broken`
+`verify` does it for any credit and baseline. `unbiased` lists those of pgjax that must pass, and `broken`
 some with a mistake each, of the kind that learns anyway and is not noticed: a check that does not catch them is none.
 """
 
@@ -154,15 +154,17 @@ def verify(
             values = np.asarray(found[name], np.float64)
             first[name] += values.sum(0)
             second[name] += (values**2).sum(0)
-    return {name: Verdict(_z(first[name], second[name], samples), seen) for name in candidates}
+    rounding = 16 * float(jnp.finfo(exact.dtype).eps * jnp.abs(exact).max())  # matters where nothing is left to chance
+    return {name: Verdict(_z(first[name], second[name], samples, rounding), seen) for name in candidates}
 
 
-def _z(first: np.ndarray, second: np.ndarray, samples: int) -> np.ndarray:
-    """Return the mean in units of its standard error; 0 where every sample was 0."""
-    mean = first / samples
-    error = np.sqrt(np.maximum(second / samples - mean**2, 0) / samples)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(second == 0, 0, mean / error)
+def _z(first: np.ndarray, second: np.ndarray, samples: int, rounding: float) -> np.ndarray:
+    """Return the mean in units of its standard error; 0 where every sample was 0, inf where one was not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = first / samples
+        error = np.sqrt(np.maximum(second / samples - mean**2, 0) / samples + rounding**2)
+        z = np.where(second == 0, 0, mean / np.where(error > 0, error, 1))
+    return np.where(np.isfinite(first) & np.isfinite(second), z, np.inf)
 
 
 def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:

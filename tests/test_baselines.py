@@ -177,6 +177,9 @@ def test_given_values_are_looked_up_by_state_and_by_time():
     np.testing.assert_array_equal(by_state.state_values((), trajectory), [[5, 6]] * 7)
     by_time = pgjax.given_values(jnp.arange(6.0).reshape(3, 2))
     np.testing.assert_array_equal(by_time.state_values((), trajectory)[:4, 0], [0, 2, 4, 0])
+    with pytest.raises(pgjax.InputError, match=r"1 or, by time, 2 axes, got one of shape \(\)"):
+        pgjax.given_values(0.5).state_values((), trajectory)
+    assert np.isnan(pgjax.given_values(np.array([5.0])).state_values((), trajectory)[0, 1])
     Q = pgjax.given_action_values(jnp.array([[1.0, 2], [3, 4]]))
     np.testing.assert_array_equal(Q.action_values((), trajectory)[0], [[1, 2], [3, 4]])
 

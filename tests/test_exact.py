@@ -228,6 +228,50 @@ def test_the_covariance_of_leave_one_out_is_that_over_every_pair(problem, by_tim
     np.testing.assert_allclose(found, expected, atol=1e-13)
 
 
+@pytest.mark.parametrize("by_time", [False, True])
+def test_the_covariance_of_leave_one_out_is_that_over_every_triple(by_time):
+    rng, T = np.random.default_rng(2), 2
+    mdp = pgjax.tables(rng.dirichlet(np.ones(2)), rng.dirichlet(np.ones(2), (2, 2)), rng.normal(size=(2, 2, 2)))
+    policy, theta = pgjax.tabular(2, 2), jnp.asarray(rng.normal(size=(2, 2)))
+    episodes = exact.every_episode(mdp, T)
+    p = np.asarray(episodes.probability(jax.nn.softmax(theta)))
+    psi = np.asarray(exact.scores(mdp, policy, theta)).reshape(2, 2, 4)
+    score = psi[episodes.states, episodes.actions]  # [T, N, 4]
+    trajectory = episodes.trajectory()
+    judge = pgjax.rewards_to_go if by_time else pgjax.whole_returns
+    G, weight = np.asarray(judge(trajectory, DISCOUNT))[:T], DISCOUNT ** (by_time * np.arange(T))
+    i, j, k = (G.reshape((T, *shape, 1)) for shape in ((-1, 1, 1), (1, -1, 1), (1, 1, -1)))
+    at_i, at_j, at_k = (score.reshape((T, *shape, 4)) for shape in ((-1, 1, 1), (1, -1, 1), (1, 1, -1)))
+    each = (i - (j + k) / 2) * at_i + (j - (i + k) / 2) * at_j + (k - (i + j) / 2) * at_k
+    samples = np.einsum("t,tijkd->ijkd", weight, each).reshape(-1, 4) / 3
+    _, expected = covariance_by_listing(np.einsum("i,j,k->ijk", p, p, p).reshape(-1), samples)
+    covariance = exact.leave_one_out_by_time_covariance if by_time else exact.leave_one_out_covariance
+    np.testing.assert_allclose(covariance(mdp, T, policy, theta, 3, DISCOUNT), expected, atol=1e-13)
+
+
+def test_mean_values_are_what_regression_on_many_episodes_comes_to(problem, listed):
+    mdp, theta = problem
+    episodes, probability, _ = listed
+    solution = exact.solve(mdp, T, exact.probabilities(mdp, POLICY, theta), DISCOUNT)
+    to_go = np.asarray(pgjax.rewards_to_go(episodes.trajectory(), DISCOUNT))[:T]
+    for s in (0, 1):
+        weight = probability * np.asarray(episodes.running & (episodes.states == s))
+        np.testing.assert_allclose(solution.mean_values[s], (weight * to_go).sum() / weight.sum(), rtol=1e-10)
+        for a in (0, 1):
+            taken = weight * np.asarray(episodes.actions == a)
+            mean = (taken * to_go).sum() / taken.sum()
+            np.testing.assert_allclose(solution.mean_action_values[s, a], mean, rtol=1e-10)
+
+
+def test_tables_of_single_precision_are_promoted(problem):
+    mdp, theta = problem
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float64 else leaf, mdp)
+    f = exact.probabilities(mdp, POLICY, theta)
+    assert exact.solve(single, T, f).rho.dtype == exact.expected_return(single, T, f).dtype == jnp.float64
+    np.testing.assert_allclose(exact.solve(single, T, f).rho, exact.solve(mdp, T, f).rho, rtol=1e-6)
+    exact.mean_and_covariance(single, T, POLICY, theta, exact.reward_to_go_estimator(single, T))
+
+
 def test_return_variances_are_those_over_every_episode(problem, listed):
     mdp, theta = problem
     episodes, probability, _ = listed
@@ -262,8 +306,18 @@ def test_variance_on_the_maze_falls_as_the_lecture_says():
 
 def test_what_cannot_be_computed_is_refused_in_words(problem):
     mdp, _ = problem
-    with pytest.raises(pgjax.InputError, match=r"at most 1000000 episodes to list, got 3 · \(2 · 3\)\^8 = 5038848"):
+    with pytest.raises(
+        pgjax.InputError, match=r"at most 1000000 episodes to list, got 3 · \(2 · 3\)\^8, about 10\^6.7"
+    ):
         exact.every_episode(mdp, 8)
+    with pytest.raises(pgjax.InputError, match=r"about 10\^"):
+        exact.every_episode(mdp, np.int64(10**6))
+    with pytest.raises(pgjax.InputError, match="estimator for the horizon 2, got one for 4"):
+        exact.moments(mdp, 2, jnp.ones((3, 2)) / 2, exact.reward_to_go_estimator(mdp, 4))
+    with pytest.raises(pgjax.InputError, match=r"table of shape \[S, A\] = \(3, 2\), got \(3, 3\)"):
+        exact.solve(mdp, 2, jnp.ones((3, 3)) / 3)
+    with pytest.raises(pgjax.InputError, match="policy with 2 actions, got one with 3"):
+        exact.gradient(mdp, 2, pgjax.tabular(3, 3), jnp.zeros((3, 3)))
     with pytest.raises(pgjax.InputError, match="horizon of 1 or more steps, got 0"):
         exact.solve(mdp, 0, jnp.ones((3, 2)) / 2)
     with pytest.raises(

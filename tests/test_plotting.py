@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import xarray as xr
 
 import pgjax
@@ -47,12 +48,14 @@ def test_a_curve_for_each_point_and_failed_runs_counted(tmp_path):
 
 def test_methods_have_the_same_colour_in_every_panel(tmp_path):
     few, many = dataset(1, 5).isel(learning_rate=0), dataset(1, 20, broken=1).isel(learning_rate=0)
-    panels = {"one": {"a": few, "b": many}, "other": {"a": many, "b": few}}
+    panels = {"one": {"a": few, "b": many}, "other": {"b": few, "a": many}}
     figure = pgjax.compare_learning_curves(panels, tmp_path / "panels.png")
     assert [axes.get_title() for axes in figure.axes] == ["one", "other"]
     colours = [[line.get_color() for line in axes.lines] for axes in figure.axes]
-    assert colours[0] == colours[1]
+    assert colours[0] == colours[1][::-1]
     assert len(set(colours[0])) == 2
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a (1 failed)", "b (1 failed)"]
+    with pytest.raises(pgjax.InputError, match="at most 8 methods, got 9"):
+        pgjax.compare_learning_curves({"one": {str(i): few for i in range(9)}}, tmp_path / "panels.png")
     assert all(np.isfinite(line.get_ydata()).all() for axes in figure.axes for line in axes.lines)
     assert (tmp_path / "panels.png").stat().st_size > 5000

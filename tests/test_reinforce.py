@@ -53,6 +53,47 @@ def test_values_of_each_action_are_refused_where_actions_are_continuous():
     pgjax.reinforce(pendulum, pgjax.policy_for(pendulum), baseline=pgjax.learned_value(pgjax.value_for(pendulum)))
 
 
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        (pgjax.learned_value(pgjax.tabular_value(3, 2)), r"shape \(7, 2\) .* state values, got \(7, 2, 2\)"),
+        (pgjax.all_actions(pgjax.tabular_value(3)), r"shape \(7, 2, 2\) .* action values, got \(7, 2\)"),
+        (pgjax.learned_action_value(pgjax.tabular_value(3, 1)), r"shape \(7, 2, 2\) .* got \(7, 2, 1\)"),
+    ],
+)
+def test_predictions_of_another_shape_are_refused(baseline, message):
+    algorithm = pgjax.reinforce(FINITE, TABLE, episodes=2, baseline=baseline)
+    with pytest.raises(pgjax.InputError, match=message):
+        algorithm.update(algorithm.init(jax.random.key(0), algorithm.hyperparameters()))
+
+
+def test_a_baseline_does_not_predict_in_two_ways():
+    both = pgjax.given_values(jnp.zeros(3))._replace(action_values=lambda *_: jnp.zeros(()))
+    with pytest.raises(pgjax.InputError, match="got one that predicts both"):
+        pgjax.reinforce(FINITE, TABLE, baseline=both)
+
+
+def test_a_gaussian_policy_has_a_critic_and_every_number_can_be_swept():
+    environment = pgjax.from_gymnax("Pendulum-v1", max_steps_in_episode=20)
+    value = pgjax.learned_value(pgjax.mlp_value(environment.observation_space, hidden=(8,)))
+    policy = pgjax.mlp(environment.observation_space, environment.action_space, (8,))
+    algorithm = pgjax.reinforce(environment, policy, episodes=2, steps=30, credit=pgjax.lambda_return(), baseline=value)
+    names = ("discount", "trace_decay", "value_learning_rate", "baseline_decay")
+
+    def three_updates(values):
+        numbers = algorithm.hyperparameters(**dict(zip(names, values, strict=True)))
+        state = algorithm.init(jax.random.key(0), numbers)
+        return jax.lax.fori_loop(0, 3, lambda i, state: algorithm.update(state)[0], state).params
+
+    points = jnp.array([[0.9, 0.9, 0.01, 0.9], [0, 0.9, 0.01, 0.9], [0.9, 0, 0.01, 0.9], [0.9, 0.9, 0.1, 0.9],
+                        [0.9, 0.9, 0.01, 0.1]])  # fmt: skip
+    params = jax.jit(jax.vmap(three_updates))(points)
+    flat = np.concatenate([np.asarray(leaf).reshape(5, -1) for leaf in jax.tree.leaves(params)], axis=1)
+    assert np.isfinite(flat).all()
+    for other in flat[1:]:
+        assert np.abs(other - flat[0]).max() > 1e-6
+
+
 def test_an_update_ascends_the_estimate():
     baseline = pgjax.learned_action_value(pgjax.tabular_value(3, 2))
     credit = pgjax.discounted_lambda_return()

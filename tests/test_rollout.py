@@ -58,14 +58,26 @@ def test_the_row_after_a_truncation_holds_the_final_observation(horizon, chunk):
         assert not packed.mask[t + 1, e]
 
 
-def test_a_sum_or_a_map_by_chunks_is_that_of_all_rows():
-    environment = counting(limit=100, horizon=40)
-    trajectory = collected(environment, episodes=3, chunk=8)
+# Rows in use that fill chunks of 16, that end within one, that fill the buffer, and a buffer smaller than a chunk; the
+# last has no row to spare.
+@pytest.mark.parametrize(
+    ("limit", "horizon", "chunk", "spare"),
+    [(100, 40, 8, True), (20, 48, 12, True), (100, 48, 12, True), (5, 6, 3, True), (100, 23, 23, False)],
+)
+def test_a_sum_or_a_map_by_chunks_is_that_of_all_rows(limit, horizon, chunk, spare):
+    trajectory = collected(counting(limit, horizon), episodes=3, chunk=chunk)
+    if not spare:
+        trajectory = jax.tree.map(lambda leaf: leaf[:-1] if leaf.ndim else leaf, trajectory)
     weights = jax.random.normal(jax.random.key(0), trajectory.reward.shape)
-    total = sum_over_rows(lambda rows, w: {"sum": jnp.sum(rows.reward * w)}, trajectory, weights)
-    np.testing.assert_allclose(total["sum"], jnp.sum(trajectory.reward * weights), rtol=1e-5)
+    rows = int(trajectory.rows)
+    total = sum_over_rows(
+        lambda rows, w: {"weighted": jnp.sum(rows.reward * w), "steps": jnp.sum(rows.mask)}, trajectory, weights
+    )
+    np.testing.assert_allclose(total["weighted"], jnp.sum(trajectory.reward * weights), atol=2e-3)
+    assert int(total["steps"]) == 3 * min(limit, horizon)
     mapped = map_over_rows(lambda rows, w: rows.observation * w[..., None], trajectory, weights)
-    np.testing.assert_allclose(mapped, trajectory.observation * weights[..., None], rtol=1e-6)
+    expected = trajectory.observation * weights[..., None]
+    np.testing.assert_allclose(mapped[: rows + 1], expected[: rows + 1], rtol=1e-6)
 
 
 def test_a_budget_of_steps_fills_slots_with_whole_episodes():
@@ -138,15 +150,25 @@ def test_little_is_padding_when_slots_are_packed():
 
 
 def test_memory_starts_afresh_and_is_carried_over_chunks():
-    policy = remembering()
-    trajectory = collected(counting(limit=5), policy, jnp.array([[1.0, -1.0]]), episodes=2, chunk=2)
-    assert trajectory.mask.sum() == 10
+    # A policy that counts its steps, and with near certainty plays action 1 at each third of them.
+    policy = pgjax.Policy(
+        init=lambda key: (),
+        memory=lambda episodes: jnp.zeros(episodes, jnp.int32),
+        step=lambda params, steps, x: (
+            steps + 1, pgjax.Categorical(jnp.where((steps % 3 == 2)[:, None], 1, -1) * jnp.array([[-500.0, 500.0]])),
+        ),
+        unroll=lambda params, trajectory: pgjax.Categorical(jnp.zeros((*trajectory.reward.shape, 2))),
+    )  # fmt: skip
+    for key in (0, 1):
+        trajectory = collected(counting(limit=7), policy, (), key=key, episodes=2, chunk=2)
+        np.testing.assert_array_equal(trajectory.action[:7], [[0, 0], [0, 0], [1, 1], [0, 0], [0, 0], [1, 1], [0, 0]])
 
 
 def test_a_score_replaces_the_rewards():
-    environment = counting(limit=3)._replace(score=lambda trajectory, params: trajectory.last * 7.0)
+    environment = counting(limit=3)._replace(score=lambda trajectory, params: trajectory.last * 7)
     trajectory = collected(environment, episodes=2)
     np.testing.assert_array_equal(trajectory.reward[:3], [[0, 0], [0, 0], [7, 7]])
+    assert trajectory.reward.dtype == jnp.float32
 
 
 def test_what_cannot_be_collected_is_refused():

@@ -31,6 +31,38 @@ def test_words_and_numbers():
         verify(mdp, 3, pgjax.tabular(3, 2), theta, {"nonsense": candidate})
 
 
+def one_candidate(baseline, **options):
+    mdp, theta = random_problem(S=3, A=2)
+    candidates = {"it": Candidate(pgjax.reward_to_go(), baseline)}
+    return verify(mdp, 3, pgjax.tabular(3, 2), theta, candidates, samples=4096, batch=2048, **options)["it"]
+
+
+def test_a_baseline_is_held_to_it_as_it_is_after_learning():
+    # At first this baseline is 0; once it has been updated, it takes half of the return that it judges.
+    late = pgjax.Baseline(
+        lambda key, numbers: jnp.zeros(()),
+        lambda state, trajectory, returns, _: state * returns,
+        lambda state, trajectory, returns: jnp.full((), 0.5),
+    )
+    assert one_candidate(late).max_abs_z > 10
+
+
+def test_what_is_not_a_number_is_not_unbiased():
+    nan = pgjax.no_baseline()._replace(values=lambda state, trajectory, returns, _: returns * jnp.nan)
+    assert one_candidate(nan).max_abs_z == np.inf
+
+
+def test_an_estimate_without_any_chance_is_not_condemned_for_its_rounding():
+    # One step from one state, and all actions counted exactly: every sample is the gradient itself.
+    mdp = pgjax.tables([1.0, 0.0], np.array([[[0.0, 1], [0, 1]], [[0, 1], [0, 1]]]), [[0.1, 0.7], [0, 0]], [0, 1])
+    theta = jnp.array([[0.3, -0.2], [0.0, 0.0]])
+    candidate = Candidate(pgjax.reward_to_go(), pgjax.given_action_values(mdp.r))
+    found = verify(mdp, 1, pgjax.tabular(2, 2), theta, {"exact": candidate}, samples=64, batch=64)["exact"]
+    assert found.max_abs_z < 2
+    wrong = Candidate(pgjax.reward_to_go(), pgjax.given_action_values(2 * mdp.r))
+    assert verify(mdp, 1, pgjax.tabular(2, 2), theta, {"it": wrong}, samples=64, batch=64)["it"].max_abs_z > 1e4
+
+
 def test_learning_needs_no_gradient_of_what_is_predicted():
     # The predictions of a critic are constants to the policy's gradient, even where they depend on the policy.
     mdp, theta = random_problem(S=3, A=2)

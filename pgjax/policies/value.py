@@ -54,15 +54,15 @@ def mlp_value(
     return ValueFunction(init, unroll)
 
 
-def value_for(environment: Environment) -> ValueFunction:
-    """Return a fitting v: a table over few discrete states, else a tanh network of two layers of 64."""
+def value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> ValueFunction:
+    """Return a fitting v: a table over few discrete states, else a tanh network with these hidden layers."""
     states = environment.observation_space
     if isinstance(states, Discrete) and states.n <= 1024:
         return tabular_value(states.n)
-    return mlp_value(states)
+    return mlp_value(states, hidden=hidden)
 
 
-def action_value_for(environment: Environment) -> ValueFunction:
+def action_value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> ValueFunction:
     """Return a fitting Q, as `value_for`.
 
     Raises:
@@ -76,4 +76,4 @@ def action_value_for(environment: Environment) -> ValueFunction:
         )
     if isinstance(states, Discrete) and states.n <= 1024:
         return tabular_value(states.n, actions.n)
-    return mlp_value(states, actions.n)
+    return mlp_value(states, actions.n, hidden)
