@@ -412,10 +412,12 @@ def draw_trust(axes: Axes, trust: Trust) -> None:
         axes.scatter(value, -1 - row, color=COLOURS[3], marker="x", zorder=3)
     axes.axvline(largest_z_by_chance(len(z)), color="0.3", linewidth=1, linestyle="--")
     axes.annotate(
-        "chance exceeds this\nin 1 of 100 studies", (largest_z_by_chance(len(z)) * 1.15, 0.5), fontsize="small",
+        "chance exceeds this in\nat most 1 of 100 studies", (largest_z_by_chance(len(z)) * 1.15, 0.5), fontsize="small",
         va="center",
     )  # fmt: skip
-    axes.set_yticks([0.5, *(-1 - np.arange(len(worst)))], [f"{len(every)} unbiased", *map(pretty, worst)])
+    axes.set_yticks(
+        [0.5, *(-1 - np.arange(len(worst)))], [f"{len(every)} unbiased\n(in 4 settings)", *map(pretty, worst)]
+    )
     axes.set(xscale="log", xlim=(1e-2, None), xlabel="|z|: distance of the mean from ∇ρ(θ), in standard errors")
     axes.set_title("Random problem: is the mean ∇ρ(θ)?")
 
