@@ -14,7 +14,7 @@ import optax
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError
 from pgjax.policies.value import ValueFunction
-from pgjax.rollout import Trajectory, map_over_rows, sum_over_rows
+from pgjax.rollout import Trajectory, map_over_rows, sum_over_steps
 
 
 class Baseline(NamedTuple):
@@ -206,7 +206,7 @@ def _learned(
 
             targets = (returns - mean) / spread
             descent = (
-                sum_over_rows(derivative, trajectory, targets) if value.memoryless else derivative(trajectory, targets)
+                sum_over_steps(derivative, trajectory, targets) if value.memoryless else derivative(trajectory, targets)
             )
             change, optimizer_state = optimizer(state.learning_rate).update(descent, optimizer_state, params)
             return optax.apply_updates(params, change), optimizer_state

@@ -13,7 +13,7 @@ from pgjax.environments.environment import Discrete, Environment, PyTree, strong
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy, check_fit, has_memory
 from pgjax.returns import Credit, reward_to_go
-from pgjax.rollout import Trajectory, collect, map_over_rows, sum_over_rows
+from pgjax.rollout import Trajectory, collect, map_over_rows, sum_over_steps
 
 
 class Hyperparameters(NamedTuple):
@@ -147,7 +147,7 @@ def policy_gradient(
         if has_memory(policy):  # an episode is differentiated whole
             total, entropy = derivative(trajectory, advantage, weight, *Q)
         else:
-            total, entropy = sum_over_rows(derivative, trajectory, advantage, weight, *Q)
+            total, entropy = sum_over_steps(derivative, trajectory, advantage, weight, *Q)
         E = trajectory.reward.shape[1]
         return Estimate(jax.tree.map(lambda leaf: leaf / E, total), returns, entropy / jnp.sum(trajectory.mask))
 

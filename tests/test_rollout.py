@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax.rollout import map_over_rows, rows_needed, sum_over_rows, together
+from pgjax.rollout import map_over_rows, rows_needed, sum_over_steps, together
 from tests.cases import counting, random_mdp, remembering
 
 POLICY = pgjax.mlp(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), (4,))
@@ -70,7 +70,7 @@ def test_a_sum_or_a_map_by_chunks_is_that_of_all_rows(limit, horizon, chunk, spa
         trajectory = jax.tree.map(lambda leaf: leaf[:-1] if leaf.ndim else leaf, trajectory)
     weights = jax.random.normal(jax.random.key(0), trajectory.reward.shape)
     rows = int(trajectory.rows)
-    total = sum_over_rows(
+    total = sum_over_steps(
         lambda rows, w: {"weighted": jnp.sum(rows.reward * w), "steps": jnp.sum(rows.mask)}, trajectory, weights
     )
     np.testing.assert_allclose(total["weighted"], jnp.sum(trajectory.reward * weights), atol=2e-3)
