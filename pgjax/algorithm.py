@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError
+from pgjax.rollout import together
 
 
 class Algorithm(NamedTuple):
@@ -17,11 +18,16 @@ class Algorithm(NamedTuple):
     iteration to the next, the metrics (a NamedTuple of scalars) are what is emitted. `hyperparameters(**values)`
     returns the numbers that are traced, with defaults for those not named; shapes, counts and functions were fixed when
     the algorithm was built.
+
+    An algorithm whose update takes a number of steps that differs from run to run may offer them one by one:
+    `step(State, going) -> (State, Metrics, updated)`, which begins an update only if `going`, and says whether one is
+    done, to which the metrics then belong. A batch of runs so goes on without waiting for each other's updates.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
     update: Callable[[PyTree], tuple[PyTree, PyTree]]
     hyperparameters: Callable[..., PyTree]
+    step: Callable[[PyTree, jax.Array], tuple[PyTree, PyTree, jax.Array]] | None = None
 
 
 def train(algorithm: Algorithm, iterations: int) -> Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]:
@@ -37,9 +43,52 @@ def train(algorithm: Algorithm, iterations: int) -> Callable[[jax.Array, PyTree]
 
     def run(key: jax.Array, hyperparameters: PyTree) -> tuple[PyTree, PyTree]:
         state = algorithm.init(key, hyperparameters)
-        return jax.lax.scan(lambda state, _: algorithm.update(state), state, length=iterations)
+        state, curves, _ = advance(algorithm, iterations, state, iterations, iterations)
+        return state, curves
 
     return run
+
+
+def advance(
+    algorithm: Algorithm, width: int, state: PyTree, goal: int | jax.Array, most: int | jax.Array
+) -> tuple[PyTree, PyTree, jax.Array]:
+    """Do `goal` or more iterations of a run, at most `most`, and return its state, curves [width] and their number.
+
+    More than the goal are done only beside other runs of a batch that have yet to reach it.
+
+    Args:
+        algorithm: Of which.
+        width: Length of the curves, at least `most`; what is beyond the number of iterations done means nothing.
+        state: The run's.
+        goal: Iterations to do, [].
+        most: Iterations to do at most, [], at least `goal`.
+    """
+
+    def metrics_of(state: PyTree) -> PyTree:
+        return algorithm.update(state)[1]
+
+    empty = jax.tree.map(lambda metric: jnp.zeros((width, *metric.shape), metric.dtype), jax.eval_shape(metrics_of, state))
+
+    def written(curves: PyTree, i: jax.Array, metrics: PyTree) -> PyTree:
+        return jax.tree.map(lambda curve, metric: curve.at[i].set(metric, mode="drop"), curves, metrics)
+
+    def iterate(i: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        state, metrics = algorithm.update(carry[0])
+        return state, written(carry[1], i, metrics)
+
+    if algorithm.step is None:
+        return *jax.lax.fori_loop(0, goal, iterate, (state, empty)), jnp.int32(goal)
+    step = algorithm.step
+
+    def behind(carry: tuple[PyTree, PyTree, jax.Array]) -> jax.Array:
+        return together(carry[2] < goal)
+
+    def one_step(carry: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, PyTree, jax.Array]:
+        state, curves, done = carry
+        state, metrics, updated = step(state, done < most)
+        return state, written(curves, jnp.where(updated, done, width), metrics), done + updated
+
+    return jax.lax.while_loop(behind, one_step, (state, empty, jnp.int32(0)))
 
 
 def run_keys(study: int, seeds: Sequence[int]) -> jax.Array:

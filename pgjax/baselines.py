@@ -28,6 +28,8 @@ class Baseline(NamedTuple):
     both for every row, those with final observations included. `values` is given what it says as `predictions`. A
     baseline that depends on the action it judges biases the estimate, unless Σ_a ∇f(X_t)_a Q(X_t, a) is added to it:
     where there are action values, that is done.
+
+    A baseline that learns from G_1 alone and is the same at every step needs no trajectory, and says so by `online`.
     """
 
     init: Callable[[jax.Array, Any], PyTree]
@@ -35,6 +37,7 @@ class Baseline(NamedTuple):
     update: Callable[[PyTree, Trajectory, jax.Array], PyTree]
     state_values: Callable[[PyTree, Trajectory], jax.Array] | None = None
     action_values: Callable[[PyTree, Trajectory], jax.Array] | None = None
+    online: bool = False
 
 
 def _nothing(*_: Any) -> tuple[()]:
@@ -43,7 +46,7 @@ def _nothing(*_: Any) -> tuple[()]:
 
 def no_baseline() -> Baseline:
     """Return the baseline that is 0."""
-    return Baseline(_nothing, lambda state, trajectory, returns, _: jnp.zeros_like(returns), _nothing)
+    return Baseline(_nothing, lambda state, trajectory, returns, _: jnp.zeros_like(returns), _nothing, online=True)
 
 
 class RunningAverage(NamedTuple):
@@ -70,7 +73,7 @@ def running_average() -> Baseline:
         rho = jnp.sum(jnp.where(trajectory.first, returns, 0)) / trajectory.episodes
         return state._replace(rho_hat=state.beta * state.rho_hat + (1 - state.beta) * rho)
 
-    return Baseline(init, values, update)
+    return Baseline(init, values, update, online=True)
 
 
 def _of_other_slots(per_slot: jax.Array) -> jax.Array:

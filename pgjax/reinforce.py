@@ -9,11 +9,12 @@ import optax
 
 from pgjax.algorithm import Algorithm
 from pgjax.baselines import Baseline, leave_one_out_by_time
+from pgjax.eligibility import as_trajectory, eligibility, needs_no_trajectory
 from pgjax.environments.environment import Discrete, Environment, PyTree, strong
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy, check_fit, has_memory
 from pgjax.returns import Credit, reward_to_go
-from pgjax.rollout import Trajectory, collect, map_over_rows, sum_over_steps
+from pgjax.rollout import Trajectory, collect, map_over_rows, sum_over_steps, together
 
 
 class Hyperparameters(NamedTuple):
@@ -37,6 +38,7 @@ class State(NamedTuple):
     params: PyTree  # θ
     optimizer: PyTree
     baseline: PyTree
+    episode: PyTree = ()  # the one that is running, where its gradient is added up meanwhile (`pgjax.eligibility`)
 
 
 class Metrics(NamedTuple):
@@ -201,8 +203,11 @@ def reinforce(
     """
     check_fit(environment, policy)
     baseline = leave_one_out_by_time() if baseline is None else baseline
+    credit = reward_to_go() if credit is None else credit
     rollout = collect(environment, policy, episodes, steps, chunk)
-    estimator = policy_gradient(environment, policy, reward_to_go() if credit is None else credit, baseline)
+    estimator = policy_gradient(environment, policy, credit, baseline)
+    by_eligibility = episodes == 1 and not steps and needs_no_trajectory(environment, policy, credit, baseline)
+    running = eligibility(environment, policy, credit, baseline, chunk) if by_eligibility else None
 
     def hyperparameters(
         learning_rate: Any = 3e-3,
@@ -233,16 +238,24 @@ def reinforce(
             params,
             optimizer(hyperparameters.learning_rate).init(params),
             baseline.init(baseline_key, hyperparameters),
+            running.before(key, params, hyperparameters.environment) if by_eligibility else (),
+        )
+
+    def ascend(state: State, gradient: PyTree, trajectory: Trajectory, returns: jax.Array) -> State:
+        descent = jax.tree.map(jnp.negative, gradient)
+        optimize = optimizer(state.hyperparameters.learning_rate)
+        step, optimizer_state = optimize.update(descent, state.optimizer, state.params)
+        return state._replace(
+            iteration=state.iteration + 1,
+            params=optax.apply_updates(state.params, step),
+            optimizer=optimizer_state,
+            baseline=baseline.update(state.baseline, trajectory, returns),
         )
 
     def update(state: State) -> tuple[State, Metrics]:
         key = jax.random.fold_in(state.key, state.iteration)
         trajectory = rollout(key, state.params, state.hyperparameters.environment)
         estimate = estimator(state.params, state.baseline, trajectory, state.hyperparameters)
-
-        descent = jax.tree.map(jnp.negative, estimate.gradient)
-        optimize = optimizer(state.hyperparameters.learning_rate)
-        step, optimizer_state = optimize.update(descent, state.optimizer, state.params)
         metrics = Metrics(
             jnp.sum(trajectory.reward) / trajectory.episodes,
             trajectory.episodes,
@@ -250,12 +263,35 @@ def reinforce(
             estimate.entropy,
             optax.tree.norm(estimate.gradient),
         )
-        state = state._replace(
-            iteration=state.iteration + 1,
-            params=optax.apply_updates(state.params, step),
-            optimizer=optimizer_state,
-            baseline=baseline.update(state.baseline, trajectory, estimate.returns),
+        return ascend(state, estimate.gradient, trajectory, estimate.returns), metrics
+
+    def step(state: State, going: jax.Array) -> tuple[State, Metrics, jax.Array]:
+        key = jax.random.fold_in(state.key, state.iteration)
+        numbers = state.hyperparameters
+        episode, over = running.play(key, state.params, state.baseline, numbers, state.episode, going)
+        state = state._replace(episode=episode)
+        metrics = Metrics(
+            episode.reward,
+            jnp.ones_like(episode.reward),
+            episode.steps,
+            episode.entropy / episode.steps,
+            optax.tree.norm(episode.gradient),
         )
+
+        def finish(state: State) -> State:
+            updated = ascend(state, episode.gradient, as_trajectory(episode), episode.so_far[None])
+            updated = updated._replace(episode=running.again(episode))
+            return jax.tree.map(lambda new, old: jnp.where(over, new, old), updated, state)
+
+        return jax.lax.cond(together(over), finish, lambda state: state, state), metrics, over
+
+    def update_by_steps(state: State) -> tuple[State, Metrics]:
+        def one(carry: tuple[State, Metrics, jax.Array]) -> tuple[State, Metrics, jax.Array]:
+            return step(carry[0], jnp.bool_(True))
+
+        state, metrics, _ = jax.lax.while_loop(lambda carry: ~carry[2], one, one((state, None, None)))
         return state, metrics
 
+    if by_eligibility:
+        return Algorithm(init, update_by_steps, hyperparameters, step)
     return Algorithm(init, update, hyperparameters)

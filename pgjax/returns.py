@@ -25,18 +25,33 @@ import jax.numpy as jnp
 from pgjax.rollout import Trajectory
 
 
+class Online(NamedTuple):
+    """What some rows of an episode, [C, E], say of its credit while it still runs.
+
+    A credit that can say so lets Σ_t weight_t credit_t ∇ln f_t be added up as the episode goes on, with a trace
+    z = Σ_t later_t ∇ln f_t of the steps so far in place of a trajectory. See `pgjax.eligibility`.
+    """
+
+    credit: jax.Array  # [C, E], weight_t · credit_t as far as the rewards up to the last of these rows make it
+    earlier: jax.Array  # [E], times z, what these rewards add for the steps before these rows
+    later: jax.Array  # [C, E], the weights with which these steps enter z
+    fading: jax.Array  # [E], what z is multiplied with over these rows
+
+
 class Credit(NamedTuple):
     """What each step of a trajectory is judged by, as pure functions.
 
     `returns(trajectory, hyperparameters, next_values) -> [T, E]`, zero in padding. `next_values` [T, E] is v(X_{t+1})
     as the baseline predicts it, 0 where the step terminated the episode; it is None where the baseline predicts
     nothing, and a credit that reads it says so by `bootstraps`. `weight(trajectory, hyperparameters) -> [T, E]` is
-    what credit − baseline is multiplied with.
+    what credit − baseline is multiplied with. A credit that needs no trajectory has `online(rows, hyperparameters,
+    so_far[E]) -> Online`, where so_far is Σ γ^{t−1} R_{t+1} of the steps before these rows.
     """
 
     returns: Callable[[Trajectory, Any, jax.Array | None], jax.Array]
     weight: Callable[[Trajectory, Any], jax.Array]
     bootstraps: bool = False
+    online: Callable[[Trajectory, Any, jax.Array], Online] | None = None
 
 
 def every_step_alike(trajectory: Trajectory, hyperparameters: Any) -> jax.Array:
@@ -107,7 +122,17 @@ def whole_episode() -> Credit:
     Source: the lecture's REINFORCE; Williams, *Simple statistical gradient-following algorithms for connectionist
     reinforcement learning*, 1992.
     """
-    return Credit(lambda trajectory, numbers, _: whole_returns(trajectory, numbers.discount), every_step_alike)
+
+
+    def online(rows: Trajectory, hyperparameters: Any, so_far: jax.Array) -> Online:
+        earned = jnp.sum(discounted_by_time(rows, hyperparameters) * rows.reward, axis=0)
+        alike = jnp.where(rows.mask, 1.0, 0.0)
+        return Online((so_far + earned) * alike, earned, alike, jnp.ones_like(earned))
+
+    def returns(trajectory: Trajectory, hyperparameters: Any, _: Any) -> jax.Array:
+        return whole_returns(trajectory, hyperparameters.discount)
+
+    return Credit(returns, every_step_alike, online=online)
 
 
 def reward_to_go() -> Credit:
@@ -115,12 +140,27 @@ def reward_to_go() -> Credit:
 
     Source: the lecture's "more common gradient estimate"; Sutton & Barto, *Reinforcement Learning*, 2018, §13.3.
     """
-    return Credit(lambda trajectory, numbers, _: rewards_to_go(trajectory, numbers.discount), every_step_alike)
+    return _to_go(every_step_alike)
+
+
+def _to_go(weight: Callable[[Trajectory, Any], jax.Array]) -> Credit:
+    def returns(trajectory: Trajectory, hyperparameters: Any, _: Any) -> jax.Array:
+        return rewards_to_go(trajectory, hyperparameters.discount)
+
+    def online(rows: Trajectory, hyperparameters: Any, so_far: jax.Array) -> Online:
+        C, E = rows.reward.shape
+        weights = jnp.where(rows.mask, weight(rows, hyperparameters), 0)
+        by_row = hyperparameters.discount ** jnp.arange(C + 1)
+        earned = jnp.sum(by_row[:-1, None] * rows.reward, axis=0)
+        fading = jnp.full(E, by_row[C])
+        return Online(weights * returns(rows, hyperparameters, None), earned, weights * by_row[:0:-1, None], fading)
+
+    return Credit(returns, weight, online=online)
 
 
 def discounted_reward_to_go() -> Credit:
     """Return the credit G_t with the weight γ^{t−1}, with which the gradient of the discounted objective is exact."""
-    return reward_to_go()._replace(weight=discounted_by_time)
+    return _to_go(discounted_by_time)
 
 
 def lambda_return() -> Credit:

@@ -89,12 +89,12 @@ def real_steps(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
 
     def one(i: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         places, count = found
-        start = jnp.minimum(i * size, T - size)
+        start = jnp.minimum(i * size, T - size).astype(jnp.int32)
         new = start + jnp.arange(size) >= i * size  # the last rows may overlap those before, and count once
         real = (jax.lax.dynamic_slice_in_dim(trajectory.mask, start, size) & new[:, None]).reshape(-1)
-        rank = jnp.where(real, count + jnp.cumsum(real) - 1, T * E)
-        places = places.at[rank].set(start * E + jnp.arange(size * E), mode="drop")
-        return places, count + jnp.sum(real)
+        rank = jnp.where(real, count + jnp.cumsum(real, dtype=jnp.int32) - 1, T * E)
+        places = places.at[rank].set(start * E + jnp.arange(size * E, dtype=jnp.int32), mode="drop")
+        return places, count + jnp.sum(real, dtype=jnp.int32)
 
     chunks = -(-trajectory.rows // size)
     return jax.lax.fori_loop(0, chunks, one, (jnp.zeros(T * E, jnp.int32), jnp.int32(0)))
@@ -203,36 +203,53 @@ def rows_needed(environment: Environment, steps: int, chunk: int) -> int:
     return -(-longest // chunk) * chunk + 1
 
 
-def collect(
-    environment: Environment, policy: Policy, episodes: int, steps: int = 0, chunk: int = 16
-) -> Callable[[jax.Array, PyTree, PyTree], Trajectory]:
-    """Return a function (key, policy params, environment params) -> Trajectory that runs whole episodes.
+class Slots(NamedTuple):
+    """Where the episodes that are being collected stand, one a slot."""
 
-    Args:
-        environment: Where.
-        policy: Who acts.
-        episodes: E, the slots, at least 1.
-        steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
-        chunk: Rows computed between two looks at whether all is done.
+    state: PyTree  # of the environment
+    observation: Any  # [E, ...], what is acted upon next
+    memory: PyTree  # of the policy
+    running: jax.Array  # [E] bool, within an episode
+    cut_off: jax.Array  # [E] bool, the last row truncated an episode and did not terminate it
+    time: jax.Array  # [E] int32, steps since the episode began
 
-    Raises:
-        InputError: See `check_collection` and `check_environment`.
+
+class Player(NamedTuple):
+    """Plays episodes, some rows at a time.
+
+    `idle(key, environment params) -> Slots`: no episode is running. `play(key, policy params, environment params,
+    slots, row, startable[E]) -> (Slots, Trajectory)`: the next `chunk` rows, of which the first has the number `row`;
+    a slot that is startable begins at most one episode in them, before row `start_before`.
     """
-    check_collection(environment, policy, episodes, steps, chunk)
-    check_environment(environment)
-    E, chunk = episodes, min(chunk, environment.horizon)
-    T = rows_needed(environment, steps, chunk)
-    start_before = max(steps, 1)
 
-    def run(key: jax.Array, params: PyTree, env_params: PyTree) -> Trajectory:
-        reset = jax.vmap(environment.reset, (0, None))
-        step = jax.vmap(environment.step, (0, 0, 0, None))
+    idle: Callable[[jax.Array, PyTree], Slots]
+    play: Callable[[jax.Array, PyTree, PyTree, Slots, jax.Array, jax.Array], tuple[Slots, Trajectory]]
 
-        def fresh_starts(key: jax.Array) -> tuple[PyTree, Any]:
-            return reset(jax.random.split(key, E), env_params)
 
-        def one_step(fresh: PyTree, slots: PyTree, xs: tuple[jax.Array, jax.Array]) -> tuple[PyTree, Trajectory]:
-            state, observation, memory, running, supplied, cut_off, time = slots
+def player(environment: Environment, policy: Policy, episodes: int, chunk: int, start_before: int) -> Player:
+    """Return what plays episodes in slots; arguments are those of `collect`."""
+    E = episodes
+    step = jax.vmap(environment.step, (0, 0, 0, None))
+
+    def fresh_starts(key: jax.Array, env_params: PyTree) -> tuple[PyTree, Any]:
+        return jax.vmap(environment.reset, (0, None))(jax.random.split(key, E), env_params)
+
+    def idle(key: jax.Array, env_params: PyTree) -> Slots:
+        # In some state, which the first fresh start replaces.
+        state, observation = fresh_starts(key, env_params)
+        none = jnp.zeros(E, bool)
+        return Slots(state, observation, policy.memory(E), none, none, jnp.zeros(E, jnp.int32))
+
+    def play(
+        key: jax.Array, params: PyTree, env_params: PyTree, slots: Slots, row: jax.Array, startable: jax.Array
+    ) -> tuple[Slots, Trajectory]:
+        fresh_key, step_key = jax.random.split(jax.random.fold_in(key, row))
+        fresh = fresh_starts(fresh_key, env_params)
+
+        def one_step(
+            carry: tuple[Slots, jax.Array], xs: tuple[jax.Array, jax.Array]
+        ) -> tuple[tuple[Slots, jax.Array], Trajectory]:
+            (state, observation, memory, running, cut_off, time), supplied = carry
             key, row = xs
             starting = ~running & ~cut_off & supplied & (row < start_before)
             state, observation = choose(starting, fresh, (state, observation))
@@ -258,36 +275,59 @@ def collect(
             )
             state, observation = choose(running, (next_state, outcome.observation), (state, observation))
             running = running & ~terminated & ~truncated
-            return (state, observation, memory, running, supplied, truncated & ~terminated, time + 1), row_of
+            slots = Slots(state, observation, memory, running, truncated & ~terminated, time + 1)
+            return (slots, supplied), row_of
 
-        def one_chunk(carry: tuple[PyTree, Trajectory]) -> tuple[PyTree, Trajectory]:
-            (state, observation, memory, running, cut_off, time), done = carry
-            fresh_key, step_key = jax.random.split(jax.random.fold_in(key, done.rows))
-            slots = (state, observation, memory, running, jnp.ones(E, bool), cut_off, time)
-            xs = (jax.random.split(step_key, chunk), done.rows + jnp.arange(chunk))
-            fresh = fresh_starts(fresh_key)
-            slots, new = jax.lax.scan(lambda slots, x: one_step(fresh, slots, x), slots, xs)
-            state, observation, memory, running, _, cut_off, time = slots
+        xs = (jax.random.split(step_key, chunk), row + jnp.arange(chunk))
+        (slots, _), rows = jax.lax.scan(one_step, (slots, startable), xs)
+        return slots, rows
+
+    return Player(idle, play)
+
+
+def collect(
+    environment: Environment, policy: Policy, episodes: int, steps: int = 0, chunk: int = 16
+) -> Callable[[jax.Array, PyTree, PyTree], Trajectory]:
+    """Return a function (key, policy params, environment params) -> Trajectory that runs whole episodes.
+
+    Args:
+        environment: Where.
+        policy: Who acts.
+        episodes: E, the slots, at least 1.
+        steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
+        chunk: Rows computed between two looks at whether all is done.
+
+    Raises:
+        InputError: See `check_collection` and `check_environment`.
+    """
+    check_collection(environment, policy, episodes, steps, chunk)
+    check_environment(environment)
+    E, chunk = episodes, min(chunk, environment.horizon)
+    T = rows_needed(environment, steps, chunk)
+    start_before = max(steps, 1)
+    idle, play = player(environment, policy, E, chunk, start_before)
+
+    def run(key: jax.Array, params: PyTree, env_params: PyTree) -> Trajectory:
+        def one_chunk(carry: tuple[Slots, Trajectory]) -> tuple[Slots, Trajectory]:
+            slots, done = carry
+            slots, new = play(key, params, env_params, slots, done.rows, jnp.ones(E, bool))
 
             def write(buffer: jax.Array, rows: jax.Array) -> jax.Array:
                 return jax.lax.dynamic_update_slice_in_dim(buffer, rows, done.rows, axis=0) if buffer.ndim else buffer
 
             followed = jax.tree.map(
-                lambda rows, final: jnp.concatenate([rows, final[None]]), new.observation, observation
+                lambda rows, final: jnp.concatenate([rows, final[None]]), new.observation, slots.observation
             )
             written = jax.tree.map(write, done, new._replace(observation=followed, rows=done.rows))
-            return (state, observation, memory, running, cut_off, time), written._replace(rows=done.rows + chunk)
+            return slots, written._replace(rows=done.rows + chunk)
 
-        def unfinished(carry: tuple[PyTree, Trajectory]) -> jax.Array:
-            (*_, running, _, _), done = carry
-            return (done.rows < T - 1) & together(jnp.any(running) | (done.rows < start_before))
+        def unfinished(carry: tuple[Slots, Trajectory]) -> jax.Array:
+            slots, done = carry
+            return (done.rows < T - 1) & together(jnp.any(slots.running) | (done.rows < start_before))
 
-        # The slots before the first row: idle, in a state that the first fresh start replaces.
-        state, observation = fresh_starts(key)
-        idle, time = jnp.zeros(E, bool), jnp.zeros(E, jnp.int32)
-        slots = (state, observation, policy.memory(E), idle, idle, time)
-        one_row = jax.eval_shape(one_step, (state, observation), (*slots[:4], idle, idle, time), (key, 0))[1]
-        empty = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape), leaf.dtype), one_row)
+        slots = idle(key, env_params)
+        _, rows = jax.eval_shape(play, key, params, env_params, slots, jnp.int32(0), slots.running)
+        empty = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape[1:]), leaf.dtype), rows)
         _, trajectory = jax.lax.while_loop(unfinished, one_chunk, (slots, empty._replace(rows=jnp.int32(0))))
         if environment.score is not None:
             trajectory = trajectory._replace(

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from pgjax import results
 from pgjax.algorithm import Algorithm, run_keys
+from pgjax.algorithm import advance as advance_run
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError
 
@@ -203,13 +204,7 @@ def compile_program(
 
     def advance(states: PyTree, count: jax.Array) -> tuple[PyTree, PyTree]:
         def run(state: PyTree) -> tuple[PyTree, PyTree]:
-            def iterate(i: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-                state, metrics = algorithm.update(carry[0])
-                return state, jax.tree.map(lambda curve, metric: curve.at[i].set(metric), carry[1], metrics)
-
-            _, metrics = jax.eval_shape(algorithm.update, state)
-            curves = jax.tree.map(lambda metric: jnp.zeros((segment, *metric.shape), metric.dtype), metrics)
-            return jax.lax.fori_loop(0, count, iterate, (state, curves))
+            return advance_run(algorithm, segment, state, count, count)[:2]
 
         return by_block(run, states)
 
