@@ -67,7 +67,9 @@ def advance(
     def metrics_of(state: PyTree) -> PyTree:
         return algorithm.update(state)[1]
 
-    empty = jax.tree.map(lambda metric: jnp.zeros((width, *metric.shape), metric.dtype), jax.eval_shape(metrics_of, state))
+    empty = jax.tree.map(
+        lambda metric: jnp.zeros((width, *metric.shape), metric.dtype), jax.eval_shape(metrics_of, state)
+    )
 
     def written(curves: PyTree, i: jax.Array, metrics: PyTree) -> PyTree:
         return jax.tree.map(lambda curve, metric: curve.at[i].set(metric, mode="drop"), curves, metrics)

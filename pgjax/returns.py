@@ -123,11 +123,10 @@ def whole_episode() -> Credit:
     reinforcement learning*, 1992.
     """
 
-
     def online(rows: Trajectory, hyperparameters: Any, so_far: jax.Array) -> Online:
         earned = jnp.sum(discounted_by_time(rows, hyperparameters) * rows.reward, axis=0)
         alike = jnp.where(rows.mask, 1.0, 0.0)
-        return Online((so_far + earned) * alike, earned, alike, jnp.ones_like(earned))
+        return Online((so_far + earned)[None] * alike, earned, alike, jnp.ones_like(earned))
 
     def returns(trajectory: Trajectory, hyperparameters: Any, _: Any) -> jax.Array:
         return whole_returns(trajectory, hyperparameters.discount)
