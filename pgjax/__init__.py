@@ -41,7 +41,7 @@ from pgjax.returns import (
     whole_episode,
     whole_returns,
 )
-from pgjax.rollout import Trajectory, collect
+from pgjax.rollout import Trajectory, collect, evaluate
 from pgjax.statistics import (
     confidence_interval,
     failed,
@@ -79,6 +79,7 @@ __all__ = [
     "confidence_interval",
     "discounted_lambda_return",
     "discounted_reward_to_go",
+    "evaluate",
     "exact",
     "failed",
     "final_return",

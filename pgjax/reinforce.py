@@ -9,7 +9,7 @@ import optax
 
 from pgjax.algorithm import Algorithm
 from pgjax.baselines import Baseline, leave_one_out_by_time
-from pgjax.eligibility import as_trajectory, eligibility, needs_no_trajectory
+from pgjax.eligibility import Eligibility, as_trajectory, eligibility, needs_no_trajectory
 from pgjax.environments.environment import Discrete, Environment, PyTree, strong
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy, check_fit, has_memory
@@ -174,6 +174,10 @@ def reinforce(
     E[episodes of a slot] times as long: the direction stays, and the length grows with the number of episodes; dividing
     by that random number instead would be a ratio estimator, with a bias.
 
+    With one episode an update, a policy without memory, a Monte-Carlo credit and no baseline or the running average, no
+    trajectory is stored: the gradient is added up as the episode goes on (`pgjax.eligibility`), and in a batch of runs
+    each goes on as soon as its own episode is over.
+
     A method is a choice of credit and baseline:
 
     - the lecture's REINFORCE(θ, η, β, max_iters): `whole_episode()` and `running_average()`, with `episodes=1` and
@@ -206,8 +210,6 @@ def reinforce(
     credit = reward_to_go() if credit is None else credit
     rollout = collect(environment, policy, episodes, steps, chunk)
     estimator = policy_gradient(environment, policy, credit, baseline)
-    by_eligibility = episodes == 1 and not steps and needs_no_trajectory(environment, policy, credit, baseline)
-    running = eligibility(environment, policy, credit, baseline, chunk) if by_eligibility else None
 
     def hyperparameters(
         learning_rate: Any = 3e-3,
@@ -238,7 +240,6 @@ def reinforce(
             params,
             optimizer(hyperparameters.learning_rate).init(params),
             baseline.init(baseline_key, hyperparameters),
-            running.before(key, params, hyperparameters.environment) if by_eligibility else (),
         )
 
     def ascend(state: State, gradient: PyTree, trajectory: Trajectory, returns: jax.Array) -> State:
@@ -265,11 +266,31 @@ def reinforce(
         )
         return ascend(state, estimate.gradient, trajectory, estimate.returns), metrics
 
+    algorithm = Algorithm(init, update, hyperparameters)
+    if episodes == 1 and not steps and needs_no_trajectory(environment, policy, credit, baseline):
+        return by_eligibility(algorithm, eligibility(environment, policy, credit, baseline, chunk), ascend)
+    return algorithm
+
+
+def by_eligibility(
+    algorithm: Algorithm, running: Eligibility, ascend: Callable[[State, PyTree, Trajectory, jax.Array], State]
+) -> Algorithm:
+    """Return REINFORCE of one episode an update with its updates cut into steps of some rows each.
+
+    Args:
+        algorithm: The same, that stores a trajectory.
+        running: What plays the episode.
+        ascend: From a state, an estimated gradient, and a trajectory and its returns for the baseline, to the next.
+    """
+
+    def init(key: jax.Array, hyperparameters: Hyperparameters) -> State:
+        state = algorithm.init(key, hyperparameters)
+        return state._replace(episode=running.before(key, state.params, hyperparameters.environment))
+
     def step(state: State, going: jax.Array) -> tuple[State, Metrics, jax.Array]:
         key = jax.random.fold_in(state.key, state.iteration)
-        numbers = state.hyperparameters
-        episode, over = running.play(key, state.params, state.baseline, numbers, state.episode, going)
-        state = state._replace(episode=episode)
+        episode, over = running.play(key, state.params, state.baseline, state.hyperparameters, state.episode, going)
+        played = state._replace(episode=episode)
         metrics = Metrics(
             episode.reward,
             jnp.ones_like(episode.reward),
@@ -278,20 +299,18 @@ def reinforce(
             optax.tree.norm(episode.gradient),
         )
 
-        def finish(state: State) -> State:
-            updated = ascend(state, episode.gradient, as_trajectory(episode), episode.so_far[None])
-            updated = updated._replace(episode=running.again(episode))
-            return jax.tree.map(lambda new, old: jnp.where(over, new, old), updated, state)
+        def updated() -> State:
+            following = ascend(played, episode.gradient, as_trajectory(episode), episode.so_far[None])
+            following = following._replace(episode=running.again(episode))
+            return jax.tree.map(lambda new, old: jnp.where(over, new, old), following, played)
 
-        return jax.lax.cond(together(over), finish, lambda state: state, state), metrics, over
+        return jax.lax.cond(together(over), updated, lambda: played), metrics, over
 
-    def update_by_steps(state: State) -> tuple[State, Metrics]:
+    def update(state: State) -> tuple[State, Metrics]:
         def one(carry: tuple[State, Metrics, jax.Array]) -> tuple[State, Metrics, jax.Array]:
             return step(carry[0], jnp.bool_(True))
 
-        state, metrics, _ = jax.lax.while_loop(lambda carry: ~carry[2], one, one((state, None, None)))
+        state, metrics, _ = jax.lax.while_loop(lambda carry: ~carry[2], one, step(state, jnp.bool_(True)))
         return state, metrics
 
-    if by_eligibility:
-        return Algorithm(init, update_by_steps, hyperparameters, step)
-    return Algorithm(init, update, hyperparameters)
+    return Algorithm(init, update, algorithm.hyperparameters, step)

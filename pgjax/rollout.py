@@ -336,3 +336,14 @@ def collect(
         return trajectory
 
     return run
+
+
+def evaluate(
+    environment: Environment, policy: Policy, episodes: int, chunk: int = 16
+) -> Callable[[jax.Array, PyTree, PyTree], jax.Array]:
+    """Return a function (key, policy params, environment params) -> Σ_t R_{t+1} of each of some fresh episodes, [E].
+
+    Actions are sampled, as in training. Arguments and errors are those of `collect`.
+    """
+    run = collect(environment, policy, episodes, chunk=chunk)
+    return lambda key, params, env_params: jnp.sum(run(key, params, env_params).reward, axis=0)
