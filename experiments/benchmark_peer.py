@@ -29,6 +29,8 @@ rejax needs an older gymnax than pgjax, so this script has an environment of its
 
     uv run --script experiments/benchmark_peer.py --out results/peer.json
 
+With --plain it is run as its documentation has it, `jax.jit(jax.vmap(algorithm.train))`, and nothing is done for it.
+
 On a GPU, with jax for it:
 
     uv run --with "jax[cuda12]==0.9.2" --script experiments/benchmark_peer.py --out results/peer.json
@@ -239,6 +241,9 @@ def read_options() -> argparse.Namespace:
         "--devices", type=int, default=cores, help="into which a CPU is divided, at most; one for each core"
     )
     parser.add_argument("--block", type=int, help="runs vmapped together on a device; the fastest of some")
+    parser.add_argument(
+        "--plain", action="store_true", help="as rejax's documentation has it: all seeds in one vmap, on one device"
+    )
     options = parser.parse_args()
     for name in ("seeds", "environments", "repetitions", "solve_seeds", "devices", "block"):
         if (number := getattr(options, name)) is not None and number < 1:
@@ -256,7 +261,7 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     """Measure, then write and print what was found."""
     options = read_options()
-    jax.config.update("jax_num_cpu_devices", options.devices)
+    jax.config.update("jax_num_cpu_devices", 1 if options.plain else options.devices)
     for name in ("seeds", "solve_seeds"):
         seeds = getattr(options, name)
         if options.block is not None and seeds % options.block:
@@ -268,9 +273,12 @@ def main() -> None:
         "python": platform.python_version(),
         "device": device.device_kind,
         "steps_per_second": steps_per_second(
-            options.seeds, options.environments, options.repetitions, options.block or 0
+            options.seeds,
+            options.environments,
+            options.repetitions,
+            options.seeds if options.plain else options.block or 0,
         ),
-        "to_solved": to_solved(options.solve_seeds, options.block or 0),
+        "to_solved": to_solved(options.solve_seeds, options.solve_seeds if options.plain else options.block or 0),
     }
     text = json.dumps(result, indent=2)
     if options.out is not None:

@@ -39,6 +39,7 @@ class Episode(NamedTuple):
     reward: jax.Array  # [], Σ R_{t+1}
     steps: jax.Array  # [] float
     entropy: jax.Array  # [], summed over steps, in nats
+    computed: jax.Array  # [] float, rows computed since the last episode was over, idle ones included
 
 
 class Eligibility(NamedTuple):
@@ -77,7 +78,7 @@ def eligibility(
 
     def before(key: jax.Array, params: PyTree, env_params: PyTree) -> Episode:
         zero, none = jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
-        return Episode(idle(key, env_params), jnp.int32(0), zero, zero, jnp.zeros(1), none, none, none)
+        return Episode(idle(key, env_params), jnp.int32(0), zero, zero, jnp.zeros(1), none, none, none, none)
 
     def again(episode: Episode) -> Episode:
         slots = episode.slots
@@ -116,6 +117,7 @@ def eligibility(
             episode.reward + jnp.sum(rows.reward),
             episode.steps + jnp.sum(rows.mask),
             episode.entropy + entropy,
+            episode.computed + rows.mask.shape[0],
         ), jnp.any(rows.last)
 
     return Eligibility(before, play, again)

@@ -47,6 +47,7 @@ class Metrics(NamedTuple):
     episode_return: jax.Array  # mean of Σ_t R_{t+1} over the update's episodes, undiscounted
     episodes: jax.Array  # how many they were
     steps: jax.Array  # real environment steps in them
+    computed: jax.Array  # environment steps computed for them, padding included
     entropy: jax.Array  # mean over those steps, in nats
     gradient_norm: jax.Array  # of the estimate, before the optimizer
 
@@ -261,6 +262,7 @@ def reinforce(
             jnp.sum(trajectory.reward) / trajectory.episodes,
             trajectory.episodes,
             jnp.sum(trajectory.mask, dtype=trajectory.reward.dtype),
+            jnp.asarray(trajectory.rows * episodes, trajectory.reward.dtype),
             estimate.entropy,
             optax.tree.norm(estimate.gradient),
         )
@@ -295,6 +297,7 @@ def by_eligibility(
             episode.reward,
             jnp.ones_like(episode.reward),
             episode.steps,
+            episode.computed,
             episode.entropy / episode.steps,
             optax.tree.norm(episode.gradient),
         )

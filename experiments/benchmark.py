@@ -1,0 +1,363 @@
+"""How fast is pgjax on this machine, and how near to what the machine can do? One process, warm, medians.
+
+Every step that is counted is a real one: padding is computed, and costs time, but is not counted. Writes summary.json
+into the directory --out and prints its tables. Beside pgjax runs a peer, rejax (benchmark_peer.py), in an environment
+of its own: once as its documentation has it, once with the blocks and devices that pgjax gives itself.
+
+The machine's limit is taken to be its rate of large matrix products; the share reached is the rate of real steps times
+the floating-point operations of a step's matrix products (once forward to act, once forward and once backward to learn)
+over that. tanh, random numbers, the environment and the optimizer are work beside these.
+"""
+
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+from jax.sharding import PartitionSpec
+
+import pgjax
+from pgjax import commandline
+from pgjax.algorithm import Algorithm
+from pgjax.program import Plan, Program, compile_program, first_plan
+
+ENVIRONMENT = "CartPole-v1"
+HIDDEN = (64, 64)
+SOLVED_AT, FRESH_EPISODES = 475.0, 100
+PEER = Path(__file__).with_name("benchmark_peer.py")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options; the defaults are what the README's table is made of."""
+
+    seeds: tuple[int, ...] = (1, 16, 256, 1024, 4096)
+    """How many runs side by side, for each row of the table."""
+    repetitions: int = 5
+    """Of every timed call; the median counts."""
+    solve_seeds: int | None = None
+    """Runs that are trained until they are solved; by default 256, on an accelerator 2048."""
+    solve_iterations: int = 100
+    """Updates after which that is given up."""
+    scale: tuple[int, ...] = (64, 1024, 16384)
+    """How many runs side by side, to see whether a run costs the same among many."""
+    block: int | None = None
+    """Runs vmapped together on a device; by default as for a sweep."""
+    bfloat16: bool = False
+    """Round the operands of matrix products to bfloat16."""
+    peer: bool = True
+    """Whether to measure rejax beside it; it needs uv."""
+    out: Path = Path("results/benchmark")
+    """Directory for what is found."""
+
+
+class Timing(NamedTuple):
+    """What a timed piece of work came to."""
+
+    seconds: float
+    cores_busy: float  # CPU seconds per second
+
+
+def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Timing, Any]:
+    """Call a function and wait for its result."""
+    begun, busy = time.perf_counter(), time.process_time()
+    result = jax.block_until_ready(function(*arguments))
+    seconds = time.perf_counter() - begun
+    return Timing(seconds, (time.process_time() - busy) / seconds), result
+
+
+def median(timings: Sequence[Timing]) -> Timing:
+    """Return the one in the middle."""
+    return sorted(timings)[len(timings) // 2]
+
+
+def over_devices(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """Return, jitted, a function applied to each device's part of an array."""
+    mesh, part = jax.sharding.Mesh(np.asarray(jax.local_devices()), ("device",)), PartitionSpec("device")
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=part, out_specs=part, check_vma=False))
+
+
+def matmul_gflops(repetitions: int) -> float:
+    """Return the rate of float32 matrix products of 2048 × 2048, on all devices at once."""
+    n, rounds = 2048, 8
+
+    def products(share: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, rounds, lambda _, x: x @ share[0] / n, share[0])[None]
+
+    run = over_devices(products)
+    matrices = jax.random.uniform(jax.random.key(0), (jax.local_device_count(), n, n))
+    timed(run, matrices)
+    timing = median([timed(run, matrices)[0] for _ in range(repetitions)])
+    return jax.local_device_count() * rounds * 2 * n**3 / timing.seconds / 1e9
+
+
+def environment_steps_per_second(environment: pgjax.Environment, repetitions: int) -> float:
+    """Return the rate of environment steps alone, with random actions and no policy, on all devices at once."""
+    slots, rows = 4096, 200
+    assert isinstance(environment.action_space, pgjax.Discrete)
+    actions = environment.action_space.n
+
+    def play(keys: jax.Array) -> jax.Array:
+        states, _ = jax.vmap(environment.reset, (0, None))(jax.random.split(keys[0], slots), environment.params)
+
+        def row(states: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+            chosen = jax.random.randint(key, slots, 0, actions)
+            step_keys = jax.random.split(key, slots)
+            states, step = jax.vmap(environment.step, (0, 0, 0, None))(step_keys, states, chosen, environment.params)
+            return states, jnp.sum(step.observation)
+
+        return jax.lax.scan(row, states, jax.random.split(keys[0], rows))[1].sum()[None]
+
+    run = over_devices(play)
+    keys = jax.random.split(jax.random.key(0), jax.local_device_count())
+    timed(run, keys)
+    timing = median([timed(run, keys)[0] for _ in range(repetitions)])
+    return jax.local_device_count() * slots * rows / timing.seconds
+
+
+def flop_per_step(environment: pgjax.Environment) -> int:
+    """Return the floating-point operations of a real step's matrix products: to act, and to differentiate."""
+    assert isinstance(environment.action_space, pgjax.Discrete)
+    widths = (int(np.prod(environment.observation_space.shape)), *HIDDEN, environment.action_space.n)
+    forward = sum(2 * a * b for a, b in zip(widths, widths[1:], strict=False))
+    return forward + (3 * forward - 2 * widths[0] * widths[1])  # nobody differentiates by the observation
+
+
+def algorithms(environment: pgjax.Environment, policy: pgjax.Policy) -> dict[int, Algorithm]:
+    """Return what is measured, by episodes an update: the lecture's own algorithm, and the default one."""
+    lecture = pgjax.reinforce(
+        environment,
+        policy,
+        episodes=1,
+        credit=pgjax.whole_episode(),
+        baseline=pgjax.running_average(),
+        optimizer=optax.sgd,
+    )
+    return {1: lecture, 16: pgjax.reinforce(environment, policy, episodes=16)}
+
+
+def plan_for(runs: int, block: int | None) -> Plan:
+    """Return the plan of a batch of all these runs."""
+    return first_plan(runs, jax.local_devices()[:runs], batch=runs, block=block)
+
+
+def compiled(algorithm: Algorithm, numbers: Any, runs: int, iterations: int, block: int | None) -> Program:
+    """Compile a program for a batch of so many runs, and segments of so many iterations."""
+    devices = jax.local_devices()[:runs]
+    return compile_program(algorithm, numbers, [], iterations, plan_for(runs, block), devices)
+
+
+def begin(program: Program, params: Any = None) -> Any:
+    """Return the states of a batch that begins, with parameters [n, ...] of runs before if they are given."""
+    keys = jax.device_put(pgjax.run_keys(1, range(program.size)), program.start.input_shardings[0][0])
+    states = program.start(keys, {})
+    if params is not None:
+        chosen = np.arange(program.size) % jax.tree.leaves(params)[0].shape[0]
+        trained = jax.tree.map(lambda leaf, like: jax.device_put(leaf[chosen], like.sharding), params, states.params)
+        states = states._replace(params=trained)
+    return jax.block_until_ready(states)
+
+
+def throughput(program: Program, params: Any, iterations: int, repetitions: int, flop: int, gflops: float) -> Any:
+    """Return the rate of real steps of a batch's first few iterations, from given parameters on, and more about it."""
+    timings, results = [], []
+    for _ in range(1 + repetitions):
+        states = begin(program, params)
+        timing, (states, metrics, counts) = timed(program.advance, states, *program.goal(iterations))
+        done = np.arange(program.width) < np.asarray(counts)[:, None]
+        real, computed = (float(np.sum(np.asarray(curve)[done])) for curve in (metrics.steps, metrics.computed))
+        if jax.tree.leaves(states.episode):  # what is begun is computed too, and real as far as it has come
+            real += float(np.sum(states.episode.steps))
+            computed += float(np.sum(states.episode.computed))
+        timings.append(timing)
+        results.append((real, computed))
+    timing, (real, computed) = median(timings[1:]), results[-1]
+    rate = real / timing.seconds
+    return {
+        "real_steps_per_second": rate,
+        "real_fraction": real / computed,
+        "roofline_share": rate * flop / 1e9 / gflops,
+        "cores_busy": timing.cores_busy,
+    }
+
+
+class Solving(NamedTuple):
+    """How a number of runs was trained until most were solved; lists have an entry for every look at them."""
+
+    compile_seconds: float
+    iterations: list[int]
+    seconds: list[float]  # of training, compilation and looking not included
+    fraction: list[float]  # of the runs, whose policy then averages 475 over 100 fresh episodes
+    params: Any  # [runs, ...], at the end
+
+    def seconds_to(self, fraction: float) -> float | None:
+        """Return when so many were solved, None if never."""
+        return next((s for s, f in zip(self.seconds, self.fraction, strict=True) if f >= fraction), None)
+
+
+def solve(
+    algorithm: Algorithm, numbers: Any, environment: pgjax.Environment, policy: pgjax.Policy, runs: int, options: Options
+) -> Solving:
+    """Train runs, and look every 5 iterations how many policies, actions sampled, solve the task."""
+    look_every = 5
+    begun = time.perf_counter()
+    program = compiled(algorithm, numbers, runs, look_every, options.block)
+    compile_seconds = time.perf_counter() - begun
+    play = pgjax.evaluate(environment, policy, FRESH_EPISODES)
+
+    @jax.jit
+    def average_return(key: jax.Array, params: Any) -> jax.Array:
+        def one(run: tuple[jax.Array, Any]) -> jax.Array:
+            return play(run[0], run[1], environment.params).mean()
+
+        keys = jax.random.split(key, program.size)
+        return jax.lax.map(one, (keys, params), batch_size=program.plan.block)
+
+    found = Solving(compile_seconds, [], [], [], None)
+    states = begin(program)
+    seconds = 0.0
+    for iterations in range(look_every, options.solve_iterations + 1, look_every):
+        timing, (states, _, _) = timed(program.advance, states, *program.goal(look_every))
+        seconds += timing.seconds
+        params = jax.tree.map(lambda leaf: leaf[:runs], jax.device_get(states.params))
+        returns = average_return(jax.random.fold_in(jax.random.key(2), iterations), jax.device_get(states.params))
+        found.iterations.append(iterations)
+        found.seconds.append(seconds)
+        found.fraction.append(float(np.mean(np.asarray(returns)[:runs] >= SOLVED_AT)))
+        if found.fraction[-1] >= 0.99:
+            break
+    return found._replace(params=params)
+
+
+def peak_bytes() -> int:
+    """Return the most memory that was in use so far: of an accelerator, or else of this process."""
+    memory = jax.local_devices()[0].memory_stats()
+    if memory and "peak_bytes_in_use" in memory:
+        return sum(device.memory_stats()["peak_bytes_in_use"] for device in jax.local_devices())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def scaling(algorithm: Algorithm, numbers: Any, scale: Sequence[int]) -> list[dict[str, Any]]:
+    """Sweep over more and more seeds, results on disk and all, and return what a run costs among them."""
+    rows = []
+    for seeds in scale:
+        with tempfile.TemporaryDirectory() as out:
+            results = pgjax.sweep(
+                algorithm,
+                iterations=4,
+                seeds=range(seeds),
+                hyperparameters=numbers,
+                out=Path(out) / "results",
+                configuration={},
+                progress=False,
+            )
+            seconds, steps = float(results.seconds.sum()), float(results.steps.sum())
+        rows.append(
+            {"seeds": seeds, "seconds_per_seed": seconds / seeds, "real_steps_per_second": steps / seconds,
+             "peak_bytes": peak_bytes()}
+        )  # fmt: skip
+    return rows
+
+
+def ask_peer(out: Path, plain: bool) -> dict[str, Any]:
+    """Run the peer's script in an environment of its own, and return what it found.
+
+    Raises:
+        InputError: If that fails.
+    """
+    uv = shutil.which("uv")
+    if uv is None:
+        raise pgjax.InputError("expected uv, to run the peer in an environment of its own, got none; or --no-peer")
+    path = out / ("peer_plain.json" if plain else "peer.json")
+    command = [uv, "run", "--script", str(PEER), "--out", str(path), *(["--plain"] if plain else [])]
+    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "XLA_FLAGS")}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        last = (ended.stderr.strip() or "nothing").splitlines()[-1]
+        raise pgjax.InputError(f"expected the peer to run, got status {ended.returncode}: {last}; or --no-peer")
+    return json.loads(path.read_text())
+
+
+def main(options: Options) -> None:
+    """Measure, then write and print what was found."""
+    for name in ("repetitions", "solve_seeds", "solve_iterations", "block"):
+        if (number := getattr(options, name)) is not None and number < 1:
+            raise pgjax.InputError(f"expected {name} to be 1 or more, got {number}")
+    if not options.seeds or min(*options.seeds, *options.scale, 1) < 1:
+        raise pgjax.InputError(f"expected counts of seeds of 1 or more, got {options.seeds} and {options.scale}")
+    commandline.check_directory_of_study(options.out, {"summary.json", "peer.json", "peer_plain.json"})
+    options.out.mkdir(parents=True, exist_ok=True)
+    accelerator = jax.default_backend() != "cpu"
+    solve_seeds = options.solve_seeds or (2048 if accelerator else 256)
+    environment = pgjax.from_gymnax(ENVIRONMENT)
+    policy = pgjax.mlp(
+        environment.observation_space,
+        environment.action_space,
+        HIDDEN,
+        product_dtype=jnp.bfloat16 if options.bfloat16 else jnp.float32,
+    )
+    measured = algorithms(environment, policy)
+    numbers = {1: measured[1].hyperparameters(learning_rate=1e-4), 16: measured[16].hyperparameters(learning_rate=1e-2)}
+
+    gflops, flop = matmul_gflops(options.repetitions), flop_per_step(environment)
+    alone = environment_steps_per_second(environment, options.repetitions)
+    print(f"matrix products {gflops:.0f} GFLOP/s; environment alone {alone / 1e6:.1f} M steps/s", flush=True)
+    solved = solve(measured[16], numbers[16], environment, policy, solve_seeds, options)
+    print(f"{solve_seeds} seeds: {solved.fraction[-1]:.1%} solved after {solved.seconds[-1]:.1f} s", flush=True)
+
+    rows = []
+    for episodes, algorithm in measured.items():
+        for seeds in options.seeds:
+            programs = {}
+            for phase, params in (("start", None), ("end", solved.params)):
+                # Enough iterations for a second or so, and few enough to stay where the phase is.
+                iterations = (60 if phase == "start" else 4) if episodes == 1 else (2 if phase == "start" else 1)
+                program = programs.setdefault(
+                    iterations, compiled(algorithm, numbers[episodes], seeds, iterations, options.block)
+                )
+                row = throughput(program, params, iterations, options.repetitions, flop, gflops)
+                rows.append({"seeds": seeds, "episodes": episodes, "phase": phase, **row})
+                print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1), flush=True)
+    scaled = scaling(measured[16], numbers[16], options.scale)
+
+    summary: dict[str, Any] = {
+        "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {os.cpu_count()} cores",
+        "versions": {"jax": jax.__version__},
+        "matmul_gflops": gflops,
+        "flop_per_step": flop,
+        "environment_steps_per_second": alone,
+        "rows": rows,
+        "solve_seeds": solve_seeds,
+        "solve_seconds": solved.seconds_to(0.95),
+        "solved_fraction": solved.fraction[-1],
+        "solving": {name: getattr(solved, name) for name in ("iterations", "seconds", "fraction")},
+        "compile_seconds": solved.compile_seconds,
+        "scaling": scaled,
+        "peak_bytes": peak_bytes(),
+        **dict.fromkeys(("peer_steps_per_second", "ratio_to_peer", "peer_seconds", "peer_solved_fraction")),
+        "seconds_to_peer_fraction": None,
+    }
+    commandline.write_json(options.out / "summary.json", summary)
+    if options.peer:
+        compare(summary, measured[16], numbers[16], environment, policy, options)
+        commandline.write_json(options.out / "summary.json", summary)
+    report(summary)
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    commandline.use_every_core()
+    commandline.run(main, Options, __doc__)
