@@ -172,12 +172,31 @@ def first_plan(runs: int, devices: Sequence[jax.Device], batch: int | None, bloc
     return Plan(-(-share // block) * block, block)
 
 
+class Running(NamedTuple):
+    """A batch between two segments; each of its runs may have come as far as it has."""
+
+    states: PyTree  # [B, ...], on the devices
+    curves: dict[str, np.ndarray]  # [B, iterations], NaN where a run has not come yet
+    done: np.ndarray  # [B], iterations
+    seconds: float
+
+    @property
+    def iterations(self) -> int:
+        """How many iterations a run has."""
+        return next(iter(self.curves.values())).shape[1]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run has done all of them."""
+        return bool((self.done == self.iterations).all())
+
+
 class Program(NamedTuple):
     """A sweep's compiled functions, for batches of devices · share runs."""
 
     plan: Plan
     start: jax.stages.Compiled  # keys [B], values {name: [B]} -> states [B]
-    advance: jax.stages.Compiled  # states, count -> states, metrics [B, segment]
+    advance: jax.stages.Compiled  # states, count -> states, metrics [B, segment], iterations done by each run [B]
     bytes: int  # at most in use on a device
 
 
@@ -201,15 +220,15 @@ def compile_program(
     def start(keys: jax.Array, values: dict[str, jax.Array]) -> PyTree:
         return by_block(lambda run: algorithm.init(run[0], with_values(hyperparameters, run[1])), (keys, values))
 
-    def advance(states: PyTree, count: jax.Array) -> tuple[PyTree, PyTree]:
-        def run(state: PyTree) -> tuple[PyTree, PyTree]:
+    def advance(states: PyTree, count: jax.Array) -> tuple[PyTree, PyTree, jax.Array]:
+        def run(state: PyTree) -> tuple[PyTree, PyTree, jax.Array]:
             def iterate(i: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
                 state, metrics = algorithm.update(carry[0])
                 return state, jax.tree.map(lambda curve, metric: curve.at[i].set(metric), carry[1], metrics)
 
             _, metrics = jax.eval_shape(algorithm.update, state)
             curves = jax.tree.map(lambda metric: jnp.zeros((segment, *metric.shape), metric.dtype), metrics)
-            return jax.lax.fori_loop(0, count, iterate, (state, curves))
+            return *jax.lax.fori_loop(0, count, iterate, (state, curves)), count
 
         return by_block(run, states)
 
@@ -343,18 +362,18 @@ def sweep(
         ) as bar,
     ):
         for chosen in (missing[first : first + B] for first in range(0, len(missing), B)):
-            begun = time.perf_counter()
-            pieces = []
-            for piece in run_segments(program, *runs.inputs(pad(chosen, B)), iterations, segment):
-                pieces.append({name: curve[: len(chosen)] for name, curve in piece.items()})
-                now = describe(pieces, time.perf_counter() - begun)
+            running = begin(program, *runs.inputs(pad(chosen, B)), variables, iterations)
+            while not running.finished:
+                before = running.done[: len(chosen)].sum()
+                running = go_on(program, running, segment)
+                now = describe(running)
                 bar.set_postfix_str(f"{now}, {finished} of {completed.size} runs done", refresh=False)
-                bar.update(len(chosen) * pieces[-1][variables[0]].shape[1])
-            curves = {name: np.concatenate([piece[name] for piece in pieces], axis=1) for name in variables}
+                bar.update(running.done[: len(chosen)].sum() - before)
             regions = [
-                (region, {name: curve[rows] for name, curve in curves.items()}) for region, rows in runs.regions(chosen)
+                (region, {name: curve[rows] for name, curve in running.curves.items()})
+                for region, rows in runs.regions(chosen)
             ]
-            results.write(store, regions, (time.perf_counter() - begun) / len(chosen))
+            results.write(store, regions, running.seconds / len(chosen))
             finished += len(chosen)
             bar.set_postfix_str(f"{now}, {finished} of {completed.size} runs done")
     return results.read(store)
@@ -370,24 +389,34 @@ def pad(chosen: Sequence[int], B: int) -> list[int]:
     return [chosen[i % len(chosen)] for i in range(B)]
 
 
-def run_segments(
-    program: Program, keys: jax.Array, values: dict[str, jax.Array], iterations: int, segment: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Compute the runs of one batch, and yield their curves {name: [B, iterations of the segment]} as they come."""
-    _, count_sharding = program.advance.input_shardings[0]
-    state = program.start(*jax.device_put((keys, values), program.start.input_shardings[0]))
-    for done in range(0, iterations, segment):
-        count = min(segment, iterations - done)
-        state, metrics = program.advance(state, jax.device_put(np.int32(count), count_sharding))
-        yield {name: np.asarray(curve)[:, :count] for name, curve in metrics._asdict().items()}
+def begin(
+    program: Program, keys: jax.Array, values: dict[str, jax.Array], variables: Sequence[str], iterations: int
+) -> Running:
+    """Return a batch with nothing done."""
+    begun = time.perf_counter()
+    states = program.start(*jax.device_put((keys, values), program.start.input_shardings[0]))
+    curves = {name: np.full((len(keys), iterations), np.nan, np.float32) for name in variables}
+    return Running(states, curves, np.zeros(len(keys), np.int32), time.perf_counter() - begun)
 
 
-def describe(pieces: Sequence[Mapping[str, np.ndarray]], seconds: float) -> str:
+def go_on(program: Program, running: Running, segment: int) -> Running:
+    """Return a batch with a segment more of it done; the states of the one given are used up."""
+    begun = time.perf_counter()
+    _, sharding = program.advance.input_shardings[0]
+    count = np.int32(min(segment, running.iterations - running.done.min()))
+    states, metrics, counts = program.advance(running.states, jax.device_put(count, sharding))
+    counts = np.asarray(counts)
+    rows, columns = np.nonzero(np.arange(segment) < counts[:, None])
+    for name, curve in running.curves.items():
+        curve[rows, running.done[rows] + columns] = np.asarray(getattr(metrics, name))[rows, columns]
+    return Running(states, running.curves, running.done + counts, running.seconds + time.perf_counter() - begun)
+
+
+def describe(running: Running) -> str:
     """Return what to show beside the progress bar: the first metric's mean now, and real steps per second."""
-    name, curve = next(iter(pieces[-1].items()))
-    now = curve[:, -1]
+    name, curve = next(iter(running.curves.items()))
+    now = curve[np.arange(len(curve)), running.done - 1]
     text = f"{name} {now[np.isfinite(now)].mean():.4g}" if np.isfinite(now).any() else f"{name} not finite"
-    if "steps" in pieces[-1]:
-        steps = sum(float(np.nansum(piece["steps"])) for piece in pieces)
-        text += f", {steps / seconds / 1e6:.2f} M real steps/s"
+    if "steps" in running.curves:
+        text += f", {np.nansum(running.curves['steps'], dtype=float) / running.seconds / 1e6:.2f} M real steps/s"
     return text

@@ -136,7 +136,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed,
 
 
 def test_two_processes_do_not_write_the_same_results(tmp_path, monkeypatch):
-    run_segments = sweep_module.run_segments
+    go_on = sweep_module.go_on
 
     def meanwhile(*arguments):
         with (
@@ -144,9 +144,9 @@ def test_two_processes_do_not_write_the_same_results(tmp_path, monkeypatch):
             results.alone(str(tmp_path / results.STORE)),
         ):
             pass
-        return run_segments(*arguments)
+        return go_on(*arguments)
 
-    monkeypatch.setattr(sweep_module, "run_segments", meanwhile)
+    monkeypatch.setattr(sweep_module, "go_on", meanwhile)
     assert swept(out=tmp_path).completed.all()
     with results.alone(str(tmp_path / results.STORE)):
         pass
