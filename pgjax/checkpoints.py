@@ -93,11 +93,11 @@ def restore(path: Path, identity: str, states: PyTree) -> Running | None:
         states: Shapes, types and shardings of the states [B, ...], which are put back onto the devices.
     """
     try:
-        with np.load(path) as file:
-            header = json.loads(str(file["header"]))
+        with path.open("rb") as file, np.load(file) as saved:
+            header = json.loads(str(saved["header"]))
             if header["identity"] != identity:
                 return None
-            arrays = {name: file[name] for name in file.files if name != "header"}
+            arrays = {name: saved[name] for name in saved.files if name != "header"}
     except FileNotFoundError:
         return None
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError):
