@@ -1,5 +1,6 @@
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.test_sweep import ALGORITHM, assert_same, swept
 
 sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep is its function
 
+COMPILED = []  # what all sweeps that go on here have in common
 LIKE = jax.eval_shape(pgjax.tabular(3, 2).init, jax.random.key(0))
 
 
@@ -39,14 +41,21 @@ def all_params(found):
 
 def assert_goes_on(out, undisturbed, monkeypatch, segments):
     """Go on with a disturbed sweep, in so many segments, and come to the very same numbers."""
-    calls, go_on = [], sweep_module.go_on
+    calls, go_on, compile_program = [], sweep_module.go_on, sweep_module.compile_program
 
     def counted(*arguments):
         calls.append(None)
         return go_on(*arguments)
 
-    monkeypatch.setattr(sweep_module, "go_on", counted)
-    found = swept(out=out, **OPTIONS).load()
+    def compiled_once(*arguments):
+        if not COMPILED:
+            COMPILED.append(compile_program(*arguments))
+        return COMPILED[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep_module, "go_on", counted)
+        patched.setattr(sweep_module, "compile_program", compiled_once)
+        found = swept(out=out, **OPTIONS).load()
     assert len(calls) == segments
     assert found.completed.all()
     assert_same(found, undisturbed, exactly=True)
@@ -70,11 +79,21 @@ def test_a_killed_process_comes_to_the_very_same_numbers(tmp_path, undisturbed, 
     assert_goes_on(tmp_path, undisturbed, monkeypatch, segments)
 
 
-def test_sigterm_saves_and_ends_with_143(tmp_path, undisturbed, monkeypatch):
-    ended = disturb(tmp_path, "SIGTERM")
+def test_sigterm_saves_and_ends_with_143(tmp_path, undisturbed, monkeypatch, capsys):
+    out, damaged = tmp_path / "out", tmp_path / "damaged"
+    ended = disturb(out, "SIGTERM")
     assert ended.returncode == 143
     assert ended.stderr == "stopped by SIGTERM; the same command goes on from here\n"
-    assert_goes_on(tmp_path, undisturbed, monkeypatch, 7 - 3 + 7 + 7)
+    shutil.copytree(out, damaged)
+    assert_goes_on(out, undisturbed, monkeypatch, 7 - 3 + 7 + 7)
+    assert capsys.readouterr().err == ""
+
+    [file] = (damaged / "checkpoints").iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+    assert_goes_on(damaged, undisturbed, monkeypatch, 7 + 7 + 7)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "is damaged, so its batch begins anew" in said
 
 
 def test_sigterm_is_as_it_was_after_a_sweep(tmp_path):
@@ -93,16 +112,6 @@ def test_a_full_disk_ends_in_a_sentence_and_loses_nothing_that_is_finished(tmp_p
     assert last.endswith("what is finished is kept, and the same command goes on from there")
     assert int(pgjax.read(tmp_path).completed.sum()) == 8
     assert_goes_on(tmp_path, undisturbed, monkeypatch, 7 + 7 + 7)
-
-
-def test_a_damaged_checkpoint_is_named_and_its_batch_begins_anew(tmp_path, undisturbed, monkeypatch, capsys):
-    assert disturb(tmp_path, "SIGTERM").returncode == 143
-    [file] = (tmp_path / "checkpoints").iterdir()
-    file.write_bytes(file.read_bytes()[:1000])
-    assert_goes_on(tmp_path, undisturbed, monkeypatch, 7 + 7 + 7)
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "is damaged, so its batch begins anew" in said
 
 
 def running():
