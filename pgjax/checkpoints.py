@@ -54,6 +54,19 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
     return sha.hexdigest()
 
 
+def place(out: Path, process: int) -> Path:
+    """Return the file of a process in a directory of results."""
+    return out / "checkpoints" / f"process-{process}.npz"
+
+
+def remove(out: Path) -> None:
+    """Remove the checkpoints of all processes from a directory of results, and nothing else."""
+    for file in place(out, 0).parent.glob("*process-*.npz"):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # if there never was one, or something else is in it
+        place(out, 0).parent.rmdir()
+
+
 def save(path: Path, identity: str, running: Running) -> bool:
     """Replace the checkpoint in a file; if that fails, say so and keep the one that was there.
 

@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import json
 import math
-import shutil
 import signal
 import threading
 import time
@@ -37,7 +36,6 @@ from pgjax.errors import InputError, say
 from pgjax.hyperparameters import fingerprint, with_values
 from pgjax.program import Plan, Program, compile_program, compile_within, first_plan, halved, memory_budget
 
-CHECKPOINTS = "checkpoints"  # the directory beside the results
 STOPPED = 128 + signal.SIGTERM  # the exit status that a shell expects of a process that was told to stop
 
 
@@ -183,9 +181,7 @@ def sweep(
         segment = -(-iterations // 10) if segment is None else min(segment, iterations)
         devices = jax.local_devices()[: max(1, len(mine.runs))]
         budget = memory_budget() if memory is None else memory
-        checkpoint = None
-        if out is not None:
-            checkpoint = Checkpoint(out / CHECKPOINTS / f"process-{process}.npz", checkpoint_seconds)
+        checkpoint = None if out is None else Checkpoint(checkpoints.place(out, process), checkpoint_seconds)
 
         def compile_plan(plan: Plan) -> Program:
             return compile_program(algorithm, hyperparameters, list(grid), segment, plan, devices)
@@ -200,7 +196,7 @@ def sweep(
                     compute(runs, mine.runs, store, make, plan, iterations, checkpoint, stop, progress and process == 0)
             wait(store, stop)
     if out is not None:
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        checkpoints.remove(out)
     return results.read(store)
 
 
