@@ -3,6 +3,7 @@
 Strings select things here and nowhere else.
 """
 
+import errno
 import json
 import os
 import sys
@@ -83,7 +84,10 @@ SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.
 
 @dataclass(frozen=True)
 class Launch:
-    """Several processes share the runs, if all are started with the same command and see the same --out."""
+    """Several processes share the runs, if all are started with the same command and see the same --out.
+
+    On one machine without an accelerator, give each its cores: JAX_NUM_CPU_DEVICES.
+    """
 
     distributed: bool = False
     """JAX finds the other processes by itself, as it does under SLURM and on TPU pods."""
@@ -120,6 +124,11 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         main(chosen.study)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        print(f"error: expected {error.filename or 'a file'} to be written, got {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped; the same command goes on from what was saved", file=sys.stderr)

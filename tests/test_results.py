@@ -278,6 +278,15 @@ def test_a_launch_that_makes_no_sense_is_refused(monkeypatch, tmp_path, capsys, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_disk_that_is_full_for_the_summary_is_named(monkeypatch, tmp_path, capsys):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(study.commandline, "write_json", full)
+    assert run_experiment(monkeypatch, study, *SMALL, "--out", tmp_path) == 2
+    assert f"expected {tmp_path / 'summary.json'} to be written, got No space left" in capsys.readouterr().err
+
+
 def test_jax_is_asked_to_find_the_other_processes(monkeypatch, tmp_path, capsys):
     asked = []
 
