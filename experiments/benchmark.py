@@ -9,11 +9,11 @@ the floating-point operations of a step's matrix products (once forward to act, 
 over that. tanh, random numbers, the environment and the optimizer are work beside these.
 """
 
+import itertools
 import json
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
@@ -114,7 +114,7 @@ def environment_steps_per_second(environment: pgjax.Environment, repetitions: in
         states, _ = jax.vmap(environment.reset, (0, None))(jax.random.split(keys[0], slots), environment.params)
 
         def row(states: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-            chosen = jax.random.randint(key, slots, 0, actions)
+            chosen = jax.random.randint(key, (slots,), 0, actions)
             step_keys = jax.random.split(key, slots)
             states, step = jax.vmap(environment.step, (0, 0, 0, None))(step_keys, states, chosen, environment.params)
             return states, jnp.sum(step.observation)
@@ -132,7 +132,7 @@ def flop_per_step(environment: pgjax.Environment) -> int:
     """Return the floating-point operations of a real step's matrix products: to act, and to differentiate."""
     assert isinstance(environment.action_space, pgjax.Discrete)
     widths = (int(np.prod(environment.observation_space.shape)), *HIDDEN, environment.action_space.n)
-    forward = sum(2 * a * b for a, b in zip(widths, widths[1:], strict=False))
+    forward = sum(2 * a * b for a, b in itertools.pairwise(widths))
     return forward + (3 * forward - 2 * widths[0] * widths[1])  # nobody differentiates by the observation
 
 
@@ -171,12 +171,17 @@ def begin(program: Program, params: Any = None) -> Any:
     return jax.block_until_ready(states)
 
 
+def goal(program: Program, iterations: int) -> tuple[jax.Array, ...]:
+    """Return what tells a program to do so many iterations."""
+    return program.goal(np.zeros(program.size, int), iterations)
+
+
 def throughput(program: Program, params: Any, iterations: int, repetitions: int, flop: int, gflops: float) -> Any:
     """Return the rate of real steps of a batch's first few iterations, from given parameters on, and more about it."""
     timings, results = [], []
     for _ in range(1 + repetitions):
         states = begin(program, params)
-        timing, (states, metrics, counts) = timed(program.advance, states, *program.goal(iterations))
+        timing, (states, metrics, counts) = timed(program.advance, states, *goal(program, iterations))
         done = np.arange(program.width) < np.asarray(counts)[:, None]
         real, computed = (float(np.sum(np.asarray(curve)[done])) for curve in (metrics.steps, metrics.computed))
         if jax.tree.leaves(states.episode):  # what is begun is computed too, and real as far as it has come
@@ -208,14 +213,13 @@ class Solving(NamedTuple):
         return next((s for s, f in zip(self.seconds, self.fraction, strict=True) if f >= fraction), None)
 
 
-def solve(
-    algorithm: Algorithm, numbers: Any, environment: pgjax.Environment, policy: pgjax.Policy, runs: int, options: Options
-) -> Solving:
+def solve(algorithm: Algorithm, numbers: Any, policy: pgjax.Policy, runs: int, options: Options) -> Solving:
     """Train runs, and look every 5 iterations how many policies, actions sampled, solve the task."""
     look_every = 5
     begun = time.perf_counter()
     program = compiled(algorithm, numbers, runs, look_every, options.block)
     compile_seconds = time.perf_counter() - begun
+    environment = pgjax.from_gymnax(ENVIRONMENT)
     play = pgjax.evaluate(environment, policy, FRESH_EPISODES)
 
     @jax.jit
@@ -230,7 +234,7 @@ def solve(
     states = begin(program)
     seconds = 0.0
     for iterations in range(look_every, options.solve_iterations + 1, look_every):
-        timing, (states, _, _) = timed(program.advance, states, *program.goal(look_every))
+        timing, (states, _, _) = timed(program.advance, states, *goal(program, look_every))
         seconds += timing.seconds
         params = jax.tree.map(lambda leaf: leaf[:runs], jax.device_get(states.params))
         returns = average_return(jax.random.fold_in(jax.random.key(2), iterations), jax.device_get(states.params))
@@ -291,6 +295,58 @@ def ask_peer(out: Path, plain: bool) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def beside_peer(
+    rows: Sequence[dict[str, Any]], algorithm: Algorithm, numbers: Any, policy: pgjax.Policy, options: Options
+) -> dict[str, Any]:
+    """Measure the peer, and what it is compared with: the slower phase of 256 runs of 16 episodes, and 128 runs solved.
+
+    The names without an ending are the peer as its documentation has it; `_in_blocks` is the peer laid out as pgjax is.
+    """
+    ours = [row["real_steps_per_second"] for row in rows if (row["seeds"], row["episodes"]) == (256, 16)]
+    found: dict[str, Any] = {}
+    for ending, plain in (("", True), ("_in_blocks", False)):
+        peer = ask_peer(options.out, plain)
+        rate, solving = peer["steps_per_second"]["median"], peer["to_solved"]
+        found[f"peer_steps_per_second{ending}"] = rate
+        found[f"ratio_to_peer{ending}"] = min(ours) / rate if ours else None
+        found[f"peer_seconds{ending}"] = solving["seconds"]
+        found[f"peer_solved_fraction{ending}"] = solving["solved_fraction"]
+    solved = solve(algorithm, numbers, policy, solving["seeds"], options)
+    found["seconds_to_peer_fraction"] = solved.seconds_to(found["peer_solved_fraction"])
+    return found
+
+
+def report(summary: dict[str, Any]) -> None:
+    """Print what the summary holds, as tables."""
+
+    def number(key: str, scale: float = 1.0, digits: int = 2) -> str:
+        return "-" if summary[key] is None else f"{summary[key] / scale:.{digits}f}"
+
+    table = pd.DataFrame(summary["rows"])
+    table["real_steps_per_second"] = (table["real_steps_per_second"] / 1e6).map("{:.2f} M".format)
+    for name in ("real_fraction", "roofline_share"):
+        table[name] = table[name].map("{:.0%}".format)
+    table["cores_busy"] = table["cores_busy"].map("{:.1f}".format)
+    print(table.to_string(index=False))
+    scaled = pd.DataFrame(summary["scaling"])
+    scaled["seconds_per_seed"] = scaled["seconds_per_seed"].map("{:.5f}".format)
+    scaled["real_steps_per_second"] = (scaled["real_steps_per_second"] / 1e6).map("{:.2f} M".format)
+    scaled["peak_bytes"] = (scaled["peak_bytes"] / 2**30).map("{:.2f} GiB".format)
+    print(scaled.to_string(index=False))
+    print(
+        f"{summary['solve_seeds']} seeds: 95% solved after {number('solve_seconds', digits=1)} s, "
+        f"{summary['solved_fraction']:.1%} in the end; compiled in {number('compile_seconds', digits=1)} s"
+    )
+    if summary["peer_seconds"] is None:
+        return
+    ours = number("seconds_to_peer_fraction", digits=1)
+    for ending, how in (("", "as its documentation has it"), ("_in_blocks", "in blocks, over devices, as pgjax")):
+        rate, ratio = number(f"peer_steps_per_second{ending}", 1e6), number(f"ratio_to_peer{ending}")
+        fraction, seconds = summary[f"peer_solved_fraction{ending}"], number(f"peer_seconds{ending}", digits=1)
+        print(f"rejax, {how}: {rate} M steps/s, pgjax {ratio} times that")
+        print(f"  {fraction:.1%} of its runs solved after {seconds} s, of pgjax's after {ours} s")
+
+
 def main(options: Options) -> None:
     """Measure, then write and print what was found."""
     for name in ("repetitions", "solve_seeds", "solve_iterations", "block"):
@@ -315,13 +371,13 @@ def main(options: Options) -> None:
     gflops, flop = matmul_gflops(options.repetitions), flop_per_step(environment)
     alone = environment_steps_per_second(environment, options.repetitions)
     print(f"matrix products {gflops:.0f} GFLOP/s; environment alone {alone / 1e6:.1f} M steps/s", flush=True)
-    solved = solve(measured[16], numbers[16], environment, policy, solve_seeds, options)
+    solved = solve(measured[16], numbers[16], policy, solve_seeds, options)
     print(f"{solve_seeds} seeds: {solved.fraction[-1]:.1%} solved after {solved.seconds[-1]:.1f} s", flush=True)
 
     rows = []
     for episodes, algorithm in measured.items():
         for seeds in options.seeds:
-            programs = {}
+            programs: dict[int, Program] = {}
             for phase, params in (("start", None), ("end", solved.params)):
                 # Enough iterations for a second or so, and few enough to stay where the phase is.
                 iterations = (60 if phase == "start" else 4) if episodes == 1 else (2 if phase == "start" else 1)
@@ -333,6 +389,13 @@ def main(options: Options) -> None:
                 print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1), flush=True)
     scaled = scaling(measured[16], numbers[16], options.scale)
 
+    peer = (
+        "peer_steps_per_second",
+        "ratio_to_peer",
+        "peer_seconds",
+        "peer_solved_fraction",
+        "seconds_to_peer_fraction",
+    )
     summary: dict[str, Any] = {
         "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {os.cpu_count()} cores",
         "versions": {"jax": jax.__version__},
@@ -347,12 +410,11 @@ def main(options: Options) -> None:
         "compile_seconds": solved.compile_seconds,
         "scaling": scaled,
         "peak_bytes": peak_bytes(),
-        **dict.fromkeys(("peer_steps_per_second", "ratio_to_peer", "peer_seconds", "peer_solved_fraction")),
-        "seconds_to_peer_fraction": None,
+        **dict.fromkeys(peer),
     }
     commandline.write_json(options.out / "summary.json", summary)
     if options.peer:
-        compare(summary, measured[16], numbers[16], environment, policy, options)
+        summary |= beside_peer(rows, measured[16], numbers[16], policy, options)
         commandline.write_json(options.out / "summary.json", summary)
     report(summary)
     print(f"written to {options.out}")

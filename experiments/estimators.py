@@ -454,6 +454,7 @@ def main(options: Options) -> None:
     numbers, curves = study_learning(options)
     trust = hold_to_the_exact_gradient(options.samples)
     variance = study_variance()
+    commandline.leave_to_the_first_process()
     components = sum(verdict.components for verdict in trust.unbiased.values())
     summary = {
         "unbiased_max_abs_z": max(verdict.max_abs_z for verdict in trust.unbiased.values()),

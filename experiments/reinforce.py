@@ -1,7 +1,7 @@
 """Does REINFORCE solve the task, and how surely? Thousands of runs over seeds and hyper-parameters.
 
-Writes results.zarr (every curve of every run), summary.json and learning_curves.png into the directory --out, and
-prints a table. The same command again goes on where it was stopped.
+Writes results.zarr (the curves and the final parameters of every run), summary.json and learning_curves.png into the
+directory --out, and prints a table. The same command again goes on where it was stopped.
 """
 
 import math
@@ -59,6 +59,10 @@ class Options:
     """Runs of two studies have no randomness in common."""
     batch: int | None = None
     """Runs computed together; by default as memory and cache allow."""
+    block: int | None = None
+    """Of these, runs vmapped together on a device; by default 16 on a CPU, all elsewhere."""
+    checkpoint_seconds: float = 60.0
+    """The running batch is saved so often; 0 for after every tenth of it."""
     out: Path = Path("results/reinforce")
     """Directory for what is found."""
 
@@ -92,7 +96,8 @@ def main(options: Options) -> None:
     grid = {name: getattr(options, name) for name in HYPERPARAMETERS}
     varied = {name: values for name, values in grid.items() if len(values) != 1}
     fixed = {name: values[0] for name, values in grid.items() if name not in varied}
-    where_not_what = {"seeds", "first_seed", "study", "iterations", "batch", "out", "solved_at"}
+    where_not_what = {"seeds", "first_seed", "study", "iterations", "batch", "block", "checkpoint_seconds", "out"}
+    where_not_what |= {"solved_at"}
     results = pgjax.sweep(
         algorithm,
         iterations=options.iterations,
@@ -103,7 +108,10 @@ def main(options: Options) -> None:
         out=options.out,
         configuration={name: value for name, value in asdict(options).items() if name not in where_not_what},
         batch=options.batch,
+        block=options.block,
+        checkpoint_seconds=options.checkpoint_seconds,
     )
+    commandline.leave_to_the_first_process()
     solved_at = commandline.SOLVED_AT.get(options.env) if options.solved_at is None else options.solved_at
     rows = pgjax.summarize(results, solved_at)
     best = max(rows, key=lambda row: (row["solved_fraction"] or 0, -len(row["failed_seeds"]), row["iqm"] or 0))

@@ -308,6 +308,7 @@ def main(options: Options) -> None:
             for kind, example in find_examples(results, classes, here, problem.best, problem.actions).items():
                 examples[kind] = max(examples.get(kind, example), example, key=lambda example: example.alike)
             rows += here
+    commandline.leave_to_the_first_process()
     summary = {
         "definitions": CLASSES,
         "thresholds": {

@@ -29,7 +29,7 @@ from pgjax.policies.policy import Policy, memoryless, policy_for
 from pgjax.policies.tabular import tabular
 from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, tabular_value, value_for
 from pgjax.reinforce import policy_gradient, reinforce
-from pgjax.results import read
+from pgjax.results import load_params, read
 from pgjax.returns import (
     Credit,
     discounted_lambda_return,
@@ -97,6 +97,7 @@ __all__ = [
     "learning_curves",
     "leave_one_out",
     "leave_one_out_by_time",
+    "load_params",
     "maze",
     "maze_tables",
     "memoryless",

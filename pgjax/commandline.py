@@ -3,12 +3,14 @@
 Strings select things here and nowhere else.
 """
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import jax
 import optax
@@ -80,23 +82,90 @@ OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": 
 SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0, "MountainCarContinuous-v0": 90.0}
 
 
+@dataclass(frozen=True)
+class Launch:
+    """Several processes share the runs, if all are started with the same command and see the same --out.
+
+    On one machine without an accelerator, give each its cores: JAX_NUM_CPU_DEVICES.
+    """
+
+    distributed: bool = False
+    """JAX finds the other processes by itself, as it does under SLURM and on TPU pods."""
+    coordinator: str | None = None
+    """Elsewhere: HOST:PORT, where the first process can be reached by the others."""
+    processes: int | None = None
+    """Elsewhere: how many processes there are."""
+    process: int | None = None
+    """Elsewhere: which of them this is, from 0 on."""
+
+
+@dataclass(frozen=True)
+class Command(Generic[Options]):
+    """What the command line says."""
+
+    study: Options
+    launch: Launch
+
+
 def run(main: Callable[[Options], None], options: type[Options], description: str | None) -> None:
     """Read the options and call `main`; end with one sentence and status 2 if they cannot be used.
+
+    Every study also takes the options of `Launch`.
 
     Args:
         main: The study.
         options: Its frozen dataclass.
         description: Its docstring, shown by --help.
     """
-    chosen = tyro.cli(options, description=description)
+    command: Any = Command[options]  # type: ignore[valid-type]
+    chosen = tyro.cli(command, description=description, config=(tyro.conf.OmitArgPrefixes,))
     try:
-        main(chosen)
+        connect(chosen.launch)
+        main(chosen.study)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        print(f"error: expected {error.filename or 'a file'} to be written, got {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last finished batch", file=sys.stderr)
+        print("stopped; the same command goes on from what was saved", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def connect(launch: Launch) -> None:
+    """Make this process one of several, if it is; before JAX is used.
+
+    Raises:
+        InputError: If the options do not go together, or JAX does not find the others.
+    """
+    by_hand = {"coordinator": launch.coordinator, "processes": launch.processes, "process": launch.process}
+    given = [f"--{name}" for name, value in by_hand.items() if value is not None]
+    if launch.distributed and given:
+        raise InputError(f"expected --distributed, or the others named by hand, got both: {', '.join(given)}")
+    if given and len(given) < len(by_hand):
+        raise InputError(f"expected --coordinator, --processes and --process together, got {', '.join(given)} alone")
+    if launch.coordinator is not None and not launch.coordinator.rpartition(":")[2].isdecimal():
+        raise InputError(f"expected a coordinator HOST:PORT, got {launch.coordinator}")
+    if launch.processes is not None and launch.process is not None and not 0 <= launch.process < launch.processes:
+        raise InputError(f"expected a process from 0 to {launch.processes - 1}, got {launch.process}")
+    if not launch.distributed and not given:
+        return
+    try:
+        jax.distributed.initialize(launch.coordinator, launch.processes, launch.process)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"expected to be one of several processes, got no connection: {error}") from error
+
+
+def leave_to_the_first_process() -> None:
+    """End this process, unless it is the first or the only one: what several have computed is reported by one.
+
+    JAX lets the others wait five minutes for the first to end, so what takes longer stands before.
+    """
+    if jax.process_index() != 0:
+        raise SystemExit(0)
 
 
 def use_every_core() -> None:
@@ -171,7 +240,8 @@ def check_directory_of_study(out: Path, ours: Collection[str]) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"expected a directory for the results, got the file {out}")
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours) if out.is_dir() else []
+    # What is being written has a name with a dot before it.
+    foreign = sorted(path.name for path in out.iterdir() if path.name.lstrip(".") not in ours) if out.is_dir() else []
     if foreign:
         raise InputError(f"expected a new directory or one of this study, got {out}, which holds {foreign[0]}")
 

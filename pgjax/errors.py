@@ -1,9 +1,18 @@
-"""The one exception that a wrong input raises."""
+"""What a person is told: the one exception that a wrong input raises, and sentences beside a progress bar."""
+
+import sys
+
+from tqdm import tqdm
 
 
 class InputError(ValueError):
     """Something the caller gave cannot be used; the message says what was expected and what came.
 
-    The library raises it before anything is compiled or written. The experiments print the message and end with
-    exit status 2.
+    The library raises it before anything is compiled or written, but for what only computing or writing shows: a run
+    that does not fit into memory, a disk that is full. The experiments print the message and end with exit status 2.
     """
+
+
+def say(sentence: str) -> None:
+    """Print a sentence to the standard error stream, above a progress bar if there is one."""
+    tqdm.write(sentence, file=sys.stderr)

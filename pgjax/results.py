@@ -1,13 +1,18 @@
 """Labelled results on disk: an xarray dataset in a zarr store that belongs to one configuration.
 
 A store is laid out whole before the first run, filled with NaN, and then written a region at a time. What is in it is
-exactly what finished: a run counts once `completed` says so, which is written after its numbers.
+exactly what finished: a run counts once `completed` says so, which is written after its numbers. Final parameters are
+in a group of their own, an array for each leaf of the tree.
+
+Along the points of the grid and the seeds a store is made of chunks. Processes deal these out among themselves, so that
+each writes files that no other touches, and lock the ones they write.
 """
 
 import contextlib
 import datetime as dt
 import fcntl
 import json
+import math
 import os
 import platform
 import subprocess
@@ -15,17 +20,22 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
 import zarr.storage
 
+from pgjax import leaves
+from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError
 
 STORE = "results.zarr"
+LOCK = f".{STORE}.lock"
+PARAMS = "params"  # the group of final parameters
 SEEDS_PER_CHUNK = 256
+BYTES_PER_CHUNK = 2**24  # of a leaf of the parameters, if a run's is not larger already
 Store = str | zarr.storage.MemoryStore
 
 
@@ -112,6 +122,42 @@ def check_directory(out: Path, configuration: Mapping[str, Any]) -> None:
         )
 
 
+def check_whole(store: Path, variables: Sequence[str]) -> None:
+    """Raise unless every curve and label of a store is there and can be read.
+
+    Raises:
+        InputError: If not; for example because a disk was full, or files were lost.
+    """
+    try:
+        arrays = dict(zarr.open_group(store, mode="r").arrays())
+        absent = {*variables, "seconds", "completed", "seed", "iteration"} - set(arrays)
+        for array in arrays.values():
+            for chunk in np.ndindex(array.cdata_shape):  # one after the other, as they may be large
+                array.blocks[chunk]
+    except Exception as error:
+        raise InputError(
+            f"expected results of pgjax in {store}, got something unreadable: {first_line(error)}"
+        ) from error
+    if absent:
+        raise InputError(f"expected whole results in {store}, got some without {min(absent)}")
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of what an error says."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def seeds_per_chunk(points: int, seeds: int, processes: int) -> int:
+    """Return how many seeds share a chunk: a power of two, so that every process has its part of the chunks."""
+    chunk = SEEDS_PER_CHUNK
+    while chunk > 1:
+        chunks = points * math.ceil(seeds / chunk)
+        if chunks % processes == 0 or chunks >= 8 * processes:
+            break
+        chunk //= 2
+    return min(chunk, seeds)
+
+
 def create(
     out: Path | None,
     configuration: Mapping[str, Any],
@@ -119,8 +165,12 @@ def create(
     seeds: Sequence[int],
     iterations: int,
     variables: Sequence[str],
+    params: PyTree = None,
+    processes: int = 1,
 ) -> Store:
     """Lay out an empty store, or find the one that is there, and return it.
+
+    Of several processes that do so at the same time, one lays it out and the others find it.
 
     Args:
         out: The directory it belongs into; None keeps it in memory.
@@ -129,17 +179,48 @@ def create(
         seeds: Numbers of the runs, the next dimension.
         iterations: Length of every curve, the last dimension.
         variables: Names of the curves.
+        params: Arrays of the shapes and types of one run's final parameters, or what stands for them; an empty tree if
+            they are not kept.
+        processes: How many processes will share the runs.
 
     Raises:
-        InputError: See `check_directory`.
+        InputError: See `check_directory`; if the store that is there is damaged, or the disk is full.
     """
-    if out is not None:
+    if out is None:
+        memory = zarr.storage.MemoryStore()
+        lay_out(memory, configuration, axes, seeds, iterations, variables, params, processes)
+        return memory
+    check_directory(out, configuration)
+    if not (out / STORE).is_dir():
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{STORE}", dir=out, ignore_cleanup_errors=True) as laid_out:
+                lay_out(laid_out, configuration, axes, seeds, iterations, variables, params, processes)
+                Path(laid_out).chmod(0o755)  # a temporary directory is private
+                with contextlib.suppress(OSError):  # if another process was faster
+                    Path(laid_out).rename(out / STORE)
+        except OSError as error:
+            raise InputError(f"expected a directory that can be written, got {out}: {error.strerror}") from error
         check_directory(out, configuration)
-        if (out / STORE).is_dir():
-            return str(out / STORE)
+    check_whole(out / STORE, variables)
+    return str(out / STORE)
+
+
+def lay_out(
+    store: Store,
+    configuration: Mapping[str, Any],
+    axes: Mapping[str, Sequence[float]],
+    seeds: Sequence[int],
+    iterations: int,
+    variables: Sequence[str],
+    params: PyTree,
+    processes: int,
+) -> None:
+    """Write the labels of a store, and numbers that say that nothing is there yet; see `create`."""
     runs = (*axes, "seed")
     shape = (*(len(values) for values in axes.values()), len(seeds))
-    chunks = (*(1 for _ in axes), min(len(seeds), SEEDS_PER_CHUNK))
+    chunk = seeds_per_chunk(math.prod(shape[:-1]), len(seeds), processes)
+    chunks = (*(1 for _ in axes), chunk)
     nan = np.float32(np.nan)
     data: dict[str, Any] = {
         name: ((*runs, "iteration"), np.broadcast_to(nan, (*shape, iterations))) for name in variables
@@ -151,22 +232,71 @@ def create(
     dataset = xr.Dataset(data, coordinates, {"configuration": canonical(configuration), **provenance()})
     encoding: dict[str, Any] = {name: {"chunks": (*chunks, iterations)} for name in variables}
     encoding |= {name: {"chunks": chunks} for name in ("seconds", "completed")}
-    if out is None:
-        memory = zarr.storage.MemoryStore()
-        dataset.to_zarr(memory, encoding=encoding, consolidated=False)
-        return memory
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        laid_out = tempfile.mkdtemp(prefix=f".{STORE}", dir=out)
-    except OSError as error:
-        raise InputError(f"expected a directory that can be written, got {out}: {error.strerror}") from error
-    dataset.to_zarr(laid_out, mode="w", encoding=encoding, consolidated=False)
-    Path(laid_out).chmod(0o755)  # a temporary directory is private
-    Path(laid_out).rename(out / STORE)
-    return str(out / STORE)
+    dataset.to_zarr(store, mode="w", encoding=encoding, consolidated=False)
+    if not jax.tree.leaves(params):
+        return
+    group = zarr.open_group(store, path=PARAMS, mode="w")
+    for name, leaf in zip(leaves.names(params), jax.tree.leaves(params), strict=True):
+        inner, dtype = leaves.plain_like(leaf)
+        together = chunk
+        while together > 1 and together * math.prod(inner) * dtype.itemsize > BYTES_PER_CHUNK:
+            together //= 2
+        group.create_array(
+            name,
+            shape=(*shape, *inner),
+            chunks=(*(1 for _ in axes), together, *(max(size, 1) for size in inner)),
+            dtype=dtype,
+            dimension_names=[*runs, *(f"{name}.{i}" for i in range(len(inner)))],
+            compressors=None,  # the mantissas of trained weights are noise
+        )
 
 
-Piece = tuple[Mapping[str, slice], Mapping[str, np.ndarray]]
+class Share(NamedTuple):
+    """What one of the processes of a sweep computes and writes."""
+
+    chunks: range
+    runs: range
+
+
+def deal(points: int, seeds: int, chunk: int, process: int, processes: int) -> Share:
+    """Return a process's part of the chunks and the runs in them.
+
+    Args:
+        points: Points of the grid.
+        seeds: Runs at each.
+        chunk: How many of these share a chunk.
+        process: The number of the process.
+        processes: How many there are.
+    """
+    per_point = math.ceil(seeds / chunk)
+    first, last = (points * per_point * p // processes for p in (process, process + 1))
+    begin, end = (k // per_point * seeds + k % per_point * chunk for k in (first, last))
+    return Share(range(first, last), range(begin, end))
+
+
+def share(store: Store, process: int = 0, processes: int = 1) -> Share:
+    """Return a process's part of a store, see `deal`."""
+    completed = read(store).completed
+    points, seeds = math.prod(completed.shape[:-1]), completed.shape[-1]
+    return deal(points, seeds, completed.encoding["chunks"][-1], process, processes)
+
+
+def completed(store: Store) -> np.ndarray:
+    """Return for every run, in order, whether it is completed."""
+    return read(store).completed.values.reshape(-1)
+
+
+def keeps_params(store: Store) -> bool:
+    """Return whether a store has a place for final parameters."""
+    return PARAMS in set(zarr.open_group(store, mode="r").group_keys())
+
+
+class Piece(NamedTuple):
+    """Some runs of one point of the grid, side by side in a store."""
+
+    region: Mapping[str, slice]  # for each dimension of the runs
+    curves: Mapping[str, np.ndarray]  # [seeds, iterations]
+    params: Mapping[str, np.ndarray]  # [seeds, ...] by the names of the leaves; empty if they are not kept
 
 
 def write(store: Store, pieces: Sequence[Piece], seconds: float) -> None:
@@ -174,39 +304,57 @@ def write(store: Store, pieces: Sequence[Piece], seconds: float) -> None:
 
     Args:
         store: From `create`.
-        pieces: For each region, a slice for each dimension of the runs (one point of the grid, and some seeds), and its
-            curves [seeds, iterations].
+        pieces: The runs.
         seconds: What one run's share of the computation took.
+
+    Raises:
+        InputError: If the disk is full, or what is there is damaged.
     """
-    marks = []
-    for region, curves in pieces:
-        runs = tuple(region)
-        shape = tuple(cut.stop - cut.start for cut in region.values())
-        data: dict[str, Any] = {
-            name: ((*runs, "iteration"), curve.reshape(*shape, -1)) for name, curve in curves.items()
-        }
-        data["seconds"] = (runs, np.full(shape, seconds, np.float32))
-        xr.Dataset(data).to_zarr(store, region=dict(region) | {"iteration": slice(None)}, consolidated=False)
-        marks.append((xr.Dataset({"completed": (runs, np.ones(shape, bool))}), dict(region)))
-    for done, where in marks:
-        done.to_zarr(store, region=where, consolidated=False)
+    try:
+        for piece in pieces:
+            write_piece(store, piece, seconds)
+        for piece in pieces:
+            shape = tuple(cut.stop - cut.start for cut in piece.region.values())
+            mark = xr.Dataset({"completed": (tuple(piece.region), np.ones(shape, bool))})
+            mark.to_zarr(store, region=dict(piece.region), consolidated=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"expected results that can be written, got {store}: {first_line(error)}; what is finished is kept, and "
+            "the same command goes on from there"
+        ) from error
+
+
+def write_piece(store: Store, piece: Piece, seconds: float) -> None:
+    """Write the numbers of some runs, but not that they are completed."""
+    runs = tuple(piece.region)
+    shape = tuple(cut.stop - cut.start for cut in piece.region.values())
+    data: dict[str, Any] = {
+        name: ((*runs, "iteration"), curve.reshape(*shape, -1)) for name, curve in piece.curves.items()
+    }
+    data["seconds"] = (runs, np.full(shape, seconds, np.float32))
+    xr.Dataset(data).to_zarr(store, region=dict(piece.region) | {"iteration": slice(None)}, consolidated=False)
+    for name, leaf in piece.params.items():
+        array = zarr.open_array(store, path=f"{PARAMS}/{name}", mode="r+")
+        array[tuple(piece.region.values())] = leaf.reshape(*shape, *leaf.shape[1:])
 
 
 @contextlib.contextmanager
-def alone(store: Store) -> Iterator[None]:
-    """Hold a store on disk for this process, as long as the context lasts.
+def alone(store: Store, chunks: range) -> Iterator[None]:
+    """Hold some chunks of a store on disk for this process, as long as the context lasts.
+
+    A process may hold chunks of a store once at a time.
 
     Raises:
-        InputError: If another process holds it.
+        InputError: If another process holds one of them.
     """
-    if not isinstance(store, str):
+    if not isinstance(store, str) or not chunks:
         yield
         return
-    handle = os.open(store, os.O_RDONLY)
+    handle = os.open(Path(store).with_name(LOCK), os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, len(chunks), chunks.start)
+        except (BlockingIOError, PermissionError) as error:
             raise InputError(f"expected results that no other process writes, got {store}, which one does") from error
         yield
     finally:
@@ -228,4 +376,77 @@ def read(store: Store | Path) -> xr.Dataset:
         if not path.is_dir():
             raise InputError(f"expected a directory with {STORE}, got {store}")
         store = str(path)
-    return xr.open_zarr(store, consolidated=False)
+    dataset = xr.open_zarr(store, consolidated=False)
+    dataset.encoding["source"] = store  # where `load_params` finds the rest
+    return dataset
+
+
+def load_params(
+    results: xr.Dataset | str | Path,
+    like: PyTree,
+    *,
+    seed: int | None = None,
+    point: Mapping[str, float] | None = None,
+) -> PyTree:
+    """Return the final parameters θ of one run of a sweep, or of the runs of all its seeds.
+
+    Args:
+        results: What `sweep` or `read` returned, or the directory that was given to a sweep as `out`.
+        like: A tree of the parameters' structure, shapes and types: `jax.eval_shape(policy.init, jax.random.key(0))`.
+        seed: The run; if not given, all of them are stacked, [seeds, …] in the order of the dataset's `seed`.
+        point: A value of each hyper-parameter of the grid, {"learning_rate": 1e-3}.
+
+    Raises:
+        InputError: If there is no such run, it is not completed, its parameters were not kept, or they do not fit.
+    """
+    source = results.encoding.get("source") if isinstance(results, xr.Dataset) else results
+    if source is None:
+        raise InputError("expected a dataset that a sweep or read returned, or its directory, got another one")
+    dataset = read(source)
+    index = where(dataset, seed, point or {})
+    missing = int((~dataset.completed.values[index]).sum())
+    if missing:
+        raise InputError(f"expected completed runs, got {missing} that are not yet")
+    store = dataset.encoding["source"]
+    try:
+        group = zarr.open_group(store, path=PARAMS, mode="r")
+    except FileNotFoundError as error:
+        raise InputError(f"expected results with parameters, got {source}, where they were not kept") from error
+    names = leaves.names(like)
+    if set(group.array_keys()) != set(names):
+        raise InputError(f"expected parameters {', '.join(sorted(group.array_keys()))}, got {', '.join(sorted(names))}")
+    found = []
+    for name, leaf in zip(names, jax.tree.leaves(like), strict=True):
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        shape, dtype = leaves.plain_like(leaf)
+        stored = array.shape[len(dataset.completed.shape) :]
+        if (stored, array.dtype) != (shape, dtype):
+            raise InputError(f"expected {name} of shape {stored} and type {array.dtype}, got {shape} and {dtype}")
+        try:
+            found.append(leaves.unplain(np.asarray(array[index]), leaf))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"expected parameters that can be read, got {name}: {first_line(error)}") from error
+    return jax.tree.unflatten(jax.tree.structure(like), found)
+
+
+def where(dataset: xr.Dataset, seed: int | None, point: Mapping[str, float]) -> tuple[int | slice, ...]:
+    """Return the index of a run, or of all runs of a point, among those of a dataset.
+
+    Raises:
+        InputError: If there is none.
+    """
+    axes = [str(name) for name in dataset.completed.dims[:-1]]
+    if set(axes) != set(point):
+        raise InputError(f"expected a value of each of {axes or 'no hyper-parameter'}, got {list(point)}")
+    index: list[int | slice] = []
+    for name, value in ({axis: point[axis] for axis in axes} | {"seed": seed}).items():
+        if value is None:
+            index.append(slice(None))
+            continue
+        labels = dataset[name].values
+        [found] = np.nonzero(labels.astype(np.float32) == np.float32(value) if name != "seed" else labels == value)
+        if not len(found):
+            raise InputError(f"expected {name} to be one of the results', got {value}")
+        index.append(int(found[0]))
+    return tuple(index)

@@ -1,40 +1,42 @@
-"""Run an algorithm for many seeds and hyper-parameters: in batches, over all local devices, with results as they come.
+"""Run an algorithm for many seeds and hyper-parameters: in batches, over all devices, with results as they come.
 
-A sweep is a list of runs, one for each point of the grid and each seed, cut into batches. The runs of a batch are
-shared out over the devices (`shard_map`), and on a device they go block by block (`lax.map`), `vmap`-ed within a block:
-on a CPU the parameters of a block then stay in its cache, on an accelerator the block is as large as its memory allows.
-The iterations of a batch are computed in segments, jitted once and called from a Python loop; between two segments
-progress is shown and the curves leave the device.
+A sweep is a list of runs, one for each point of the grid and each seed. Several processes, on one machine or many,
+deal it out among themselves; each cuts its part into batches (`program.py` says how a batch uses the devices). The
+iterations of a batch are computed in segments, jitted once and called from a Python loop; between two segments progress
+is shown, the curves leave the device, and now and then the batch is saved. What is finished goes into the results.
 
-Which runs share a batch, a block or a device does not change what they compute, but for the last bits that a
-different order of additions costs.
+A process that is killed and started again goes on from what it saved, and on the same machine comes to the very same
+numbers: a batch is always the same runs, computed together. Which runs share a batch, a block or a device does
+otherwise not change what they compute, but for the last bits that a different order of additions costs.
 """
 
-import dataclasses
-import functools
-import hashlib
+import contextlib
 import itertools
+import json
 import math
-import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import xarray as xr
-from jax.sharding import PartitionSpec
 from tqdm import tqdm
 
-from pgjax import results
+from pgjax import checkpoints, leaves, results
 from pgjax.algorithm import Algorithm, run_keys
-from pgjax.algorithm import advance as advance_run
+from pgjax.checkpoints import Running
 from pgjax.environments.environment import PyTree
-from pgjax.errors import InputError
+from pgjax.errors import InputError, say
+from pgjax.hyperparameters import fingerprint, with_values
+from pgjax.program import Plan, Program, compile_program, compile_within, first_plan, halved, memory_budget
 
-CPU_BLOCK = 16  # runs whose parameters stay in a core's cache
+STOPPED = 128 + signal.SIGTERM  # the exit status that a shell expects of a process that was told to stop
 
 
 class Runs(NamedTuple):
@@ -68,49 +70,6 @@ class Runs(NamedTuple):
             yield region, slice(first, last)
 
 
-class Plan(NamedTuple):
-    """How the runs of a sweep are cut up."""
-
-    share: int  # runs of a batch on one device
-    block: int  # runs vmapped together; divides the share
-
-
-def with_values(tree: PyTree, values: Mapping[str, Any]) -> PyTree:
-    """Return hyper-parameters with some replaced: {"learning_rate": 0.1, "environment.length": 1.0}.
-
-    Raises:
-        InputError: If there is no hyper-parameter of that name.
-    """
-    for path, value in values.items():
-        tree = _with_value(tree, path, path.split("."), value)
-    return tree
-
-
-def _with_value(tree: Any, path: str, names: list[str], value: Any) -> Any:
-    name, *rest = names
-    known: list[str]
-    replace: Callable[..., Any]
-    if isinstance(tree, dict):
-        known, replace = list(tree), functools.partial(dict, tree)
-    elif hasattr(tree, "_fields"):
-        known, replace = list(tree._fields), tree._replace
-    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        known, replace = (
-            [field.name for field in dataclasses.fields(tree)],
-            functools.partial(dataclasses.replace, tree),
-        )
-    else:
-        raise InputError(f"expected the name of a hyper-parameter, got {path!r}: nothing has a name below a number")
-    if name not in known:
-        raise InputError(f"expected the name of a hyper-parameter, got {path!r}; there are {', '.join(known)}")
-    old = tree[name] if isinstance(tree, dict) else getattr(tree, name)
-    if rest:
-        return replace(**{name: _with_value(old, path, rest, value)})
-    if not isinstance(old, jax.Array | float | int) or jnp.ndim(old) != 0:
-        raise InputError(f"expected a hyper-parameter that is one number, got {path!r}")
-    return replace(**{name: jnp.asarray(value, jnp.result_type(old))})
-
-
 def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequence[float]], study: int) -> None:
     """Raise unless there are runs to do, each of its own seed and at finite values.
 
@@ -137,115 +96,6 @@ def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequenc
             raise InputError(f"expected every value of {name} once, got some twice")
 
 
-def fingerprint(hyperparameters: PyTree) -> dict[str, Any]:
-    """Return hyper-parameters as plain numbers by name; of an array, such as a table, what tells it from another."""
-
-    def plain(leaf: Any) -> Any:
-        values = np.asarray(leaf)
-        return (
-            values.item() if values.ndim == 0 else f"{values.shape} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
-        )
-
-    leaves = jax.tree_util.tree_leaves_with_path(hyperparameters)
-    return {jax.tree_util.keystr(path).lstrip("."): plain(leaf) for path, leaf in leaves}
-
-
-def memory_budget() -> int:
-    """Return the bytes a sweep may use on a device: 80% of an accelerator's, half of a host's shared by its devices."""
-    device = jax.local_devices()[0]
-    statistics = device.memory_stats() if device.platform != "cpu" else None
-    if statistics and "bytes_limit" in statistics:
-        return int(0.8 * statistics["bytes_limit"])
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return host // 2 // jax.local_device_count()
-
-
-def first_plan(runs: int, devices: Sequence[jax.Device], batch: int | None, block: int | None) -> Plan:
-    """Return how to cut up a sweep if memory were no matter."""
-    share = -(-runs // len(devices))
-    if devices[0].platform == "cpu":
-        block = CPU_BLOCK if block is None else block
-        # Batches beyond one block a device are no faster here, and what is lost with a killed sweep is a batch.
-        share = max(min(block, share), -(-share // 8)) if batch is None else share
-    if batch is not None:
-        share = min(share, -(-batch // len(devices)))
-    block = share if block is None else min(block, share)
-    return Plan(-(-share // block) * block, block)
-
-
-class Program(NamedTuple):
-    """A sweep's compiled functions, for batches of devices · share runs."""
-
-    plan: Plan
-    start: jax.stages.Compiled  # keys [B], values {name: [B]} -> states [B]
-    advance: jax.stages.Compiled  # states, count -> states, metrics [B, segment]
-    bytes: int  # at most in use on a device
-
-
-def compile_program(
-    algorithm: Algorithm,
-    hyperparameters: PyTree,
-    names: Sequence[str],
-    segment: int,
-    plan: Plan,
-    devices: Sequence[jax.Device],
-) -> Program:
-    """Compile the functions that a plan needs; nothing is run."""
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("run",))
-    runs = PartitionSpec("run")
-
-    def by_block(function: Callable[[PyTree], PyTree], batch: PyTree) -> PyTree:
-        blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, plan.block, *leaf.shape[1:]), batch)
-        done = jax.lax.map(jax.vmap(function), blocks)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
-
-    def start(keys: jax.Array, values: dict[str, jax.Array]) -> PyTree:
-        return by_block(lambda run: algorithm.init(run[0], with_values(hyperparameters, run[1])), (keys, values))
-
-    def advance(states: PyTree, count: jax.Array) -> tuple[PyTree, PyTree]:
-        def run(state: PyTree) -> tuple[PyTree, PyTree]:
-            return advance_run(algorithm, segment, state, count, count)[:2]
-
-        return by_block(run, states)
-
-    def over_devices(function: Callable[..., PyTree], *specs: PartitionSpec) -> Callable[..., PyTree]:
-        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=runs, check_vma=False)
-
-    B = len(devices) * plan.share
-    sharding = jax.sharding.NamedSharding(mesh, runs)
-    keys = jax.ShapeDtypeStruct((B,), jax.random.key(0).dtype, sharding=sharding)
-    values = {name: jax.ShapeDtypeStruct((B,), jnp.result_type(float), sharding=sharding) for name in names}
-    started = jax.jit(over_devices(start, runs, runs)).lower(keys, values)
-    states = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), started.out_info
-    )
-    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=jax.sharding.NamedSharding(mesh, PartitionSpec()))
-    advanced = jax.jit(over_devices(advance, runs, PartitionSpec()), donate_argnums=0).lower(states, count).compile()
-    memory = advanced.memory_analysis()
-    peak = 0
-    if memory is not None:
-        peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-        peak -= memory.alias_size_in_bytes
-    return Program(plan, started.compile(), advanced, peak)
-
-
-def compile_within(budget: int, compile_plan: Callable[[Plan], Program], plan: Plan) -> Program:
-    """Compile the largest plan, from the one given downwards, whose memory stays within the budget.
-
-    Raises:
-        InputError: If a single run does not fit.
-    """
-    while True:
-        program = compile_plan(plan)
-        if program.bytes <= budget:
-            return program
-        if plan.share == 1:
-            raise InputError(f"expected a run to fit into {budget} bytes of memory, it needs {program.bytes}")
-        share = max(1, min(plan.share // 2, int(plan.share * budget / program.bytes)))
-        block = min(plan.block, share)
-        plan = Plan(share // block * block, block)
-
-
 def sweep(
     algorithm: Algorithm,
     *,
@@ -260,9 +110,14 @@ def sweep(
     block: int | None = None,
     memory: int | None = None,
     segment: int | None = None,
+    keep_params: bool = True,
+    checkpoint_seconds: float = 60.0,
     progress: bool = True,
 ) -> xr.Dataset:
     """Run an algorithm for every seed at every point of a grid, and return the curves.
+
+    Called by each of several processes (`jax.distributed.initialize`), with an `out` that all of them see, it shares
+    the runs between them, and returns to each when all of them are completed. Nothing else is exchanged.
 
     Args:
         algorithm: What to run.
@@ -275,11 +130,15 @@ def sweep(
         configuration: What the results depend on beside the numbers given here (functions have no name that could be
             compared): the environment, the policy, options. Plain numbers, texts, lists and mappings; with `out` it
             must be given.
-        batch: Runs computed together, and lost together when the process is killed; by default as many as the memory
-            allows, on a CPU an eighth of the sweep or 16 a core if that is more.
+        batch: Runs computed together; by default as many as the memory allows, on a CPU an eighth of the sweep or 16 a
+            core if that is more.
         block: Runs vmapped together on a device; by default 16 on a CPU, all of them elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
         segment: Iterations between two looks at the progress; a tenth of a run if not given.
+        keep_params: Whether to keep the final parameters of each run, for `load_params`; a store that is already there
+            stays as it was laid out.
+        checkpoint_seconds: With `out`, the running batch is saved when so many seconds have passed since it last was;
+            0 for after every segment.
         progress: Whether to show a bar.
 
     Returns:
@@ -287,8 +146,9 @@ def sweep(
         and `seconds` and `completed` for each run.
 
     Raises:
-        InputError: If a value cannot be used or `out` holds something else, before anything is compiled or written; or
-            if a single run does not fit into memory, which compiling it shows.
+        InputError: If a value cannot be used or `out` holds something else, before anything is compiled or written; if
+            a single run does not fit into memory; if the disk is full. What was finished is kept.
+        SystemExit: With status 143, after SIGTERM in the main thread and with `out`. The running batch is saved.
     """
     seeds = [int(seed) for seed in seeds]
     grid = {name: [float(value) for value in values] for name, values in (grid or {}).items()}
@@ -296,62 +156,47 @@ def sweep(
     for name, number in (("batch", batch), ("block", block), ("memory", memory), ("segment", segment)):
         if number is not None and number < 1:
             raise InputError(f"expected {name} to be 1 or more, got {number}")
+    if not checkpoint_seconds >= 0:
+        raise InputError(f"expected 0 or more seconds between checkpoints, got {checkpoint_seconds}")
     hyperparameters = algorithm.hyperparameters() if hyperparameters is None else hyperparameters
     with_values(hyperparameters, {name: values[0] for name, values in grid.items()})
-    _, metrics = jax.eval_shape(train_once(algorithm), jax.random.key(0), hyperparameters)
-    variables = list(metrics._fields)
-
-    for name, number in (numbers := fingerprint(hyperparameters)).items():
+    numbers = fingerprint(hyperparameters)
+    for name, number in numbers.items():
         if "." not in name and isinstance(number, float) and not math.isfinite(number):
             raise InputError(f"expected finite values of {name}, got {number}")
+    state, metrics = jax.eval_shape(train_once(algorithm), jax.random.key(0), hyperparameters)
+    if keep_params and not hasattr(state, "params"):
+        raise InputError("expected an algorithm whose state has params, or keep_params=False, got one without")
+    process, processes = jax.process_index(), jax.process_count()
+    check_out(out, configuration, processes)
     out = None if out is None else Path(out)
+
     runs = Runs(study, seeds, grid)
     whole = {**runs._asdict(), "iterations": iterations, "hyperparameters": numbers}
     whole |= {"configuration": configuration or {}}
-    if out is not None and configuration is None:
-        raise InputError(
-            "expected a configuration beside out, to tell these results from those of another algorithm, got none"
-        )
-    store = results.create(out, whole, grid, seeds, iterations, variables)
-    completed = results.read(store).completed.values.reshape(-1)
-    if completed.all():
-        return results.read(store)
+    params = state.params if keep_params else None
+    store = results.create(out, whole, grid, seeds, iterations, metrics._fields, params, processes)
+    mine = results.share(store, process, processes)
+    if not results.completed(store).all():
+        segment = -(-iterations // 10) if segment is None else min(segment, iterations)
+        devices = jax.local_devices()[: max(1, len(mine.runs))]
+        budget = memory_budget() if memory is None else memory
+        checkpoint = None if out is None else Checkpoint(checkpoints.place(out, process), checkpoint_seconds)
 
-    devices = jax.local_devices()[: completed.size]
-    segment = -(-iterations // 10) if segment is None else min(segment, iterations)
-    program = compile_within(
-        memory_budget() if memory is None else memory,
-        lambda plan: compile_program(algorithm, hyperparameters, list(grid), segment, plan, devices),
-        first_plan(completed.size, devices, batch, block),
-    )
-    B = len(devices) * program.plan.share
-    missing = np.flatnonzero(~completed).tolist()
-    finished = completed.size - len(missing)
-    with (
-        results.alone(store),
-        tqdm(
-            total=completed.size * iterations,
-            initial=finished * iterations,
-            unit="it",
-            mininterval=0.5,
-            disable=not progress,
-        ) as bar,
-    ):
-        for chosen in (missing[first : first + B] for first in range(0, len(missing), B)):
-            begun = time.perf_counter()
-            pieces = []
-            for piece in run_segments(program, *runs.inputs(pad(chosen, B)), iterations, segment):
-                pieces.append({name: curve[: len(chosen)] for name, curve in piece.items()})
-                now = describe(pieces, time.perf_counter() - begun)
-                bar.set_postfix_str(f"{now}, {finished} of {completed.size} runs done", refresh=False)
-                bar.update(len(chosen) * pieces[-1][variables[0]].shape[1])
-            curves = {name: np.concatenate([piece[name] for piece in pieces], axis=1) for name in variables}
-            regions = [
-                (region, {name: curve[rows] for name, curve in curves.items()}) for region, rows in runs.regions(chosen)
-            ]
-            results.write(store, regions, (time.perf_counter() - begun) / len(chosen))
-            finished += len(chosen)
-            bar.set_postfix_str(f"{now}, {finished} of {completed.size} runs done")
+        def compile_plan(plan: Plan) -> Program:
+            return compile_program(algorithm, hyperparameters, list(grid), segment, plan, devices)
+
+        def make(plan: Plan) -> Program:
+            return compile_within(budget, compile_plan, plan)
+
+        with stopping(out is not None) as stop:
+            if not results.completed(store)[mine.runs].all():
+                plan = first_plan(len(mine.runs), devices, batch, block)
+                with results.alone(store, mine.chunks):
+                    compute(runs, mine.runs, store, make, plan, iterations, checkpoint, stop, progress and process == 0)
+            wait(store, stop)
+    if out is not None:
+        checkpoints.remove(out)
     return results.read(store)
 
 
@@ -360,29 +205,203 @@ def train_once(algorithm: Algorithm) -> Callable[[jax.Array, PyTree], tuple[PyTr
     return lambda key, hyperparameters: algorithm.update(algorithm.init(key, hyperparameters))
 
 
+class Checkpoint(NamedTuple):
+    """Where the running batch is saved."""
+
+    path: Path
+    seconds: float  # at least, from one time to the next
+
+
+def compute(
+    runs: Runs,
+    mine: range,
+    store: results.Store,
+    make: Callable[[Plan], Program],
+    plan: Plan,
+    iterations: int,
+    checkpoint: Checkpoint | None,
+    stop: threading.Event,
+    progress: bool,
+) -> None:
+    """Compute those runs of this process that are not completed, batch by batch, and write them.
+
+    A batch of which any run is missing is computed whole: what its runs come to must not depend on when the process was
+    killed. If the memory is short, it is begun anew in smaller ones.
+    """
+    completed = results.completed(store)
+    keep_params = results.keeps_params(store)
+    program: Program | None = None
+    first = mine.start
+    with tqdm(total=len(mine) * iterations, unit="it", mininterval=0.5, disable=not progress) as bar:
+        while first < mine.stop:
+            program = make(plan) if program is None else program
+            chosen = range(first, min(first + program.size, mine.stop))
+            missing = chosen.start + np.flatnonzero(~completed[chosen.start : chosen.stop])
+            if not len(missing):
+                first = chosen.stop
+                continue
+            if stop.is_set():
+                leave(saved=True)
+            others = int(completed[mine.start : mine.stop].sum()) - (len(chosen) - len(missing))
+            try:
+                batch = segments(program, runs, chosen, iterations, store, checkpoint, stop)
+                running = follow(batch, bar, len(chosen), others)
+                pieces = pieces_of(running, runs, chosen, missing, keep_params)
+                seconds = running.seconds / len(chosen)
+                del running  # and with it the states, which are on the devices
+            except jax.errors.JaxRuntimeError as error:
+                plan, program = halved(program.plan, error), None
+                continue
+            results.write(store, pieces, seconds)
+            completed[missing] = True
+            if checkpoint is not None:
+                checkpoint.path.unlink(missing_ok=True)
+            first = chosen.stop
+
+
+def segments(
+    program: Program,
+    runs: Runs,
+    chosen: range,
+    iterations: int,
+    store: results.Store,
+    checkpoint: Checkpoint | None,
+    stop: threading.Event,
+) -> Iterator[Running]:
+    """Compute a batch, from its checkpoint on if there is one; yield it after each segment, the last time finished."""
+    label = identity(store, program, chosen)
+    running = None if checkpoint is None else checkpoints.restore(checkpoint.path, label, program.states)
+    if running is None:
+        running = begin(program, *runs.inputs(pad(chosen, program.size)), iterations)
+    saved = time.monotonic()
+    while not running.finished:
+        running = go_on(program, running)
+        yield running
+        if checkpoint is None or running.finished:
+            continue
+        if stop.is_set():
+            leave(checkpoints.save(checkpoint.path, label, running))
+        if time.monotonic() - saved >= checkpoint.seconds:
+            checkpoints.save(checkpoint.path, label, running)
+            saved = time.monotonic()
+
+
+def identity(store: results.Store, program: Program, chosen: range) -> str:
+    """Return what tells a batch, as a program computes it on these devices, from any other."""
+    states = jax.tree.leaves(program.states)
+    return json.dumps(
+        {
+            "configuration": results.read(store).attrs["configuration"],
+            "runs": [chosen.start, chosen.stop],
+            "plan": program.plan,
+            "devices": [device.device_kind for device in states[0].sharding.mesh.devices.flat],
+            "versions": [jax.__version__, jaxlib.__version__],
+            "states": [
+                f"{name} {leaf.dtype}{leaf.shape}"
+                for name, leaf in zip(leaves.names(program.states), states, strict=True)
+            ],
+        }
+    )
+
+
 def pad(chosen: Sequence[int], B: int) -> list[int]:
     """Return B runs: the chosen ones, and as many of them again as the last batch is short of."""
     return [chosen[i % len(chosen)] for i in range(B)]
 
 
-def run_segments(
-    program: Program, keys: jax.Array, values: dict[str, jax.Array], iterations: int, segment: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Compute the runs of one batch, and yield their curves {name: [B, iterations of the segment]} as they come."""
-    _, count_sharding = program.advance.input_shardings[0]
-    state = program.start(*jax.device_put((keys, values), program.start.input_shardings[0]))
-    for done in range(0, iterations, segment):
-        count = min(segment, iterations - done)
-        state, metrics = program.advance(state, jax.device_put(np.int32(count), count_sharding))
-        yield {name: np.asarray(curve)[:, :count] for name, curve in metrics._asdict().items()}
+def begin(program: Program, keys: jax.Array, values: dict[str, jax.Array], iterations: int) -> Running:
+    """Return a batch with nothing done."""
+    begun = time.perf_counter()
+    states = program.start(*jax.device_put((keys, values), program.start.input_shardings[0]))
+    curves = {name: np.full((len(keys), iterations), np.nan, np.float32) for name in program.metrics._fields}
+    return Running(states, curves, np.zeros(len(keys), np.int32), time.perf_counter() - begun)
 
 
-def describe(pieces: Sequence[Mapping[str, np.ndarray]], seconds: float) -> str:
+def go_on(program: Program, running: Running) -> Running:
+    """Return a batch with a segment more of it done; what is given is used up."""
+    begun = time.perf_counter()
+    states, metrics, counts = program.advance(running.states, *program.goal(running.done, running.iterations))
+    counts = np.asarray(counts)
+    rows, columns = np.nonzero(np.arange(program.width) < counts[:, None])
+    for name, curve in running.curves.items():
+        curve[rows, running.done[rows] + columns] = np.asarray(getattr(metrics, name))[rows, columns]
+    return Running(states, running.curves, running.done + counts, running.seconds + time.perf_counter() - begun)
+
+
+def pieces_of(
+    running: Running, runs: Runs, chosen: range, missing: np.ndarray, keep_params: bool
+) -> list[results.Piece]:
+    """Return those runs of a finished batch that are to be written, cut where results are."""
+    params: dict[str, np.ndarray] = {}
+    if keep_params:
+        final = running.states.params
+        params = dict(zip(leaves.names(final), map(leaves.plain, jax.tree.leaves(final)), strict=True))
+    pieces = []
+    for region, cut in runs.regions(missing.tolist()):
+        rows = missing[cut] - chosen.start
+        curves = {name: curve[rows] for name, curve in running.curves.items()}
+        pieces.append(results.Piece(region, curves, {name: leaf[rows] for name, leaf in params.items()}))
+    return pieces
+
+
+def follow(batch: Iterator[Running], bar: tqdm, n: int, others: int) -> Running:
+    """Return a batch when it is finished; until then move the progress bar, beside others that are completed."""
+    for running in batch:
+        done = others + n if running.finished else others
+        bar.set_postfix_str(f"{describe(running, n)}, {done} runs done", refresh=False)
+        bar.update(others * running.iterations + int(running.done[:n].sum()) - bar.n)
+    return running
+
+
+def describe(running: Running, n: int) -> str:
     """Return what to show beside the progress bar: the first metric's mean now, and real steps per second."""
-    name, curve = next(iter(pieces[-1].items()))
-    now = curve[:, -1]
+    name, curve = next(iter(running.curves.items()))
+    now = curve[np.arange(n), running.done[:n] - 1]
     text = f"{name} {now[np.isfinite(now)].mean():.4g}" if np.isfinite(now).any() else f"{name} not finite"
-    if "steps" in pieces[-1]:
-        steps = sum(float(np.nansum(piece["steps"])) for piece in pieces)
-        text += f", {steps / seconds / 1e6:.2f} M real steps/s"
+    if "steps" in running.curves:
+        steps = np.nansum(running.curves["steps"][:n], dtype=float)
+        text += f", {steps / running.seconds / 1e6:.2f} M real steps/s"
     return text
+
+
+@contextlib.contextmanager
+def stopping(resumable: bool) -> Iterator[threading.Event]:
+    """Note SIGTERM, instead of dying of it, as long as the context lasts; in the main thread and if one can go on."""
+    stop = threading.Event()
+    if not resumable or threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def leave(saved: bool) -> NoReturn:
+    """End the process, as SIGTERM wants it."""
+    say(f"stopped by SIGTERM; the same command goes on from {'here' if saved else 'what was saved before'}")
+    raise SystemExit(STOPPED)
+
+
+def wait(store: results.Store, stop: threading.Event) -> None:
+    """Return when every process has completed its runs."""
+    while not stop.is_set():
+        if results.completed(store).all():
+            return
+        time.sleep(0.5)
+    leave(saved=True)
+
+
+def check_out(out: str | Path | None, configuration: Mapping[str, Any] | None, processes: int) -> None:
+    """Raise unless results go where they can be told from others and every process finds them.
+
+    Raises:
+        InputError: If not.
+    """
+    if out is not None and configuration is None:
+        raise InputError(
+            "expected a configuration beside out, to tell these results from those of another algorithm, got none"
+        )
+    if out is None and processes > 1:
+        raise InputError(f"expected out, a directory that all {processes} processes share, got none")

@@ -12,7 +12,9 @@ import xarray as xr
 
 import pgjax
 from pgjax import results
-from pgjax.sweep import Plan, Program, Runs, compile_within, first_plan, with_values
+from pgjax.hyperparameters import with_values
+from pgjax.program import Plan, Program, compile_within, first_plan
+from pgjax.sweep import Runs
 from tests.cases import random_mdp
 
 sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep is its function
@@ -136,20 +138,33 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed,
 
 
 def test_two_processes_do_not_write_the_same_results(tmp_path, monkeypatch):
-    run_segments = sweep_module.run_segments
+    go_on = sweep_module.go_on
+    script = f"""
+import pgjax
+from pgjax import results
+for chunks in (range(0, 1), range(0, 9)):
+    try:
+        with results.alone({str(tmp_path / results.STORE)!r}, chunks):
+            print("held")
+    except pgjax.InputError as error:
+        print(error)
+with results.alone({str(tmp_path / results.STORE)!r}, range(1, 9)):
+    print("the others are free")
+"""
+
+    def another():
+        return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=200)
 
     def meanwhile(*arguments):
-        with (
-            pytest.raises(pgjax.InputError, match="no other process writes"),
-            results.alone(str(tmp_path / results.STORE)),
-        ):
-            pass
-        return run_segments(*arguments)
+        said.append(another().stdout)
+        return go_on(*arguments)
 
-    monkeypatch.setattr(sweep_module, "run_segments", meanwhile)
-    assert swept(out=tmp_path).completed.all()
-    with results.alone(str(tmp_path / results.STORE)):
-        pass
+    said = []
+    monkeypatch.setattr(sweep_module, "go_on", meanwhile)
+    assert swept(out=tmp_path, segment=7).completed.all()
+    assert said[0].count("expected results that no other process writes") == 2
+    assert "the others are free" in said[0]
+    assert another().stdout.count("held") == 2
 
 
 def test_another_batch_size_keeps_what_is_there(tmp_path, monkeypatch, undisturbed):
@@ -240,7 +255,7 @@ def test_the_budget_of_memory_chooses_the_batch():
 
     def compile_plan(plan):
         tried.append(plan)
-        return Program(plan, None, None, bytes=100 * plan.share + 50 * plan.block)
+        return Program(plan, None, None, 1, None, None, bytes=100 * plan.share + 50 * plan.block)
 
     assert compile_within(10**6, compile_plan, Plan(64, 16)).plan == Plan(64, 16)
     assert len(tried) == 1

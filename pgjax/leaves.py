@@ -1,0 +1,40 @@
+"""The leaves of a pytree as plain numpy arrays with names, and back: what can be written to disk and compared."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax.environments.environment import PyTree
+
+
+def is_key(leaf: Any) -> bool:
+    """Return whether a leaf, or what stands for one, is made of random keys."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def names(tree: PyTree) -> list[str]:
+    """Return the name of each leaf, its path joined by dots; a tree that is a single leaf calls it theta."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return [jax.tree_util.keystr(path, simple=True, separator=".") or "theta" for path in paths]
+
+
+def plain(leaf: Any) -> np.ndarray:
+    """Return a leaf on the host in a type that numpy has: of random keys, and of floats like bfloat16, the bits."""
+    values = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+    return values.view(f"u{values.itemsize}") if values.dtype.kind == "V" else values
+
+
+def plain_like(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Return the shape and type of `plain(leaf)`, for a leaf or what stands for one."""
+    like = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
+    dtype = np.dtype(like.dtype)
+    return tuple(like.shape), np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
+
+
+def unplain(values: np.ndarray, like: Any) -> Any:
+    """Return the leaf that `plain` was given: one of the type of another leaf, or of what stands for it."""
+    if is_key(like):
+        return jax.random.wrap_key_data(jnp.asarray(values), impl=jax.random.key_impl(jnp.zeros((), like.dtype)))
+    return values.view(like.dtype)

@@ -1,0 +1,191 @@
+"""What a sweep runs on the devices: how runs are cut into batches and blocks, and the functions compiled for that.
+
+The runs of a batch are shared out over the devices of this process (`shard_map`), and on a device they go block by
+block (`lax.map`), `vmap`-ed within a block: on a CPU the parameters of a block then stay in its cache, on an
+accelerator the block is as large as its memory allows.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from pgjax.algorithm import Algorithm
+from pgjax.algorithm import advance as advance_run
+from pgjax.environments.environment import PyTree
+from pgjax.errors import InputError, say
+from pgjax.hyperparameters import with_values
+
+CPU_BLOCK = 16  # runs whose parameters stay in a core's cache
+
+
+class Plan(NamedTuple):
+    """How the runs of a sweep are cut up."""
+
+    share: int  # runs of a batch on one device
+    block: int  # runs vmapped together; divides the share
+
+
+def memory_budget() -> int:
+    """Return the bytes a sweep may use on a device: 80% of an accelerator's, half of a host's shared by its devices."""
+    device = jax.local_devices()[0]
+    statistics = device.memory_stats() if device.platform != "cpu" else None
+    if statistics and "bytes_limit" in statistics:
+        return int(0.8 * statistics["bytes_limit"])
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return host // 2 // jax.local_device_count()
+
+
+def first_plan(runs: int, devices: Sequence[jax.Device], batch: int | None, block: int | None) -> Plan:
+    """Return how to cut up a sweep if memory were no matter."""
+    share = -(-runs // len(devices))
+    if devices[0].platform == "cpu":
+        block = CPU_BLOCK if block is None else block
+        # Batches beyond one block a device are no faster here, and what is lost with a killed sweep is a batch.
+        share = max(min(block, share), -(-share // 8)) if batch is None else share
+    if batch is not None:
+        share = min(share, -(-batch // len(devices)))
+    block = share if block is None else min(block, share)
+    return Plan(-(-share // block) * block, block)
+
+
+class Program(NamedTuple):
+    """A sweep's compiled functions, for batches of devices · share runs."""
+
+    plan: Plan
+    start: jax.stages.Compiled  # keys [B], values {name: [B]} -> states [B]
+    advance: jax.stages.Compiled  # states, *goal -> states, metrics [B, width], iterations done by each run [B]
+    segment: int  # iterations that `advance` does at most where all runs are equally far
+    states: PyTree  # what stands for the states [B]: shapes, types, shardings
+    metrics: PyTree  # and for the metrics [B, width]
+    bytes: int  # at most in use on a device
+
+    @property
+    def size(self) -> int:
+        """B, the number of runs of a batch."""
+        return jax.tree.leaves(self.metrics)[0].shape[0]
+
+    @property
+    def width(self) -> int:
+        """How many iterations of a run `advance` does at most."""
+        return jax.tree.leaves(self.metrics)[0].shape[1]
+
+    def goal(self, done: np.ndarray, iterations: int) -> tuple[jax.Array, ...]:
+        """Return what tells `advance` how far to go, on the devices.
+
+        Args:
+            done: Iterations that each run has done, [B].
+            iterations: What it is to have done in the end.
+        """
+        least = done.min()
+        count = min(self.segment, iterations - least)
+        numbers = (np.int32(done - least), np.int32(count), np.int32(iterations - least))
+        return jax.device_put(numbers, self.advance.input_shardings[0][1:])
+
+
+def compile_program(
+    algorithm: Algorithm,
+    hyperparameters: PyTree,
+    names: Sequence[str],
+    segment: int,
+    plan: Plan,
+    devices: Sequence[jax.Device],
+) -> Program:
+    """Compile the functions that a plan needs; nothing is run."""
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("run",))
+    runs = PartitionSpec("run")
+
+    def by_block(function: Callable[[PyTree], PyTree], batch: PyTree) -> PyTree:
+        blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, plan.block, *leaf.shape[1:]), batch)
+        done = jax.lax.map(jax.vmap(function), blocks)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
+
+    def start(keys: jax.Array, values: dict[str, jax.Array]) -> PyTree:
+        return by_block(lambda run: algorithm.init(run[0], with_values(hyperparameters, run[1])), (keys, values))
+
+    # Runs with a clock of their own do not wait for each other until one is a segment ahead.
+    width = segment if algorithm.step is None else 2 * segment
+
+    def advance(
+        states: PyTree, ahead: jax.Array, count: jax.Array, remaining: jax.Array
+    ) -> tuple[PyTree, PyTree, jax.Array]:
+        def run(batch: tuple[PyTree, jax.Array]) -> tuple[PyTree, PyTree, jax.Array]:
+            state, ahead = batch
+            if algorithm.step is None:  # all runs are equally far, and stay so
+                return advance_run(algorithm, width, state, count, count)
+            return advance_run(algorithm, width, state, count - ahead, jnp.minimum(remaining - ahead, width))
+
+        return by_block(run, (states, ahead))
+
+    def over_devices(function: Callable[..., PyTree], *specs: PartitionSpec) -> Callable[..., PyTree]:
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=runs, check_vma=False)
+
+    B = len(devices) * plan.share
+    sharding = jax.sharding.NamedSharding(mesh, runs)
+    keys = jax.ShapeDtypeStruct((B,), jax.random.key(0).dtype, sharding=sharding)
+    values = {name: jax.ShapeDtypeStruct((B,), jnp.result_type(float), sharding=sharding) for name in names}
+    started = jax.jit(over_devices(start, runs, runs)).lower(keys, values)
+    states = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), started.out_info
+    )
+    everywhere = PartitionSpec()
+    ahead = jax.ShapeDtypeStruct((B,), jnp.int32, sharding=sharding)
+    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=jax.sharding.NamedSharding(mesh, everywhere))
+    advancing = jax.jit(over_devices(advance, runs, runs, everywhere, everywhere), donate_argnums=0)
+    advanced = advancing.lower(states, ahead, count, count)
+    _, metrics, _ = advanced.out_info
+    compiled = advanced.compile()
+    memory = compiled.memory_analysis()
+    peak = 0
+    if memory is not None:
+        peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        peak -= memory.alias_size_in_bytes
+    return Program(plan, started.compile(), compiled, segment, states, metrics, peak)
+
+
+def compile_within(budget: int, compile_plan: Callable[[Plan], Program], plan: Plan) -> Program:
+    """Compile the largest plan, from the one given downwards, whose memory stays within the budget.
+
+    Raises:
+        InputError: If a single run does not fit.
+    """
+    while True:
+        try:
+            program = compile_plan(plan)
+        except jax.errors.JaxRuntimeError as error:
+            plan = halved(plan, error)
+            continue
+        if program.bytes <= budget:
+            return program
+        if plan.share == 1:
+            raise InputError(f"expected a run to fit into {budget} bytes of memory, it needs {program.bytes}")
+        plan = with_share(plan, min(plan.share // 2, int(plan.share * budget / program.bytes)))
+
+
+def with_share(plan: Plan, share: int) -> Plan:
+    """Return a plan with at most so many runs of a batch on a device, or with one."""
+    share = max(1, share)
+    block = min(plan.block, share)
+    return Plan(share // block * block, block)
+
+
+def halved(plan: Plan, error: jax.errors.JaxRuntimeError) -> Plan:
+    """Return a plan with at most half the runs, after an error that says that memory was short; say so.
+
+    Raises:
+        JaxRuntimeError: The error, if it says anything else.
+        InputError: If there is no half of a single run.
+    """
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        raise error
+    if plan.share == 1:
+        raise InputError(
+            f"expected a run to fit into the memory of a device, got {str(error).splitlines()[0]}"
+        ) from error
+    smaller = with_share(plan, plan.share // 2)
+    say(f"{plan.share} runs do not fit into the memory of a device; going on with {smaller.share} at a time")
+    return smaller
