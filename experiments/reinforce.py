@@ -53,6 +53,8 @@ class Options:
     """auto chooses what fits the environment."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the network's hidden layers."""
+    bfloat16: bool = False
+    """Whether operands of the network's matrix products are rounded to bfloat16; all else is float32."""
     solved_at: float | None = None
     """Mean return over the last 100 episodes from which a run is solved; known for some environments."""
     study: int = 0
@@ -86,7 +88,7 @@ def main(options: Options) -> None:
     environment = commandline.environment_named(options.env)
     algorithm = pgjax.reinforce(
         environment,
-        commandline.policy_named(options.policy, environment, options.hidden),
+        commandline.policy_named(options.policy, environment, options.hidden, options.bfloat16),
         episodes=options.episodes,
         steps=options.steps,
         credit=commandline.CREDITS[options.credit](),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
 import optax
 import pandas as pd
 import tyro
@@ -189,7 +190,7 @@ def environment_named(name: str) -> Environment:
     return maze() if name.lower() == "maze" else from_gymnax(name)
 
 
-def policy_named(name: str, environment: Environment, hidden: Sequence[int]) -> Policy:
+def policy_named(name: str, environment: Environment, hidden: Sequence[int], bfloat16: bool = False) -> Policy:
     """Return a policy for an environment: auto, tabular, mlp, categorical (an mlp) or gaussian (an mlp).
 
     Raises:
@@ -198,7 +199,7 @@ def policy_named(name: str, environment: Environment, hidden: Sequence[int]) -> 
     states, actions = environment.observation_space, environment.action_space
     if any(width < 1 for width in hidden):
         raise InputError(f"expected hidden layers of width 1 or more, got {min(hidden)}")
-    if name == "auto" and tuple(hidden) == (64, 64):
+    if name == "auto" and tuple(hidden) == (64, 64) and not bfloat16:
         return policy_for(environment)
     if name == "tabular":
         if not isinstance(states, Discrete) or not isinstance(actions, Discrete):
@@ -213,7 +214,7 @@ def policy_named(name: str, environment: Environment, hidden: Sequence[int]) -> 
             f"expected a {wanted.__name__} action space for a {name} policy, got {environment.name} with actions of "
             f"{type(actions).__name__}"
         )
-    return mlp(states, actions, hidden)
+    return mlp(states, actions, hidden, product_dtype=jnp.bfloat16 if bfloat16 else jnp.float32)
 
 
 def baseline_named(name: str, environment: Environment, hidden: Sequence[int], steps: int) -> Baseline:
