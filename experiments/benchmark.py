@@ -136,8 +136,25 @@ def flop_per_step(environment: pgjax.Environment) -> int:
     return forward + (3 * forward - 2 * widths[0] * widths[1])  # nobody differentiates by the observation
 
 
-def algorithms(environment: pgjax.Environment, policy: pgjax.Policy) -> dict[int, Algorithm]:
-    """Return what is measured, by episodes an update: the lecture's own algorithm, and the default one."""
+class Case(NamedTuple):
+    """An algorithm that is measured."""
+
+    episodes: int  # slots of an update
+    algorithm: Algorithm
+    learning_rate: float
+    iterations: dict[str, int]  # by phase: enough for a second or so, few enough to stay in the phase
+
+    @property
+    def numbers(self) -> Any:
+        """Its hyper-parameters."""
+        return self.algorithm.hyperparameters(learning_rate=self.learning_rate)
+
+
+def cases(environment: pgjax.Environment, policy: pgjax.Policy) -> list[Case]:
+    """Return the lecture's own algorithm, and the default one with and without a budget of steps.
+
+    With the budget a slot plays several episodes while they are short, and one near the end.
+    """
     lecture = pgjax.reinforce(
         environment,
         policy,
@@ -146,7 +163,13 @@ def algorithms(environment: pgjax.Environment, policy: pgjax.Policy) -> dict[int
         baseline=pgjax.running_average(),
         optimizer=optax.sgd,
     )
-    return {1: lecture, 16: pgjax.reinforce(environment, policy, episodes=16)}
+    packed = pgjax.reinforce(environment, policy, episodes=16, steps=128)
+    single = pgjax.reinforce(environment, policy, episodes=16)
+    return [
+        Case(1, lecture, 1e-4, {"start": 60, "end": 4}),
+        Case(16, packed, 1e-2, {"start": 2, "end": 1}),
+        Case(16, single, 1e-2, {"start": 2, "end": 1}),
+    ]
 
 
 def plan_for(runs: int, block: int | None) -> Plan:
@@ -154,10 +177,10 @@ def plan_for(runs: int, block: int | None) -> Plan:
     return first_plan(runs, jax.local_devices()[:runs], batch=runs, block=block)
 
 
-def compiled(algorithm: Algorithm, numbers: Any, runs: int, iterations: int, block: int | None) -> Program:
+def compiled(case: Case, runs: int, iterations: int, block: int | None) -> Program:
     """Compile a program for a batch of so many runs, and segments of so many iterations."""
     devices = jax.local_devices()[:runs]
-    return compile_program(algorithm, numbers, [], iterations, plan_for(runs, block), devices)
+    return compile_program(case.algorithm, case.numbers, [], iterations, plan_for(runs, block), devices)
 
 
 def begin(program: Program, params: Any = None) -> Any:
@@ -213,11 +236,11 @@ class Solving(NamedTuple):
         return next((s for s, f in zip(self.seconds, self.fraction, strict=True) if f >= fraction), None)
 
 
-def solve(algorithm: Algorithm, numbers: Any, policy: pgjax.Policy, runs: int, options: Options) -> Solving:
+def solve(case: Case, policy: pgjax.Policy, runs: int, options: Options) -> Solving:
     """Train runs, and look every 5 iterations how many policies, actions sampled, solve the task."""
     look_every = 5
     begun = time.perf_counter()
-    program = compiled(algorithm, numbers, runs, look_every, options.block)
+    program = compiled(case, runs, look_every, options.block)
     compile_seconds = time.perf_counter() - begun
     environment = pgjax.from_gymnax(ENVIRONMENT)
     play = pgjax.evaluate(environment, policy, FRESH_EPISODES)
@@ -254,16 +277,16 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def scaling(algorithm: Algorithm, numbers: Any, scale: Sequence[int]) -> list[dict[str, Any]]:
+def scaling(case: Case, scale: Sequence[int]) -> list[dict[str, Any]]:
     """Sweep over more and more seeds, results on disk and all, and return what a run costs among them."""
     rows = []
     for seeds in scale:
         with tempfile.TemporaryDirectory() as out:
             results = pgjax.sweep(
-                algorithm,
+                case.algorithm,
                 iterations=4,
                 seeds=range(seeds),
-                hyperparameters=numbers,
+                hyperparameters=case.numbers,
                 out=Path(out) / "results",
                 configuration={},
                 progress=False,
@@ -295,9 +318,7 @@ def ask_peer(out: Path, plain: bool) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def beside_peer(
-    rows: Sequence[dict[str, Any]], algorithm: Algorithm, numbers: Any, policy: pgjax.Policy, options: Options
-) -> dict[str, Any]:
+def beside_peer(rows: Sequence[dict[str, Any]], case: Case, policy: pgjax.Policy, options: Options) -> dict[str, Any]:
     """Measure the peer, and what it is compared with: the slower phase of 256 runs of 16 episodes, and 128 runs solved.
 
     The names without an ending are the peer as its documentation has it; `_in_blocks` is the peer laid out as pgjax is.
@@ -311,7 +332,7 @@ def beside_peer(
         found[f"ratio_to_peer{ending}"] = min(ours) / rate if ours else None
         found[f"peer_seconds{ending}"] = solving["seconds"]
         found[f"peer_solved_fraction{ending}"] = solving["solved_fraction"]
-    solved = solve(algorithm, numbers, policy, solving["seeds"], options)
+    solved = solve(case, policy, solving["seeds"], options)
     found["seconds_to_peer_fraction"] = solved.seconds_to(found["peer_solved_fraction"])
     return found
 
@@ -322,7 +343,8 @@ def report(summary: dict[str, Any]) -> None:
     def number(key: str, scale: float = 1.0, digits: int = 2) -> str:
         return "-" if summary[key] is None else f"{summary[key] / scale:.{digits}f}"
 
-    table = pd.DataFrame(summary["rows"])
+    without = [{**row, "episodes": "16, no budget"} for row in summary["rows_without_budget"]]
+    table = pd.DataFrame(summary["rows"] + without)
     table["real_steps_per_second"] = (table["real_steps_per_second"] / 1e6).map("{:.2f} M".format)
     for name in ("real_fraction", "roofline_share"):
         table[name] = table[name].map("{:.0%}".format)
@@ -365,37 +387,28 @@ def main(options: Options) -> None:
         HIDDEN,
         product_dtype=jnp.bfloat16 if options.bfloat16 else jnp.float32,
     )
-    measured = algorithms(environment, policy)
-    numbers = {1: measured[1].hyperparameters(learning_rate=1e-4), 16: measured[16].hyperparameters(learning_rate=1e-2)}
+    lecture, packed, single = cases(environment, policy)
 
     gflops, flop = matmul_gflops(options.repetitions), flop_per_step(environment)
     alone = environment_steps_per_second(environment, options.repetitions)
     print(f"matrix products {gflops:.0f} GFLOP/s; environment alone {alone / 1e6:.1f} M steps/s", flush=True)
-    solved = solve(measured[16], numbers[16], policy, solve_seeds, options)
+    solved = solve(single, policy, solve_seeds, options)
     print(f"{solve_seeds} seeds: {solved.fraction[-1]:.1%} solved after {solved.seconds[-1]:.1f} s", flush=True)
 
-    rows = []
-    for episodes, algorithm in measured.items():
-        for seeds in options.seeds:
-            programs: dict[int, Program] = {}
-            for phase, params in (("start", None), ("end", solved.params)):
-                # Enough iterations for a second or so, and few enough to stay where the phase is.
-                iterations = (60 if phase == "start" else 4) if episodes == 1 else (2 if phase == "start" else 1)
-                program = programs.setdefault(
-                    iterations, compiled(algorithm, numbers[episodes], seeds, iterations, options.block)
-                )
-                row = throughput(program, params, iterations, options.repetitions, flop, gflops)
-                rows.append({"seeds": seeds, "episodes": episodes, "phase": phase, **row})
-                print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1), flush=True)
-    scaled = scaling(measured[16], numbers[16], options.scale)
+    def rows_of(case: Case, seeds: int) -> list[dict[str, Any]]:
+        program = compiled(case, seeds, max(case.iterations.values()), options.block)
+        found = []
+        for phase, params in (("start", None), ("end", solved.params)):
+            row = throughput(program, params, case.iterations[phase], options.repetitions, flop, gflops)
+            found.append({"seeds": seeds, "episodes": case.episodes, "phase": phase, **row})
+        print(pd.DataFrame(found).to_string(index=False), flush=True)
+        return found
 
-    peer = (
-        "peer_steps_per_second",
-        "ratio_to_peer",
-        "peer_seconds",
-        "peer_solved_fraction",
-        "seconds_to_peer_fraction",
-    )
+    rows = [row for case in (lecture, packed) for seeds in options.seeds for row in rows_of(case, seeds)]
+    unpacked = rows_of(single, min(solve_seeds, max(options.seeds)))
+    scaled = scaling(packed, options.scale)
+
+    compared = ("peer_steps_per_second", "ratio_to_peer", "peer_seconds", "peer_solved_fraction")
     summary: dict[str, Any] = {
         "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {os.cpu_count()} cores",
         "versions": {"jax": jax.__version__},
@@ -403,6 +416,7 @@ def main(options: Options) -> None:
         "flop_per_step": flop,
         "environment_steps_per_second": alone,
         "rows": rows,
+        "rows_without_budget": unpacked,
         "solve_seeds": solve_seeds,
         "solve_seconds": solved.seconds_to(0.95),
         "solved_fraction": solved.fraction[-1],
@@ -410,11 +424,11 @@ def main(options: Options) -> None:
         "compile_seconds": solved.compile_seconds,
         "scaling": scaled,
         "peak_bytes": peak_bytes(),
-        **dict.fromkeys(peer),
+        **dict.fromkeys((*compared, "seconds_to_peer_fraction")),
     }
     commandline.write_json(options.out / "summary.json", summary)
     if options.peer:
-        summary |= beside_peer(rows, measured[16], numbers[16], policy, options)
+        summary |= beside_peer(rows, single, policy, options)
         commandline.write_json(options.out / "summary.json", summary)
     report(summary)
     print(f"written to {options.out}")
