@@ -61,10 +61,11 @@ def place(out: Path, process: int) -> Path:
 
 def remove(out: Path) -> None:
     """Remove the checkpoints of all processes from a directory of results, and nothing else."""
-    for file in place(out, 0).parent.glob("*process-*.npz"):
+    directory = place(out, 0).parent
+    for file in (*directory.glob("process-*.npz"), *directory.glob(".process-*.npz")):
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # if there never was one, or something else is in it
-        place(out, 0).parent.rmdir()
+        directory.rmdir()
 
 
 def save(path: Path, identity: str, running: Running) -> bool:

@@ -151,6 +151,18 @@ def test_what_is_saved_is_restored(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["batch.npz"]
 
 
+def test_only_checkpoints_are_removed(tmp_path):
+    for process in (0, 1):
+        assert checkpoints.save(checkpoints.place(tmp_path, process), "this", running())
+    checkpoints.remove(tmp_path)
+    assert not list(tmp_path.iterdir())
+    checkpoints.remove(tmp_path)
+    assert checkpoints.save(checkpoints.place(tmp_path, 0), "this", running())
+    (tmp_path / "checkpoints" / "preprocess-1.npz").write_text("precious")
+    checkpoints.remove(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["preprocess-1.npz"]
+
+
 def test_no_damage_goes_unnoticed(tmp_path, capsys):
     batch = running()
     path = tmp_path / "batch.npz"

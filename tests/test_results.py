@@ -192,7 +192,6 @@ def cut(path):
         ("params/zarr.json", cut),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Object at")
 def test_a_damaged_store_is_refused_and_left_alone(tmp_path, monkeypatch, name, damage):
     options = {"out": tmp_path, "grid": {"learning_rate": [0.1, 0.5]}, "iterations": 1, "segment": 1, "batch": 5}
     write, calls = results.write, []

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import xarray as xr
 
 import pgjax
 from pgjax import results
+from pgjax.checkpoints import Running
 from pgjax.hyperparameters import with_values
 from pgjax.program import Plan, Program, compile_within, first_plan
 from pgjax.sweep import Runs
@@ -142,6 +144,7 @@ def test_two_processes_do_not_write_the_same_results(tmp_path, monkeypatch):
     script = f"""
 import pgjax
 from pgjax import results
+from pgjax.checkpoints import Running
 for chunks in (range(0, 1), range(0, 9)):
     try:
         with results.alone({str(tmp_path / results.STORE)!r}, chunks):
@@ -263,6 +266,32 @@ def test_the_budget_of_memory_chooses_the_batch():
     assert chosen.share * 100 + chosen.block * 50 <= 2500
     assert chosen.share >= 16
     assert chosen.share % chosen.block == 0
+
+
+def test_every_run_may_go_at_its_own_pace():
+    # Run i does i + 1 iterations a call, but no more than three and than it has left; its metric counts them.
+    class Advance:
+        input_shardings = ((None, jax.sharding.SingleDeviceSharding(jax.devices()[0])), {})
+
+        def __call__(self, states, count):
+            counts = jnp.minimum(jnp.arange(1, 5), jnp.minimum(3, 7 - states))
+            return states + counts, Counter(states[:, None] + jnp.arange(1, 4)[None]), counts
+
+    class Counter(NamedTuple):
+        steps: jax.Array
+
+    program = Program(Plan(4, 4), None, Advance(), None, Counter(jax.ShapeDtypeStruct((4, 3), jnp.int32)), 0)
+    nothing = np.full((4, 7), np.nan, np.float32)
+    running = Running(jnp.zeros(4, jnp.int32), {"steps": nothing}, np.zeros(4, np.int32), 1.0)
+    seen = []
+    while not running.finished:
+        running = sweep_module.go_on(program, running)
+        seen.append(running.done.tolist())
+        np.testing.assert_array_equal(np.isfinite(running.curves["steps"]).sum(axis=1), running.done)
+    assert seen[:3] == [[1, 2, 3, 3], [2, 4, 6, 6], [3, 6, 7, 7]]
+    assert len(seen) == 7
+    np.testing.assert_array_equal(running.curves["steps"], np.tile(np.arange(1, 8), (4, 1)))
+    assert sweep_module.describe(running, 4).startswith("steps 7, ")
 
 
 def test_plans_cover_every_run():
