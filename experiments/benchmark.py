@@ -32,7 +32,7 @@ from jax.sharding import PartitionSpec
 import pgjax
 from pgjax import commandline
 from pgjax.algorithm import Algorithm
-from pgjax.program import Plan, Program, compile_program, first_plan
+from pgjax.program import Program, compile_program, first_plan
 
 ENVIRONMENT = "CartPole-v1"
 HIDDEN = (64, 64)
@@ -172,15 +172,11 @@ def cases(environment: pgjax.Environment, policy: pgjax.Policy) -> list[Case]:
     ]
 
 
-def plan_for(runs: int, block: int | None) -> Plan:
-    """Return the plan of a batch of all these runs."""
-    return first_plan(runs, jax.local_devices()[:runs], batch=runs, block=block)
-
-
 def compiled(case: Case, runs: int, iterations: int, block: int | None) -> Program:
     """Compile a program for a batch of so many runs, and segments of so many iterations."""
     devices = jax.local_devices()[:runs]
-    return compile_program(case.algorithm, case.numbers, [], iterations, plan_for(runs, block), devices)
+    plan = first_plan(case.algorithm, runs, devices, batch=runs, block=block)
+    return compile_program(case.algorithm, case.numbers, [], iterations, plan, devices)
 
 
 def begin(program: Program, params: Any = None) -> Any:

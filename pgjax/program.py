@@ -20,7 +20,8 @@ from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError, say
 from pgjax.hyperparameters import with_values
 
-CPU_BLOCK = 16  # runs whose parameters stay in a core's cache
+CPU_BLOCK = 16  # runs whose parameters stay in a core's cache, and that do not wait long for the longest episode
+CPU_BLOCK_OWN_CLOCK = 32  # and where none waits for another's
 
 
 class Plan(NamedTuple):
@@ -40,11 +41,14 @@ def memory_budget() -> int:
     return host // 2 // jax.local_device_count()
 
 
-def first_plan(runs: int, devices: Sequence[jax.Device], batch: int | None, block: int | None) -> Plan:
+def first_plan(
+    algorithm: Algorithm, runs: int, devices: Sequence[jax.Device], batch: int | None, block: int | None
+) -> Plan:
     """Return how to cut up a sweep if memory were no matter."""
     share = -(-runs // len(devices))
     if devices[0].platform == "cpu":
-        block = CPU_BLOCK if block is None else block
+        best = CPU_BLOCK if algorithm.step is None else CPU_BLOCK_OWN_CLOCK
+        block = min(best, share) if block is None else block
         # Batches beyond one block a device are no faster here, and what is lost with a killed sweep is a batch.
         share = max(min(block, share), -(-share // 8)) if batch is None else share
     if batch is not None:

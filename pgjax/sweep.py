@@ -130,9 +130,10 @@ def sweep(
         configuration: What the results depend on beside the numbers given here (functions have no name that could be
             compared): the environment, the policy, options. Plain numbers, texts, lists and mappings; with `out` it
             must be given.
-        batch: Runs computed together; by default as many as the memory allows, on a CPU an eighth of the sweep or 16 a
-            core if that is more.
-        block: Runs vmapped together on a device; by default 16 on a CPU, all of them elsewhere.
+        batch: Runs computed together; by default as many as the memory allows, on a CPU an eighth of the sweep or a
+            block for each core if that is more.
+        block: Runs vmapped together on a device; by default 16 on a CPU (32 where each has its own clock), all of them
+            elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
         segment: Iterations between two looks at the progress; a tenth of a run if not given.
         keep_params: Whether to keep the final parameters of each run, for `load_params`; a store that is already there
@@ -191,7 +192,7 @@ def sweep(
 
         with stopping(out is not None) as stop:
             if not results.completed(store)[mine.runs].all():
-                plan = first_plan(len(mine.runs), devices, batch, block)
+                plan = first_plan(algorithm, len(mine.runs), devices, batch, block)
                 with results.alone(store, mine.chunks):
                     compute(runs, mine.runs, store, make, plan, iterations, checkpoint, stop, progress and process == 0)
             wait(store, stop)

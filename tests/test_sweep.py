@@ -299,7 +299,7 @@ def test_plans_cover_every_run():
         for devices in ([jax.devices()[0]] * n for n in (1, 3)):
             for batch in (None, 1, 7, 100):
                 for block in (None, 1, 5):
-                    plan = first_plan(runs, devices, batch, block)
+                    plan = first_plan(ALGORITHM, runs, devices, batch, block)
                     assert plan.share >= 1
                     assert plan.share % plan.block == 0
 
