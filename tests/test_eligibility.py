@@ -80,6 +80,25 @@ def test_every_run_of_a_batch_has_its_own_clock_and_ends_in_time():
         chex.assert_trees_all_close(curve, jax.tree.map(operator.itemgetter(seed), curves), rtol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, {"segment": 1}, {"segment": 3, "block": 2, "batch": 4}])
+def test_a_sweep_of_them_is_the_runs_one_by_one(options):
+    # In segments of few iterations a run may be a segment ahead of another, but none does more than it should.
+    environment = pgjax.finite(random_mdp(), horizon=40)
+    algorithm = pgjax.reinforce(
+        environment, pgjax.tabular(3, 2), episodes=1, baseline=pgjax.running_average(), optimizer=optax.sgd, chunk=4
+    )
+    numbers = algorithm.hyperparameters(learning_rate=0.5)
+    found = pgjax.sweep(
+        algorithm, iterations=7, seeds=range(6), hyperparameters=numbers, configuration={}, progress=False, **options
+    )
+    state, curves = jax.jit(jax.vmap(pgjax.train(algorithm, 7), (0, None)))(pgjax.run_keys(0, range(6)), numbers)
+    for name, curve in curves._asdict().items():
+        if name != "computed":  # which says how long a run was idle, too
+            np.testing.assert_allclose(found[name], curve, rtol=1e-5, atol=1e-6, err_msg=name)
+    like = jax.eval_shape(pgjax.tabular(3, 2).init, jax.random.key(0))
+    np.testing.assert_allclose(pgjax.load_params(found, like), state.params, rtol=1e-5, atol=1e-6)
+
+
 def test_update_is_one_episode():
     algorithm = pgjax.reinforce(
         counting(limit=7), pgjax.policy_for(counting()), episodes=1, baseline=pgjax.no_baseline(), chunk=3

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax.rollout import map_over_rows, rows_needed, sum_over_steps, together
+from pgjax.rollout import map_over_rows, real_steps, rows_needed, sum_over_steps, together
 from tests.cases import counting, random_mdp, remembering
 
 POLICY = pgjax.mlp(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), (4,))
@@ -192,3 +192,17 @@ def test_noise_differs_between_slots_rows_and_chunks():
     blocks = {tuple(block.reshape(-1)) for block in actions.reshape(4, 16, 8)}
     assert len(columns) == 8
     assert len(blocks) == 4
+
+
+def test_evaluation_is_the_return_of_fresh_episodes():
+    environment = counting(limit=4)
+    returns = pgjax.evaluate(environment, POLICY, episodes=3)
+    np.testing.assert_array_equal(returns(jax.random.key(0), POLICY.init(jax.random.key(1)), ()), [10, 10, 10])
+
+
+def test_real_steps_are_gathered_from_wherever_they_are():
+    trajectory = collected(counting(limit=3), episodes=2, steps=9, chunk=4)
+    places, count = real_steps(trajectory)
+    np.testing.assert_array_equal(places[:count], np.flatnonzero(np.asarray(trajectory.mask)))
+    seen = sum_over_steps(lambda steps: jnp.sum(jnp.where(steps.mask, steps.observation[..., 0], 0)), trajectory)
+    assert float(seen) == 6 * (0 + 1 + 2)

@@ -130,3 +130,18 @@ def test_a_policy_that_does_not_fit_is_refused(policy, message):
 def test_actions_of_several_axes_are_refused():
     with pytest.raises(pgjax.InputError, match=r"shape \[d\], got \(2, 2\)"):
         pgjax.mlp(BOX, pgjax.Box(0, 1, (2, 2)))
+
+
+def test_products_in_bfloat16_are_those_in_float32_rounded():
+    whole = pgjax.mlp(BOX, pgjax.Discrete(4), (16, 16))
+    rounded = pgjax.mlp(BOX, pgjax.Discrete(4), (16, 16), product_dtype=jnp.bfloat16)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, whole.init(jax.random.key(0)))
+    observation = jax.random.normal(jax.random.key(1), (50, 3))
+
+    def log_prob(params, policy):
+        return policy.step(params, (), observation)[1].log_prob(jnp.zeros(50, int)).sum()
+
+    exact, near = jax.grad(log_prob)(params, whole), jax.grad(log_prob)(params, rounded)
+    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(near), strict=True):
+        assert b.dtype == jnp.float32
+        assert 0 < jnp.linalg.norm(a - b) < 0.02 * jnp.linalg.norm(a)  # bfloat16 has 8 bits
