@@ -39,12 +39,15 @@ def test_whole_runs_are_those_of_stored_trajectories(credit, baseline):
             environment, pgjax.tabular(3, 2), ONLINE_CREDITS[credit](), ONLINE_BASELINES[baseline](),
             optimizer=optax.adam, chunk=4,
         )  # fmt: skip
-        ends = []
+        ends, computed = [], []
         for algorithm in algorithms:
             numbers = algorithm.hyperparameters(learning_rate=0.1, discount=0.9, entropy_coefficient=0.3)
             run = jax.jit(jax.vmap(pgjax.train(algorithm, 15), (0, None)))
             state, curves = run(pgjax.run_keys(0, range(5)), numbers)
-            ends.append((state._replace(episode=(), key=jax.random.key_data(state.key)), curves))
+            ends.append((state._replace(episode=(), key=jax.random.key_data(state.key)), curves._replace(computed=0)))
+            computed.append(np.asarray(curves.computed))
+        assert (computed[0] <= computed[1]).all()  # nobody waits for the longest episode of the batch
+        assert computed[0].sum() < 0.8 * computed[1].sum()
         lengths = np.asarray(ends[0][1].steps)
         assert lengths.min() <= 4 < lengths.max()
         assert len(np.unique(lengths.sum(axis=1))) > 1

@@ -271,16 +271,18 @@ def test_the_budget_of_memory_chooses_the_batch():
 def test_every_run_may_go_at_its_own_pace():
     # Run i does i + 1 iterations a call, but no more than three and than it has left; its metric counts them.
     class Advance:
-        input_shardings = ((None, jax.sharding.SingleDeviceSharding(jax.devices()[0])), {})
+        input_shardings = ((None, *3 * [jax.sharding.SingleDeviceSharding(jax.devices()[0])]), {})
 
-        def __call__(self, states, count):
+        def __call__(self, states, ahead, count, remaining):
+            np.testing.assert_array_equal(states - jnp.min(states), ahead)
+            assert int(remaining) == 7 - int(jnp.min(states))
             counts = jnp.minimum(jnp.arange(1, 5), jnp.minimum(3, 7 - states))
             return states + counts, Counter(states[:, None] + jnp.arange(1, 4)[None]), counts
 
     class Counter(NamedTuple):
         steps: jax.Array
 
-    program = Program(Plan(4, 4), None, Advance(), None, Counter(jax.ShapeDtypeStruct((4, 3), jnp.int32)), 0)
+    program = Program(Plan(4, 4), None, Advance(), 3, None, Counter(jax.ShapeDtypeStruct((4, 3), jnp.int32)), 0)
     nothing = np.full((4, 7), np.nan, np.float32)
     running = Running(jnp.zeros(4, jnp.int32), {"steps": nothing}, np.zeros(4, np.int32), 1.0)
     seen = []

@@ -43,7 +43,7 @@ def test_a_fitting_value_is_chosen():
     assert pgjax.action_value_for(maze).init(jax.random.key(0)).shape == (23, 4)
     for make, outputs in ((pgjax.value_for, 1), (pgjax.action_value_for, 2)):
         layers = make(cartpole).init(jax.random.key(0))["params"]
-        assert [layer["kernel"].shape for layer in layers.values()] == [(4, 64), (64, 64), (64, outputs)]
+        assert [layer["kernel"].shape for layer in layers.values()] == [(4, 64), (64, 64), (outputs, 64)]
 
 
 def test_an_unknown_state_has_no_value():
