@@ -37,6 +37,9 @@ from pgjax.program import Program, compile_program, first_plan
 ENVIRONMENT = "CartPole-v1"
 HIDDEN = (64, 64)
 SOLVED_AT, FRESH_EPISODES = 475.0, 100
+MATRIX = 2048  # rows and columns of a large matrix
+SLOTS = 4096  # of the environment alone, on each device
+PEER_SEEDS = 256  # side by side, when the peer's steps are counted
 PEER = Path(__file__).with_name("benchmark_peer.py")
 
 
@@ -90,12 +93,17 @@ def over_devices(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Ar
     return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=part, out_specs=part, check_vma=False))
 
 
-def matmul_gflops(repetitions: int) -> float:
-    """Return the rate of float32 matrix products of 2048 × 2048, on all devices at once."""
-    n, rounds = 2048, 8
+def matmul_gflops(repetitions: int, dtype: Any, n: int) -> float:
+    """Return the rate of matrix products of n × n, of operands of a type, on all devices at once."""
+    rounds = 8
 
     def products(share: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(0, rounds, lambda _, x: x @ share[0] / n, share[0])[None]
+        matrix = share[0].astype(dtype)
+
+        def one(_: int, x: jax.Array) -> jax.Array:
+            return jnp.matmul(x, matrix, preferred_element_type=jnp.float32).astype(dtype) / n
+
+        return jax.lax.fori_loop(0, rounds, one, matrix)[None].astype(jnp.float32)
 
     run = over_devices(products)
     matrices = jax.random.uniform(jax.random.key(0), (jax.local_device_count(), n, n))
@@ -104,9 +112,9 @@ def matmul_gflops(repetitions: int) -> float:
     return jax.local_device_count() * rounds * 2 * n**3 / timing.seconds / 1e9
 
 
-def environment_steps_per_second(environment: pgjax.Environment, repetitions: int) -> float:
+def environment_steps_per_second(environment: pgjax.Environment, repetitions: int, slots: int) -> float:
     """Return the rate of environment steps alone, with random actions and no policy, on all devices at once."""
-    slots, rows = 4096, 200
+    rows = 200
     assert isinstance(environment.action_space, pgjax.Discrete)
     actions = environment.action_space.n
 
@@ -151,9 +159,10 @@ class Case(NamedTuple):
 
 
 def cases(environment: pgjax.Environment, policy: pgjax.Policy) -> list[Case]:
-    """Return the lecture's own algorithm, and the default one with and without a budget of steps.
+    """Return the lecture's own algorithm, the default one with a budget of steps and without, and actor-critic.
 
-    With the budget a slot plays several episodes while they are short, and one near the end.
+    With the budget a slot plays several episodes while they are short, and one near the end. Actor-critic, with a
+    critic of the same size and one gradient step for it an update, does what one epoch of PPO does.
     """
     lecture = pgjax.reinforce(
         environment,
@@ -165,10 +174,19 @@ def cases(environment: pgjax.Environment, policy: pgjax.Policy) -> list[Case]:
     )
     packed = pgjax.reinforce(environment, policy, episodes=16, steps=128)
     single = pgjax.reinforce(environment, policy, episodes=16)
+    critic = pgjax.reinforce(
+        environment,
+        policy,
+        episodes=16,
+        steps=128,
+        credit=pgjax.lambda_return(),
+        baseline=pgjax.learned_value(pgjax.value_for(environment, HIDDEN), steps=1),
+    )
     return [
         Case(1, lecture, 1e-4, {"start": 60, "end": 4}),
         Case(16, packed, 1e-2, {"start": 2, "end": 1}),
         Case(16, single, 1e-2, {"start": 2, "end": 1}),
+        Case(16, critic, 1e-2, {"start": 2, "end": 1}),
     ]
 
 
@@ -179,38 +197,52 @@ def compiled(case: Case, runs: int, iterations: int, block: int | None) -> Progr
     return compile_program(case.algorithm, case.numbers, [], iterations, plan, devices)
 
 
-def begin(program: Program, params: Any = None) -> Any:
-    """Return the states of a batch that begins, with parameters [n, ...] of runs before if they are given."""
+def begin(program: Program, params: Any = None, standing_still: bool = False) -> Any:
+    """Return the states of a batch that begins.
+
+    Args:
+        program: Of which.
+        params: [n, ...], those of some runs before; fresh ones if not given.
+        standing_still: Whether the learning rate is 0, so that the phase of learning stays what it is.
+    """
     keys = jax.device_put(pgjax.run_keys(1, range(program.size)), program.start.input_shardings[0][0])
     states = program.start(keys, {})
     if params is not None:
         chosen = np.arange(program.size) % jax.tree.leaves(params)[0].shape[0]
         trained = jax.tree.map(lambda leaf, like: jax.device_put(leaf[chosen], like.sharding), params, states.params)
         states = states._replace(params=trained)
+    if standing_still:
+        numbers = states.hyperparameters
+        numbers = numbers._replace(learning_rate=numbers.learning_rate * 0)
+        states = states._replace(hyperparameters=numbers)
     return jax.block_until_ready(states)
 
 
 def goal(program: Program, iterations: int) -> tuple[jax.Array, ...]:
-    """Return what tells a program to do so many iterations."""
-    return program.goal(np.zeros(program.size, int), iterations)
+    """Return what tells a program to do so many iterations, at least, in a run that is to go on for long."""
+    return program.goal(np.zeros(program.size, int), 10**6, iterations)
 
 
 def throughput(program: Program, params: Any, iterations: int, repetitions: int, flop: int, gflops: float) -> Any:
-    """Return the rate of real steps of a batch's first few iterations, from given parameters on, and more about it."""
-    timings, results = [], []
+    """Return the rate of real steps with given parameters, which stand still, and more about it."""
+    timings = []
     for _ in range(1 + repetitions):
-        states = begin(program, params)
+        states = begin(program, params, standing_still=True)
         timing, (states, metrics, counts) = timed(program.advance, states, *goal(program, iterations))
-        done = np.arange(program.width) < np.asarray(counts)[:, None]
-        real, computed = (float(np.sum(np.asarray(curve)[done])) for curve in (metrics.steps, metrics.computed))
-        if jax.tree.leaves(states.episode):  # what is begun is computed too, and real as far as it has come
-            real += float(np.sum(states.episode.steps))
-            computed += float(np.sum(states.episode.computed))
         timings.append(timing)
-        results.append((real, computed))
-    timing, (real, computed) = median(timings[1:]), results[-1]
+    done = np.arange(program.width) < np.asarray(counts)[:, None]
+    real, computed, paid = (
+        float(np.sum(np.asarray(curve)[done]))
+        for curve in (metrics.steps, metrics.computed, metrics.episode_return * metrics.episodes)
+    )
+    mean_return = paid / float(np.sum(np.asarray(metrics.episodes)[done]))
+    if jax.tree.leaves(states.episode):  # what is begun is computed too, and real as far as it has come
+        real += float(np.sum(states.episode.steps))
+        computed += float(np.sum(states.episode.computed))
+    timing = median(timings[1:])
     rate = real / timing.seconds
     return {
+        "mean_return": mean_return,
         "real_steps_per_second": rate,
         "real_fraction": real / computed,
         "roofline_share": rate * flop / 1e9 / gflops,
@@ -274,7 +306,7 @@ def peak_bytes() -> int:
 
 
 def scaling(case: Case, scale: Sequence[int]) -> list[dict[str, Any]]:
-    """Sweep over more and more seeds, results on disk and all, and return what a run costs among them."""
+    """Sweep over more and more seeds, and return what a run costs to compute, and the memory used until then."""
     rows: list[dict[str, Any]] = []
     for seeds in (*scale[:1], *scale):  # once to warm up
         with tempfile.TemporaryDirectory() as out:
@@ -306,27 +338,41 @@ def ask_peer(out: Path, plain: bool) -> dict[str, Any]:
     if uv is None:
         raise pgjax.InputError("expected uv, to run the peer in an environment of its own, got none; or --no-peer")
     path = out / ("peer_plain.json" if plain else "peer.json")
-    command = [uv, "run", "--script", str(PEER), "--out", str(path), *(["--plain"] if plain else [])]
+    accelerated = ["--with", "jax[cuda12]==0.9.2"] if jax.default_backend() == "gpu" else []
+    command = [uv, "run", *accelerated, "--script", str(PEER), "--out", str(path), *(["--plain"] if plain else [])]
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "XLA_FLAGS")}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode:
         last = (ended.stderr.strip() or "nothing").splitlines()[-1]
         raise pgjax.InputError(f"expected the peer to run, got status {ended.returncode}: {last}; or --no-peer")
-    return json.loads(path.read_text())
+    peer = json.loads(path.read_text())
+    if peer["device"] != (device := jax.local_devices()[0].device_kind):
+        raise pgjax.InputError(f"expected the peer on {device}, got it on {peer['device']}; or --no-peer")
+    return peer
 
 
-def beside_peer(rows: Sequence[dict[str, Any]], case: Case, policy: pgjax.Policy, options: Options) -> dict[str, Any]:
+def beside_peer(
+    rows: Sequence[dict[str, Any]],
+    with_critic: Sequence[dict[str, Any]],
+    case: Case,
+    policy: pgjax.Policy,
+    options: Options,
+) -> dict[str, Any]:
     """Measure the peer, and what it is compared with: the slower phase of 256 runs of 16 episodes, and 128 runs solved.
 
     The names without an ending are the peer as its documentation has it; `_in_blocks` is the peer laid out as pgjax is.
+    Its steps feed a critic as well, ours do not, so there is a ratio of ours with a critic too. Its seconds are those
+    of its whole training, ours those after which as many runs are solved for the first time.
     """
-    ours = [row["real_steps_per_second"] for row in rows if (row["seeds"], row["episodes"]) == (256, 16)]
+    ours = [row["real_steps_per_second"] for row in rows if (row["seeds"], row["episodes"]) == (PEER_SEEDS, 16)]
+    theirs = [row["real_steps_per_second"] for row in with_critic if row["seeds"] == PEER_SEEDS]
     found: dict[str, Any] = {}
     for ending, plain in (("", True), ("_in_blocks", False)):
         peer = ask_peer(options.out, plain)
         rate, solving = peer["steps_per_second"]["median"], peer["to_solved"]
         found[f"peer_steps_per_second{ending}"] = rate
         found[f"ratio_to_peer{ending}"] = min(ours) / rate if ours else None
+        found[f"ratio_to_peer_with_critic{ending}"] = min(theirs) / rate if theirs else None
         found[f"peer_seconds{ending}"] = solving["seconds"]
         found[f"peer_solved_fraction{ending}"] = solving["solved_fraction"]
     solved = solve(case, policy, solving["seeds"], options)
@@ -341,7 +387,9 @@ def report(summary: dict[str, Any]) -> None:
         return "-" if summary[key] is None else f"{summary[key] / scale:.{digits}f}"
 
     without = [{**row, "episodes": "16, no budget"} for row in summary["rows_without_budget"]]
+    without += [{**row, "episodes": "16, critic"} for row in summary["rows_with_critic"]]
     table = pd.DataFrame(summary["rows"] + without)
+    table["mean_return"] = table["mean_return"].map("{:.0f}".format)
     table["real_steps_per_second"] = (table["real_steps_per_second"] / 1e6).map("{:.2f} M".format)
     for name in ("real_fraction", "roofline_share"):
         table[name] = table[name].map("{:.0%}".format)
@@ -361,8 +409,9 @@ def report(summary: dict[str, Any]) -> None:
     ours = number("seconds_to_peer_fraction", digits=1)
     for ending, how in (("", "as its documentation has it"), ("_in_blocks", "in blocks, over devices, as pgjax")):
         rate, ratio = number(f"peer_steps_per_second{ending}", 1e6), number(f"ratio_to_peer{ending}")
+        critic = number(f"ratio_to_peer_with_critic{ending}")
         fraction, seconds = summary[f"peer_solved_fraction{ending}"], number(f"peer_seconds{ending}", digits=1)
-        print(f"rejax, {how}: {rate} M steps/s, pgjax {ratio} times that")
+        print(f"rejax, {how}: {rate} M steps/s, pgjax {ratio} times that, {critic} with a critic")
         print(f"  {fraction:.1%} of its runs solved after {seconds} s, of pgjax's after {ours} s")
 
 
@@ -373,6 +422,8 @@ def main(options: Options) -> None:
             raise pgjax.InputError(f"expected {name} to be 1 or more, got {number}")
     if not options.seeds or min(*options.seeds, *options.scale, 1) < 1:
         raise pgjax.InputError(f"expected counts of seeds of 1 or more, got {options.seeds} and {options.scale}")
+    if jax.process_count() > 1:
+        raise pgjax.InputError(f"expected one process, got {jax.process_count()}: a benchmark is of one machine")
     commandline.check_directory_of_study(options.out, {"summary.json", "peer.json", "peer_plain.json"})
     options.out.mkdir(parents=True, exist_ok=True)
     accelerator = jax.default_backend() != "cpu"
@@ -384,10 +435,11 @@ def main(options: Options) -> None:
         HIDDEN,
         product_dtype=jnp.bfloat16 if options.bfloat16 else jnp.float32,
     )
-    lecture, packed, single = cases(environment, policy)
+    lecture, packed, single, critic = cases(environment, policy)
 
-    gflops, flop = matmul_gflops(options.repetitions), flop_per_step(environment)
-    alone = environment_steps_per_second(environment, options.repetitions)
+    dtype = jnp.bfloat16 if options.bfloat16 else jnp.float32
+    gflops, flop = matmul_gflops(options.repetitions, dtype, MATRIX), flop_per_step(environment)
+    alone = environment_steps_per_second(environment, options.repetitions, SLOTS)
     print(f"matrix products {gflops:.0f} GFLOP/s; environment alone {alone / 1e6:.1f} M steps/s", flush=True)
     solved = solve(single, policy, solve_seeds, options)
     print(f"{solve_seeds} seeds: {solved.fraction[-1]:.1%} solved after {solved.seconds[-1]:.1f} s", flush=True)
@@ -402,7 +454,8 @@ def main(options: Options) -> None:
         return found
 
     rows = [row for case in (lecture, packed) for seeds in options.seeds for row in rows_of(case, seeds)]
-    unpacked = rows_of(single, min(solve_seeds, max(options.seeds)))
+    compared_seeds = PEER_SEEDS if PEER_SEEDS in options.seeds else max(options.seeds)
+    unpacked, with_critic = rows_of(single, compared_seeds), rows_of(critic, compared_seeds)
     scaled = scaling(packed, options.scale)
 
     compared = ("peer_steps_per_second", "ratio_to_peer", "peer_seconds", "peer_solved_fraction")
@@ -414,6 +467,7 @@ def main(options: Options) -> None:
         "environment_steps_per_second": alone,
         "rows": rows,
         "rows_without_budget": unpacked,
+        "rows_with_critic": with_critic,
         "solve_seeds": solve_seeds,
         "solve_seconds": solved.seconds_to(0.95),
         "solved_fraction": solved.fraction[-1],
@@ -425,12 +479,13 @@ def main(options: Options) -> None:
     }
     commandline.write_json(options.out / "summary.json", summary)
     if options.peer:
-        summary |= beside_peer(rows, single, policy, options)
+        summary |= beside_peer(rows, with_critic, single, policy, options)
         commandline.write_json(options.out / "summary.json", summary)
     report(summary)
     print(f"written to {options.out}")
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs memory of the same accelerator
     commandline.use_every_core()
     commandline.run(main, Options, __doc__)

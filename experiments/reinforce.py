@@ -62,7 +62,7 @@ class Options:
     batch: int | None = None
     """Runs computed together; by default as memory and cache allow."""
     block: int | None = None
-    """Of these, runs vmapped together on a device; by default 16 on a CPU, all elsewhere."""
+    """Of these, runs vmapped together on a device; by default 16 on a CPU (32 with own clocks), all elsewhere."""
     checkpoint_seconds: float = 60.0
     """The running batch is saved so often; 0 for after every tenth of it."""
     out: Path = Path("results/reinforce")

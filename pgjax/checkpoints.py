@@ -99,7 +99,7 @@ def save(path: Path, identity: str, running: Running) -> bool:
 
 
 def restore(path: Path, identity: str, states: PyTree) -> Running | None:
-    """Return the batch in a file; None if there is none, if it is another one, or, saying so, if it is damaged.
+    """Return the batch in a file; None if there is none or, saying so, if it is another one or damaged.
 
     Args:
         path: Where.
@@ -110,11 +110,12 @@ def restore(path: Path, identity: str, states: PyTree) -> Running | None:
         with path.open("rb") as file, np.load(file) as saved:
             header = json.loads(str(saved["header"]))
             if header["identity"] != identity:
+                say(f"the checkpoint in {path} is of another batch or program, so this batch begins anew")
                 return None
             arrays = {name: saved[name] for name in saved.files if name != "header"}
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
         header, arrays = {}, {}
     if not arrays or digest(arrays) != header["sha256"]:
         say(f"the checkpoint in {path} is damaged, so its batch begins anew; what is finished is not touched")

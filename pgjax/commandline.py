@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -124,16 +124,28 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         connect(chosen.launch)
         main(chosen.study)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        end(f"error: {error}", 2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             raise
-        print(f"error: expected {error.filename or 'a file'} to be written, got {error.strerror}", file=sys.stderr)
-        raise SystemExit(2) from None
+        end(f"error: expected {error.filename or 'a file'} to be written, got {error.strerror}", 2)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from what was saved", file=sys.stderr)
-        raise SystemExit(130) from None
+        end("stopped; the same command goes on from what was saved", 130)
+    except SystemExit as ended:
+        if isinstance(ended.code, int) and ended.code:
+            end(None, ended.code)
+        raise
+
+
+def end(sentence: str | None, status: int) -> NoReturn:
+    """Print a sentence and end this process with a status; one of several at once, as JAX would wait for the others."""
+    if sentence is not None:
+        print(sentence, file=sys.stderr)
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status) from None
 
 
 def connect(launch: Launch) -> None:
@@ -148,8 +160,11 @@ def connect(launch: Launch) -> None:
         raise InputError(f"expected --distributed, or the others named by hand, got both: {', '.join(given)}")
     if given and len(given) < len(by_hand):
         raise InputError(f"expected --coordinator, --processes and --process together, got {', '.join(given)} alone")
-    if launch.coordinator is not None and not launch.coordinator.rpartition(":")[2].isdecimal():
+    host, _, port = (launch.coordinator or "host:0").rpartition(":")
+    if not host or not port.isdecimal():
         raise InputError(f"expected a coordinator HOST:PORT, got {launch.coordinator}")
+    if launch.processes is not None and launch.processes < 1:
+        raise InputError(f"expected 1 or more processes, got {launch.processes}")
     if launch.processes is not None and launch.process is not None and not 0 <= launch.process < launch.processes:
         raise InputError(f"expected a process from 0 to {launch.processes - 1}, got {launch.process}")
     if not launch.distributed and not given:

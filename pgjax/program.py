@@ -5,6 +5,7 @@ block (`lax.map`), `vmap`-ed within a block: on a CPU the parameters of a block 
 accelerator the block is as large as its memory allows.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -67,6 +68,7 @@ class Program(NamedTuple):
     states: PyTree  # what stands for the states [B]: shapes, types, shardings
     metrics: PyTree  # and for the metrics [B, width]
     bytes: int  # at most in use on a device
+    digest: str = ""  # SHA-256 of `advance` as it was given to the compiler
 
     @property
     def size(self) -> int:
@@ -78,15 +80,21 @@ class Program(NamedTuple):
         """How many iterations of a run `advance` does at most."""
         return jax.tree.leaves(self.metrics)[0].shape[1]
 
-    def goal(self, done: np.ndarray, iterations: int) -> tuple[jax.Array, ...]:
+    @property
+    def own_clocks(self) -> bool:
+        """Whether a run may be ahead of another."""
+        return self.width > self.segment
+
+    def goal(self, done: np.ndarray, iterations: int, most: int) -> tuple[jax.Array, ...]:
         """Return what tells `advance` how far to go, on the devices.
 
         Args:
             done: Iterations that each run has done, [B].
             iterations: What it is to have done in the end.
+            most: Iterations to do now, if the segment allows as many.
         """
         least = done.min()
-        count = min(self.segment, iterations - least)
+        count = min(self.segment, most, iterations - least)
         numbers = (np.int32(done - least), np.int32(count), np.int32(iterations - least))
         return jax.device_put(numbers, self.advance.input_shardings[0][1:])
 
@@ -111,7 +119,7 @@ def compile_program(
     def start(keys: jax.Array, values: dict[str, jax.Array]) -> PyTree:
         return by_block(lambda run: algorithm.init(run[0], with_values(hyperparameters, run[1])), (keys, values))
 
-    # Runs with a clock of their own do not wait for each other until one is a segment ahead.
+    # Runs with a clock of their own need not stop where the slowest of them comes to the end of the segment.
     width = segment if algorithm.step is None else 2 * segment
 
     def advance(
@@ -148,7 +156,8 @@ def compile_program(
     if memory is not None:
         peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
         peak -= memory.alias_size_in_bytes
-    return Program(plan, started.compile(), compiled, segment, states, metrics, peak)
+    digest = hashlib.sha256(advanced.as_text().encode()).hexdigest()
+    return Program(plan, started.compile(), compiled, segment, states, metrics, peak, digest)
 
 
 def compile_within(budget: int, compile_plan: Callable[[Plan], Program], plan: Plan) -> Program:

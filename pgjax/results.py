@@ -128,7 +128,7 @@ def check_whole(store: Path, variables: Sequence[str]) -> None:
     """Raise unless every curve and label of a store is there and can be read.
 
     Raises:
-        InputError: If not; for example because a disk was full, or files were lost.
+        InputError: If not; for example because a file is cut short. A file that is gone is not missed.
     """
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):
@@ -142,7 +142,7 @@ def check_whole(store: Path, variables: Sequence[str]) -> None:
             f"expected results of pgjax in {store}, got something unreadable: {first_line(error)}"
         ) from error
     if absent:
-        raise InputError(f"expected whole results in {store}, got some without {min(absent)}")
+        raise InputError(f"expected whole results of this version of pgjax in {store}, got some without {min(absent)}")
 
 
 def first_line(error: Exception) -> str:
@@ -353,12 +353,19 @@ def alone(store: Store, chunks: range) -> Iterator[None]:
     if not isinstance(store, str) or not chunks:
         yield
         return
-    handle = os.open(Path(store).with_name(LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        handle = os.open(Path(store).with_name(LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"expected a directory that can be written, got {store}: {error.strerror}") from error
     try:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, len(chunks), chunks.start)
         except (BlockingIOError, PermissionError) as error:
             raise InputError(f"expected results that no other process writes, got {store}, which one does") from error
+        except OSError as error:
+            raise InputError(
+                f"expected a directory whose files can be locked, got {store}: {error.strerror}"
+            ) from error
         yield
     finally:
         os.close(handle)

@@ -36,6 +36,8 @@ from pgjax.errors import InputError, say
 from pgjax.hyperparameters import fingerprint, with_values
 from pgjax.program import Plan, Program, compile_program, compile_within, first_plan, halved, memory_budget
 
+SEGMENT_SECONDS = 20.0  # that a segment takes at most, once it is known how long an iteration takes
+LONGEST_SEGMENT = 1000  # iterations, as their metrics are kept on the devices
 STOPPED = 128 + signal.SIGTERM  # the exit status that a shell expects of a process that was told to stop
 
 
@@ -135,7 +137,8 @@ def sweep(
         block: Runs vmapped together on a device; by default 16 on a CPU (32 where each has its own clock), all of them
             elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
-        segment: Iterations between two looks at the progress; a tenth of a run if not given.
+        segment: Iterations between two looks at the progress, at most; a tenth of a run if not given, or 1000. Fewer
+            are done where they would take more than 20 seconds.
         keep_params: Whether to keep the final parameters of each run, for `load_params`; a store that is already there
             stays as it was laid out.
         checkpoint_seconds: With `out`, the running batch is saved when so many seconds have passed since it last was;
@@ -179,7 +182,7 @@ def sweep(
     store = results.create(out, whole, grid, seeds, iterations, metrics._fields, params, processes)
     mine = results.share(store, process, processes)
     if not results.completed(store).all():
-        segment = -(-iterations // 10) if segment is None else min(segment, iterations)
+        segment = min(-(-iterations // 10), LONGEST_SEGMENT) if segment is None else min(segment, iterations)
         devices = jax.local_devices()[: max(1, len(mine.runs))]
         budget = memory_budget() if memory is None else memory
         checkpoint = None if out is None else Checkpoint(checkpoints.place(out, process), checkpoint_seconds)
@@ -295,6 +298,7 @@ def identity(store: results.Store, program: Program, chosen: range) -> str:
             "configuration": results.read(store).attrs["configuration"],
             "runs": [chosen.start, chosen.stop],
             "plan": program.plan,
+            "program": program.digest,
             "devices": [device.device_kind for device in states[0].sharding.mesh.devices.flat],
             "versions": [jax.__version__, jaxlib.__version__],
             "states": [
@@ -321,12 +325,24 @@ def begin(program: Program, keys: jax.Array, values: dict[str, jax.Array], itera
 def go_on(program: Program, running: Running) -> Running:
     """Return a batch with a segment more of it done; what is given is used up."""
     begun = time.perf_counter()
-    states, metrics, counts = program.advance(running.states, *program.goal(running.done, running.iterations))
+    goal = program.goal(running.done, running.iterations, in_time(program, running))
+    states, metrics, counts = program.advance(running.states, *goal)
     counts = np.asarray(counts)
     rows, columns = np.nonzero(np.arange(program.width) < counts[:, None])
     for name, curve in running.curves.items():
         curve[rows, running.done[rows] + columns] = np.asarray(getattr(metrics, name))[rows, columns]
     return Running(states, running.curves, running.done + counts, running.seconds + time.perf_counter() - begun)
+
+
+def in_time(program: Program, running: Running) -> int:
+    """Return how many iterations to do at most, so that SIGTERM is noticed, and the batch saved, soon enough.
+
+    Runs with a clock of their own do whole segments: how long one is idle is among their metrics.
+    """
+    if program.own_clocks:
+        return program.segment
+    done = int(running.done.min())
+    return max(1, program.segment // 10 if done == 0 else int(SEGMENT_SECONDS * done / max(running.seconds, 1e-9)))
 
 
 def pieces_of(
@@ -386,12 +402,15 @@ def leave(saved: bool) -> NoReturn:
 
 
 def wait(store: results.Store, stop: threading.Event) -> None:
-    """Return when every process has completed its runs."""
-    while not stop.is_set():
-        if results.completed(store).all():
-            return
+    """Return when every process has completed its runs; if that takes a minute, say what is missing."""
+    begun, said = time.monotonic(), False
+    while not (completed := results.completed(store)).all():
+        if stop.is_set():
+            leave(saved=True)
+        if not said and time.monotonic() - begun > 60:
+            say(f"waiting for {int((~completed).sum())} runs of other processes, which must write to the same {store}")
+            said = True
         time.sleep(0.5)
-    leave(saved=True)
 
 
 def check_out(out: str | Path | None, configuration: Mapping[str, Any] | None, processes: int) -> None:

@@ -16,7 +16,7 @@ import zarr.storage
 
 import pgjax
 from pgjax import checkpoints, results
-from tests.test_sweep import GRID, swept
+from tests.test_sweep import ALGORITHM, GRID, OWN_CLOCKS, swept
 
 sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep is its function
 
@@ -90,6 +90,7 @@ DISTURBANCES = {
     "in results": lambda: on_file("episode_return/c/", at(4, kill)),
     "between marks": lambda: on_file("completed/c/", at(3, kill)),
     "SIGTERM": lambda: after(sweep_module, "go_on", at(10, lambda: os.kill(os.getpid(), signal.SIGTERM))),
+    "own clocks": lambda: after(checkpoints, "save", at(2, kill)),
     "full disk": lambda: after(results, "write", at(1, full_disk)),
 }
 
@@ -97,7 +98,7 @@ if __name__ == "__main__":
     out, how = sys.argv[1:]
     DISTURBANCES[how]()
     try:
-        swept(out=out, **OPTIONS)
+        swept(OWN_CLOCKS if how == "own clocks" else ALGORITHM, out=out, **OPTIONS)
     except pgjax.InputError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None

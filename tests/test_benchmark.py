@@ -9,6 +9,7 @@ from tests.cases import run_experiment
 
 TINY = ["--seeds", "2", "--repetitions", "1", "--solve-seeds", "2", "--solve-iterations", "5", "--scale", "2"]
 PEER = {
+    "device": "cpu",
     "steps_per_second": {"median": 1e6},
     "to_solved": {"seconds": 50.0, "solved_fraction": 0.0, "seeds": 2},
 }
@@ -27,6 +28,8 @@ def measured(tmp_path_factory):
         return subprocess.CompletedProcess(command, 0, "", "")
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "MATRIX", 64)
+        patch.setattr(study, "SLOTS", 16)
         patch.setattr(study.shutil, "which", lambda name: f"/bin/{name}")
         patch.setattr(study.subprocess, "run", answer)
         assert run_experiment(patch, study, *TINY, "--out", out) == 0
@@ -43,7 +46,9 @@ def test_the_summary_holds_every_measurement(measured):
     assert [(row["seeds"], row["episodes"], row["phase"]) for row in summary["rows"]] == [
         (2, 1, "start"), (2, 1, "end"), (2, 16, "start"), (2, 16, "end"),
     ]  # fmt: skip
+    assert [len(summary[f"rows_{kind}"]) for kind in ("without_budget", "with_critic")] == [2, 2]
     for row in summary["rows"]:
+        assert 9 < row["mean_return"] < 200  # not much is learned in five updates
         assert 0 < row["real_fraction"] <= 1
         assert row["real_steps_per_second"] > 0
         share = row["real_steps_per_second"] * summary["flop_per_step"] / 1e9 / summary["matmul_gflops"]

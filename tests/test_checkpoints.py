@@ -14,7 +14,7 @@ import pgjax
 from pgjax import checkpoints
 from pgjax.checkpoints import Running
 from tests.disturbed import OPTIONS
-from tests.test_sweep import ALGORITHM, assert_same, swept
+from tests.test_sweep import ALGORITHM, OWN_CLOCKS, assert_same, swept
 
 sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep is its function
 
@@ -77,6 +77,15 @@ def test_a_killed_process_comes_to_the_very_same_numbers(tmp_path, undisturbed, 
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert 0 < int(pgjax.read(tmp_path).completed.sum()) < 16
     assert_goes_on(tmp_path, undisturbed, monkeypatch, segments)
+
+
+def test_runs_with_clocks_of_their_own_come_to_the_very_same_numbers(tmp_path):
+    ended = disturb(tmp_path / "killed", "own clocks")
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    saved = np.load(tmp_path / "killed" / "checkpoints" / "process-0.npz")
+    assert len(np.unique(saved["done"])) > 1  # some runs are ahead of others
+    found = swept(OWN_CLOCKS, out=tmp_path / "killed", **OPTIONS).load()
+    assert_same(found, swept(OWN_CLOCKS, out=tmp_path / "whole", **OPTIONS).load(), exactly=True)
 
 
 def test_sigterm_saves_and_ends_with_143(tmp_path, undisturbed, monkeypatch, capsys):

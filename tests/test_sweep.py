@@ -23,12 +23,15 @@ sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep
 
 ENVIRONMENT = pgjax.finite(random_mdp(), horizon=5)
 ALGORITHM = pgjax.reinforce(ENVIRONMENT, pgjax.tabular(3, 2), episodes=4)
+OWN_CLOCKS = pgjax.reinforce(
+    pgjax.finite(random_mdp(), horizon=20), pgjax.tabular(3, 2), episodes=1, baseline=pgjax.running_average(), chunk=4
+)
 GRID = {"learning_rate": [0.1, 0.5], "discount": [0.9, 1.0, 0.5]}
 
 
-def swept(**options):
+def swept(algorithm=ALGORITHM, **options):
     return pgjax.sweep(
-        ALGORITHM, **{"iterations": 7, "seeds": range(5), "progress": False, "configuration": {}} | options
+        algorithm, **{"iterations": 7, "seeds": range(5), "progress": False, "configuration": {}} | options
     )
 
 

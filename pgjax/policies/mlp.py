@@ -15,23 +15,31 @@ from pgjax.policies.policy import Policy, memoryless
 
 
 def rounded_to(dtype: Any) -> Callable[..., jax.Array]:
-    """Return `lax.dot_general` with its operands rounded to a type, and those of its derivative; sums are float32."""
+    """Return the product of [..., n] and [n, m], operands rounded to a type, and so in its derivative.
 
-    def product(a: jax.Array, b: jax.Array, dimensions: Any) -> jax.Array:
-        return jax.lax.dot_general(a.astype(dtype), b.astype(dtype), dimensions, preferred_element_type=jnp.float32)
+    Sums are float32. It takes the place of `lax.dot_general` in a layer.
+    """
 
-    def forward(a: jax.Array, b: jax.Array, dimensions: Any) -> tuple[jax.Array, Any]:
-        return product(a, b, dimensions), (a, b)
+    def multiply(a: jax.Array, b: jax.Array, axes: tuple[Sequence[int], Sequence[int]]) -> jax.Array:
+        return jax.lax.dot_general(
+            a.astype(dtype), b.astype(dtype), (axes, ((), ())), preferred_element_type=jnp.float32
+        )
 
-    def backward(dimensions: Any, operands: Any, cotangent: jax.Array) -> Any:
-        rounded = [operand.astype(dtype) for operand in operands]
-        _, pull = jax.vjp(lambda a, b: jax.lax.dot_general(a, b, dimensions), *rounded)
-        derivatives = pull(cotangent.astype(dtype))
-        return tuple(x.astype(operand.dtype) for x, operand in zip(derivatives, operands, strict=True))
+    @jax.custom_vjp
+    def product(a: jax.Array, b: jax.Array) -> jax.Array:
+        return multiply(a, b, ([a.ndim - 1], [0]))
 
-    differentiable = jax.custom_vjp(product, nondiff_argnums=(2,))
-    differentiable.defvjp(forward, backward)
-    return lambda a, b, dimensions, precision=None: differentiable(a, b, dimensions)
+    def forward(a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        return product(a, b), (a, b)
+
+    def backward(operands: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+        a, b = operands
+        rows = range(a.ndim - 1)
+        da, db = multiply(cotangent, b, ([a.ndim - 1], [1])), multiply(a, cotangent, (rows, rows))
+        return da.astype(a.dtype), db.astype(b.dtype)
+
+    product.defvjp(forward, backward)
+    return lambda a, b, dimensions, precision=None: product(a, b)
 
 
 class Readout(linen.Module):
