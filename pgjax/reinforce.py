@@ -47,7 +47,7 @@ class Metrics(NamedTuple):
     episode_return: jax.Array  # mean of Σ_t R_{t+1} over the update's episodes, undiscounted
     episodes: jax.Array  # how many they were
     steps: jax.Array  # real environment steps in them
-    computed: jax.Array  # environment steps computed for them, padding included
+    computed: jax.Array  # environment steps computed for them, padding included, which other runs of a batch may cause
     entropy: jax.Array  # mean over those steps, in nats
     gradient_norm: jax.Array  # of the estimate, before the optimizer
 
