@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import jax
+
 import pgjax
 from pgjax import commandline
 
@@ -132,9 +134,10 @@ def main(options: Options) -> None:
     pgjax.learning_curves(results, options.out / "learning_curves.png", title)
     commandline.print_table(rows)
     total = {name: sum(row[name] for row in rows) for name in ("environment_steps", "seconds")}
+    together, each = (" of all processes together", " each") if jax.process_count() > 1 else ("", "")
     print(
-        f"{total['environment_steps']:.3g} real environment steps in {total['seconds']:.1f} s: "
-        f"{total['environment_steps'] / total['seconds'] / 1e6:.2f} M steps/s; written to {options.out}"
+        f"{total['environment_steps']:.3g} real environment steps in {total['seconds']:.1f} s{together}: "
+        f"{total['environment_steps'] / total['seconds'] / 1e6:.2f} M steps/s{each}; written to {options.out}"
     )
 
 
