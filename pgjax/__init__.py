@@ -17,6 +17,7 @@ from pgjax.baselines import (
     no_baseline,
     running_average,
 )
+from pgjax.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
 from pgjax.environments.environment import Box, Discrete, Environment, Step
 from pgjax.environments.finite import FiniteMDP, finite, tables
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
@@ -61,6 +62,7 @@ __all__ = [
     "Candidate",
     "Categorical",
     "Credit",
+    "Demonstrations",
     "Discrete",
     "Distribution",
     "Environment",
@@ -97,6 +99,7 @@ __all__ = [
     "learning_curves",
     "leave_one_out",
     "leave_one_out_by_time",
+    "load_demonstrations",
     "load_params",
     "maze",
     "maze_tables",
@@ -113,6 +116,7 @@ __all__ = [
     "rewards_to_go",
     "run_keys",
     "running_average",
+    "save_demonstrations",
     "summarize",
     "sweep",
     "tables",
