@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pgjax.errors import InputError
 
@@ -43,6 +44,14 @@ class Box(NamedTuple):
         """Return the nearest values inside the box, for values [..., *shape]."""
         low, high = (jnp.broadcast_to(jnp.asarray(bound, self.dtype), value.shape) for bound in (self.low, self.high))
         return jnp.clip(value, low, high)
+
+    def middle(self) -> tuple[jax.Array, jax.Array]:
+        """Return its centre and its half-width, each [*shape]; where a side is infinite, 0 and 1."""
+        low, high = np.broadcast_to(self.low, self.shape), np.broadcast_to(self.high, self.shape)
+        finite = np.isfinite(low) & np.isfinite(high)
+        low, high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
+        dtype = jnp.result_type(float)
+        return jnp.asarray((low + high) / 2, dtype), jnp.asarray((high - low) / 2, dtype)
 
 
 Space = Discrete | Box

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from pgjax.environments.environment import Box, Discrete, Space
+from pgjax.environments.environment import Box, Discrete, PyTree, Space
 from pgjax.errors import InputError
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.policy import Policy, memoryless
@@ -87,6 +87,38 @@ def features_of(observation_space: Space, observation: jax.Array) -> jax.Array:
     return observation.reshape(*batch, -1).astype(jnp.result_type(float))
 
 
+def outputs_for(action_space: Space) -> int:
+    """Return how many numbers a network says of an action.
+
+    Raises:
+        InputError: If actions are arrays of more than one axis.
+    """
+    if isinstance(action_space, Discrete):
+        return action_space.n
+    if len(action_space.shape) != 1:
+        raise InputError(f"expected continuous actions of shape [d], got {tuple(action_space.shape)}")
+    return action_space.shape[0]
+
+
+def with_spread(action_space: Space, network: PyTree) -> dict[str, PyTree]:
+    """Return a policy's first parameters: a network's, and for a `Box` the logarithms [d] of standard deviations.
+
+    They are in units of the box's half-width (of 1 where a side is infinite), and 0.6 whatever the observation.
+    """
+    params = {"network": network}
+    if isinstance(action_space, Box):
+        params["log_std"] = jnp.full(action_space.shape, np.log(0.6), jnp.result_type(float))
+    return params
+
+
+def distribution_of(action_space: Space, output: jax.Array, params: dict[str, PyTree]) -> Distribution:
+    """Return what a network's output [..., n] means: logits, or for a `Box` a mean in its units around its centre."""
+    if isinstance(action_space, Discrete):
+        return Categorical(output)
+    centre, unit = (jnp.broadcast_to(x, output.shape) for x in action_space.middle())
+    return Gaussian(centre + unit * output, jnp.broadcast_to(params["log_std"], output.shape) + jnp.log(unit))
+
+
 def mlp(
     observation_space: Space,
     action_space: Space,
@@ -111,33 +143,14 @@ def mlp(
     Raises:
         InputError: If the actions are arrays of more than one axis.
     """
-    if isinstance(action_space, Box) and len(action_space.shape) != 1:
-        raise InputError(f"expected continuous actions of shape [d], got {tuple(action_space.shape)}")
-    outputs = action_space.n if isinstance(action_space, Discrete) else action_space.shape[0]
-    network = Network(tuple(hidden), outputs, activation, product_dtype)
+    network = Network(tuple(hidden), outputs_for(action_space), activation, product_dtype)
 
     def init(key: jax.Array) -> Any:
         observation = jnp.zeros(observation_space.shape, observation_space.dtype)
-        params = {"network": network.init(key, features_of(observation_space, observation))}
-        if isinstance(action_space, Box):
-            params["log_std"] = jnp.full(action_space.shape, np.log(0.6), jnp.result_type(float))
-        return params
+        return with_spread(action_space, network.init(key, features_of(observation_space, observation)))
 
     def apply(params: Any, observation: jax.Array) -> Distribution:
         output = network.apply(params["network"], features_of(observation_space, observation))
-        if isinstance(action_space, Discrete):
-            return Categorical(output)
-        centre, unit = middle(action_space)
-        centre, unit, log_std = (jnp.broadcast_to(x, output.shape) for x in (centre, unit, params["log_std"]))
-        return Gaussian(centre + unit * output, log_std + jnp.log(unit))
+        return distribution_of(action_space, output, params)
 
     return memoryless(init, apply)
-
-
-def middle(box: Box) -> tuple[jax.Array, jax.Array]:
-    """Return the centre and the half-width [d] of a box, 0 and 1 where a side is infinite."""
-    low, high = np.broadcast_to(box.low, box.shape), np.broadcast_to(box.high, box.shape)
-    finite = np.isfinite(low) & np.isfinite(high)
-    low, high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
-    dtype = jnp.result_type(float)
-    return jnp.asarray((low + high) / 2, dtype), jnp.asarray((high - low) / 2, dtype)
