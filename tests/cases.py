@@ -84,7 +84,24 @@ def remembering() -> pgjax.Policy:
             memory = 0.9 * memory + observation
             return memory, memory
 
-        _, memories = jax.lax.scan(one, memory(trajectory.reward.shape[1]), trajectory.observation)
+        _, memories = jax.lax.scan(one, memory(trajectory.observation.shape[1]), trajectory.observation)
         return pgjax.Categorical(memories * params[None])
 
     return pgjax.Policy(lambda key: jax.random.normal(key, (1, 2)), memory, step, unroll)
+
+
+def recall(horizon: int = 4) -> pgjax.Environment:
+    """Return an environment that shows a bit once, as ±1 and then 0, and pays 1 for naming it at the last step.
+
+    Without memory the last action knows nothing of the bit, so that no such policy is worth more than 1/2.
+    """
+
+    def reset(key, params):
+        bit = jax.random.bernoulli(key).astype(jnp.int32)
+        return (bit, jnp.int32(0)), jnp.full(1, 2 * bit - 1, float)
+
+    def step(key, state, action, params):
+        bit, t = state[0], state[1] + 1
+        return (bit, t), pgjax.Step(jnp.zeros(1), ((t == horizon) & (action == bit)).astype(float), t == horizon)
+
+    return pgjax.Environment(reset, step, pgjax.Box(-1.0, 1.0, (1,)), pgjax.Discrete(2), horizon, name="recall")

@@ -157,7 +157,7 @@ def test_memory_starts_afresh_and_is_carried_over_chunks():
         step=lambda params, steps, x: (
             steps + 1, pgjax.Categorical(jnp.where((steps % 3 == 2)[:, None], 1, -1) * jnp.array([[-500.0, 500.0]])),
         ),
-        unroll=lambda params, trajectory: pgjax.Categorical(jnp.zeros((*trajectory.reward.shape, 2))),
+        unroll=lambda params, trajectory: pgjax.Categorical(jnp.zeros((*trajectory.observation.shape[:2], 2))),
     )  # fmt: skip
     for key in (0, 1):
         trajectory = collected(counting(limit=7), policy, (), key=key, episodes=2, chunk=2)

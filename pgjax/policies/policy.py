@@ -16,8 +16,8 @@ class Policy(NamedTuple):
 
     `init(key) -> params` draws θ. To act: `memory(E)` is what E episodes start with (a pytree of arrays [E, ...]), and
     `step(params, memory, observation[E, ...]) -> (memory, Distribution[E])`. To differentiate: `unroll(params,
-    trajectory) -> Distribution[T, E]`, the same distributions for whole episodes at once; it sees the trajectory's
-    observations, and for a policy with memory they start at the beginning of one episode a slot.
+    trajectory) -> Distribution[T, E]`, the same distributions for whole episodes at once. It looks at nothing of the
+    trajectory but its `observation`, which for a policy with memory starts at the beginning of one episode a slot.
 
     `step` and `unroll` give the same log-probabilities. A policy without memory has `memory(E) == ()`.
     """
