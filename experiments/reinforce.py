@@ -51,10 +51,10 @@ class Options:
     """What is subtracted from it; one that is learned is a table where states are few, else a network."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """sgd is plain gradient ascent."""
-    policy: Literal["auto", "tabular", "mlp", "categorical", "gaussian"] = "auto"
+    policy: Literal["auto", "tabular", "mlp", "categorical", "gaussian", "recurrent"] = "auto"
     """auto chooses what fits the environment."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the network's hidden layers."""
+    """Widths of the network's hidden layers; the last of a recurrent network is its hidden state."""
     bfloat16: bool = False
     """Whether operands of the network's matrix products are rounded to bfloat16; all else is float32."""
     solved_at: float | None = None

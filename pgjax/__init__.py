@@ -27,6 +27,7 @@ from pgjax.plotting import compare_learning_curves, learning_curves
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, memoryless, policy_for
+from pgjax.policies.recurrent import recurrent
 from pgjax.policies.tabular import tabular
 from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, tabular_value, value_for
 from pgjax.reinforce import policy_gradient, reinforce
@@ -111,6 +112,7 @@ __all__ = [
     "policy_gradient",
     "proportion_interval",
     "read",
+    "recurrent",
     "reinforce",
     "reward_to_go",
     "rewards_to_go",

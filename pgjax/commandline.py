@@ -34,6 +34,7 @@ from pgjax.environments.maze import maze
 from pgjax.errors import InputError
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, policy_for
+from pgjax.policies.recurrent import recurrent
 from pgjax.policies.tabular import tabular
 from pgjax.policies.value import action_value_for, value_for
 from pgjax.returns import (
@@ -206,7 +207,9 @@ def environment_named(name: str) -> Environment:
 
 
 def policy_named(name: str, environment: Environment, hidden: Sequence[int], bfloat16: bool = False) -> Policy:
-    """Return a policy for an environment: auto, tabular, mlp, categorical (an mlp) or gaussian (an mlp).
+    """Return a policy for an environment: auto, tabular, mlp, categorical (an mlp), gaussian (an mlp) or recurrent.
+
+    Of a recurrent one, the last of the hidden widths is that of the hidden state, and the others are its encoder's.
 
     Raises:
         InputError: If it does not fit.
@@ -223,6 +226,14 @@ def policy_named(name: str, environment: Environment, hidden: Sequence[int], bfl
                 f"observations of {type(states).__name__} and actions of {type(actions).__name__}"
             )
         return tabular(states.n, actions.n)
+    if name == "recurrent":
+        if bfloat16:
+            raise InputError("expected products in float32 for a recurrent policy, got bfloat16")
+        if not hidden:
+            raise InputError(
+                "expected 1 or more hidden layers for a recurrent policy, whose last is its state, got none"
+            )
+        return recurrent(states, actions, hidden[-1], hidden[:-1])
     wanted = {"categorical": Discrete, "gaussian": Box}.get(name)
     if wanted is not None and not isinstance(actions, wanted):
         raise InputError(

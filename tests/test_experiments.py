@@ -1,6 +1,7 @@
 import importlib
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -49,6 +50,16 @@ def test_a_critic_is_a_configuration(monkeypatch, tmp_path, baseline):
     assert (found.gradient_norm.isel(trace_decay=0) != found.gradient_norm.isel(trace_decay=1)).any()
 
 
+def test_a_memory_is_a_configuration(monkeypatch, tmp_path):
+    memory = ["--policy", "recurrent", "--hidden", "5", "3", "--out", tmp_path]
+    assert run_experiment(monkeypatch, study, *SMALL, *memory) == 0
+    environment = pgjax.maze()
+    policy = pgjax.recurrent(environment.observation_space, environment.action_space, hidden=3, encoder=(5,))
+    like = jax.eval_shape(policy.init, jax.random.key(0))
+    found = pgjax.load_params(tmp_path, like, seed=2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
 def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
     assert run_experiment(monkeypatch, study, *SMALL, "--learning-rate", "3e38", "--out", tmp_path) == 0
     failed = json.loads((tmp_path / "summary.json").read_text())["failed_seeds"]
@@ -72,6 +83,9 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
         (["--policy", "tabular"], "discrete observations and actions for a tabular policy, got CartPole-v1"),
         (["--env", "Pendulum-v1", "--policy", "categorical"], "Discrete action space for a categorical policy"),
         (["--hidden", "0"], "width 1 or more, got 0"),
+        (["--policy", "recurrent", "--bfloat16"], "float32 for a recurrent policy, got bfloat16"),
+        (["--policy", "recurrent", "--hidden"], "1 or more hidden layers for a recurrent policy"),
+        (["--policy", "recurrent", "--steps", "9"], "steps=0 for a policy with memory (one episode a slot), got 9"),
         (["--credit", "lambda-return"], "a baseline that predicts v(X_t) or Q(X_t, ·)"),
         (["--env", "Pendulum-v1", "--baseline", "all-actions"], "got Pendulum-v1 with actions of Box"),
         (["--baseline", "learned-value", "--value-steps", "0"], "1 or more gradient steps an update"),

@@ -11,11 +11,15 @@ from tests.cases import counting, random_mdp, remembering
 MDP = random_mdp()
 BOX = pgjax.Box(-2.0, 2.0, (3,))
 PLANE = pgjax.Box(np.array([-1.0, 0.0]), np.array([1.0, 10.0]), (2,))
+PENDULUM = pgjax.from_gymnax("Pendulum-v1", max_steps_in_episode=5)
 CASES = {
     "tabular": (pgjax.tabular(3, 2), pgjax.finite(MDP, 5)),
     "mlp one-hot": (pgjax.mlp(pgjax.Discrete(3), pgjax.Discrete(2), (8,)), pgjax.finite(MDP, 5)),
     "mlp": (pgjax.mlp(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), (8,)), counting()),
     "memory": (remembering(), counting()),
+    "recurrent": (pgjax.recurrent(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), 8, (4,)), counting()),
+    "recurrent one-hot": (pgjax.recurrent(pgjax.Discrete(3), pgjax.Discrete(2), 8, ()), pgjax.finite(MDP, 5)),
+    "recurrent gaussian": (pgjax.recurrent(PENDULUM.observation_space, PENDULUM.action_space, 8), PENDULUM),
 }
 
 
