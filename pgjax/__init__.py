@@ -22,6 +22,7 @@ from pgjax.environments.environment import Box, Discrete, Environment, Step
 from pgjax.environments.finite import FiniteMDP, finite, tables
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
 from pgjax.environments.maze import maze, maze_tables
+from pgjax.environments.noise import noisy_actions
 from pgjax.errors import InputError
 from pgjax.plotting import compare_learning_curves, learning_curves
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
@@ -108,6 +109,7 @@ __all__ = [
     "mlp",
     "mlp_value",
     "no_baseline",
+    "noisy_actions",
     "policy_for",
     "policy_gradient",
     "proportion_interval",

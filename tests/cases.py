@@ -105,3 +105,16 @@ def recall(horizon: int = 4) -> pgjax.Environment:
         return (bit, t), pgjax.Step(jnp.zeros(1), ((t == horizon) & (action == bit)).astype(float), t == horizon)
 
     return pgjax.Environment(reset, step, pgjax.Box(-1.0, 1.0, (1,)), pgjax.Discrete(2), horizon, name="recall")
+
+
+ENVIRONMENTS = {
+    "counting": counting,
+    "recall": recall,
+    "finite": lambda: pgjax.finite(random_mdp(), 6),
+    "maze": lambda: pgjax.maze(horizon=20),
+    "CartPole-v1": lambda: pgjax.from_gymnax("CartPole-v1"),
+    "maze with noisy actions": lambda: pgjax.noisy_actions(pgjax.maze(horizon=20), 0.5),
+    "Pendulum-v1 with noisy actions": lambda: pgjax.noisy_actions(
+        pgjax.from_gymnax("Pendulum-v1", max_steps_in_episode=9), 0.5
+    ),
+}
