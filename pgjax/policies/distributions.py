@@ -1,6 +1,6 @@
 """Distributions over actions. Each is a small pytree whose leading axes are a batch."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,10 @@ class Distribution(Protocol):
         """Return −E[ln f], in nats."""
         ...
 
+    def cross_entropy(self, other: Any) -> jax.Array:
+        """Return −E[ln g], in nats, for actions of this one and another one's g, of the same kind."""
+        ...
+
 
 class Categorical(NamedTuple):
     """One of n actions, with probabilities softmax(logits)."""
@@ -44,6 +48,10 @@ class Categorical(NamedTuple):
         """Return the entropy [...], between 0 and ln n."""
         log_probs = jax.nn.log_softmax(self.logits)
         return -jnp.sum(_times(jnp.exp(log_probs), log_probs), axis=-1)
+
+    def cross_entropy(self, other: "Categorical") -> jax.Array:
+        """Return −Σ_a self_a ln other_a [...]; +inf if an action that is possible here is excluded there."""
+        return -self.expectation(jax.nn.log_softmax(other.logits))
 
     def expectation(self, values: jax.Array) -> jax.Array:
         """Return Σ_a f(X_t)_a values_a [...], for a value of each action [..., n]."""
@@ -85,6 +93,12 @@ class Gaussian(NamedTuple):
     def entropy(self) -> jax.Array:
         """Return the differential entropy [...]."""
         return jnp.sum(self.log_std + 0.5 * np.log(2 * np.pi * np.e), axis=-1)
+
+    def cross_entropy(self, other: "Gaussian") -> jax.Array:
+        """Return −E[ln other] [...]; finite also where this one always takes its mean, log_std = −inf."""
+        ratio = jnp.exp(2 * (self.log_std - other.log_std))
+        distance = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
+        return jnp.sum(0.5 * (ratio + distance) + other.log_std + 0.5 * np.log(2 * np.pi), axis=-1)
 
     def kl(self, other: "Gaussian") -> jax.Array:
         """Return KL(self ‖ other) [...]."""
