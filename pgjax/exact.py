@@ -12,6 +12,7 @@ moments obey a recursion backwards in time, as v does (`moments`).
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -139,15 +140,53 @@ def solve(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> So
     """
     mdp, f = promoted(mdp, f)
     states = state_distribution(mdp, horizon, f)
+    values, action_values = backward_induction(mdp, horizon, lambda Q: jnp.sum(f * Q, axis=-1), discount)
+    return Solution(mdp.d0 @ values[0], states, values, action_values)
+
+
+class Optimum(NamedTuple):
+    """What the best that can be done in a finite MDP is worth."""
+
+    rho: jax.Array  # [], ρ* = max over all policies, also those that know t, of E[Σ_t γ^{t−1} R_{t+1}]
+    values: jax.Array  # [T, S], v*_t(s), of doing the best from X_t = s on
+    action_values: jax.Array  # [T, S, A], Q*_t(s, a), of doing it after A_t = a
+
+
+def optimal(mdp: FiniteMDP, horizon: int, discount: Any = 1.0) -> Optimum:
+    """Return ρ*, v*_t and Q*_t, by v*_t(s) = max_a Q*_t(s, a); arguments are those of `solve`.
+
+    Raises:
+        InputError: If the horizon is below 1.
+
+    Source: Bellman, *Dynamic Programming*, 1957.
+    """
+    values, action_values = backward_induction(mdp, horizon, lambda Q: jnp.max(Q, axis=-1), discount)
+    return Optimum(mdp.d0 @ values[0], values, action_values)
+
+
+def backward_induction(
+    mdp: FiniteMDP, horizon: int, value: Callable[[jax.Array], jax.Array], discount: Any = 1.0
+) -> tuple[jax.Array, jax.Array]:
+    """Return v_t [T, S] and Q_t [T, S, A] by Q_t(s, a) = r(s, a) + γ Σ_s' p(s, a, s') v_{t+1}(s').
+
+    Args:
+        mdp: The problem's tables.
+        horizon: T, at least 1; nothing is worth anything after it.
+        value: Q_t [S, A] -> v_t [S].
+        discount: γ.
+
+    Raises:
+        InputError: If the horizon is below 1.
+    """
+    check_horizon(horizon)
     expected_reward = jnp.sum(mdp.p * rewards_of(mdp), axis=-1)
 
     def backward(following: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         Q = expected_reward + discount * mdp.p @ jnp.where(mdp.terminal, 0, following)
-        v = jnp.sum(f * Q, axis=-1)
+        v = value(Q)
         return v, (v, Q)
 
-    _, (values, action_values) = jax.lax.scan(backward, jnp.zeros_like(mdp.d0), length=horizon, reverse=True)
-    return Solution(mdp.d0 @ values[0], states, values, action_values)
+    return jax.lax.scan(backward, jnp.zeros_like(mdp.d0), length=horizon, reverse=True)[1]
 
 
 def gradient(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, discount: Any = 1.0) -> PyTree:

@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -249,6 +251,40 @@ def test_the_covariance_of_leave_one_out_is_that_over_every_triple(by_time):
     np.testing.assert_allclose(covariance(mdp, T, policy, theta, 3, DISCOUNT), expected, atol=1e-13)
 
 
+@pytest.mark.parametrize("discount", [1.0, DISCOUNT])
+def test_the_optimum_is_the_best_of_all_deterministic_policies_by_time(problem, discount):
+    mdp, _ = problem
+    T, states, p, r = 3, 2, np.asarray(mdp.p), np.asarray(mdp.r)  # the last state is terminal
+    assert states == 3 - int(mdp.terminal.sum())
+    every = np.array(list(itertools.product([0, 1], repeat=T * states))).reshape(-1, T, states)
+    values, expected_reward = np.zeros((T + 1, len(every), 3)), (p * r).sum(-1)
+    for t in reversed(range(T)):
+        for s in range(states):
+            a = every[:, t, s]
+            values[t, :, s] = expected_reward[s, a] + discount * (p[s, a] * values[t + 1]).sum(-1)
+    optimum = exact.optimal(mdp, T, discount)
+    np.testing.assert_allclose(optimum.values[:, :states], values[:T, :, :states].max(1), rtol=1e-12)
+    np.testing.assert_allclose(optimum.rho, (values[0] @ mdp.d0).max(), rtol=1e-12)
+    np.testing.assert_allclose(optimum.action_values.max(-1), optimum.values, rtol=1e-12)
+    for t in range(T):
+        follow = values[t + 1].max(0) if t + 1 < T else np.zeros(3)
+        by_hand = expected_reward + discount * p @ follow
+        np.testing.assert_allclose(optimum.action_values[t, :states], by_hand[:states], rtol=1e-12)
+
+
+def test_no_policy_exceeds_the_optimum(problem):
+    mdp, _ = problem
+    best = exact.optimal(mdp, T, DISCOUNT).rho
+    policies = jax.nn.softmax(3 * jax.random.normal(jax.random.key(0), (500, 3, 2)))
+    found = jax.vmap(lambda f: exact.expected_return(mdp, T, f, DISCOUNT))(policies)
+    assert best - 0.5 < found.max() <= best
+
+
+def test_the_optimum_of_the_maze_is_its_shortest_path():
+    mdp = pgjax.maze_tables()
+    assert [float(exact.optimal(mdp, horizon).rho) for horizon in (5, 14, 30)] == [-5, -14, -14]
+
+
 def test_mean_values_are_what_regression_on_many_episodes_comes_to(problem, listed):
     mdp, theta = problem
     episodes, probability, _ = listed
@@ -320,6 +356,8 @@ def test_what_cannot_be_computed_is_refused_in_words(problem):
         exact.gradient(mdp, 2, pgjax.tabular(3, 3), jnp.zeros((3, 3)))
     with pytest.raises(pgjax.InputError, match="horizon of 1 or more steps, got 0"):
         exact.solve(mdp, 0, jnp.ones((3, 2)) / 2)
+    with pytest.raises(pgjax.InputError, match="horizon of 1 or more steps, got 0"):
+        exact.optimal(mdp, 0)
     with pytest.raises(
         pgjax.InputError, match=r"baseline of shape \[\], \[S\] = \(3,\) or \[T, S\] = \(4, 3\), got \(2,\)"
     ):
