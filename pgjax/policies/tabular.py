@@ -1,4 +1,6 @@
-"""A table of logits: the policy that can be anything, and that exact results are computed for."""
+"""Tables of logits: policies that can be anything, and that exact results are computed for."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,3 +22,26 @@ def tabular(states: int, actions: int) -> Policy:
         return Categorical(params.at[observation].get(mode="fill", fill_value=jnp.nan))
 
     return memoryless(init, apply)
+
+
+def tabular_by_time(horizon: int, states: int, actions: int) -> Policy:
+    """Return the softmax policy with a table of its own for each of T steps: θ = [T, S, A], zero at first.
+
+    Its memory is the number of steps made, [E]. Steps beyond the horizon have the last one's table.
+    """
+
+    def init(key: jax.Array) -> jax.Array:
+        return jnp.zeros((horizon, states, actions))
+
+    def apply(params: jax.Array, t: jax.Array, observation: jax.Array) -> Categorical:
+        t = jnp.minimum(t, horizon - 1)
+        return Categorical(params.at[t, observation].get(mode="fill", fill_value=jnp.nan))
+
+    def step(params: jax.Array, t: jax.Array, observation: jax.Array) -> tuple[jax.Array, Categorical]:
+        return t + 1, apply(params, t, observation)
+
+    def unroll(params: jax.Array, trajectory: Any) -> Categorical:
+        t = jnp.arange(len(trajectory.observation), dtype=jnp.int32)
+        return apply(params, t[:, None], trajectory.observation)
+
+    return Policy(init, lambda episodes: jnp.zeros(episodes, jnp.int32), step, unroll)

@@ -20,6 +20,10 @@ CASES = {
     "recurrent": (pgjax.recurrent(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), 8, (4,)), counting()),
     "recurrent one-hot": (pgjax.recurrent(pgjax.Discrete(3), pgjax.Discrete(2), 8, ()), pgjax.finite(MDP, 5)),
     "recurrent gaussian": (pgjax.recurrent(PENDULUM.observation_space, PENDULUM.action_space, 8), PENDULUM),
+    "tabular by time": (  # for fewer steps than the horizon, so that the last table is used again
+        pgjax.tabular_by_time(3, 3, 2)._replace(init=lambda key: jax.random.normal(key, (3, 3, 2))),
+        pgjax.finite(MDP, 5),
+    ),
 }
 
 
