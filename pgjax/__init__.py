@@ -24,12 +24,25 @@ from pgjax.environments.gymnax import from_gymnax, gymnax_names
 from pgjax.environments.maze import maze, maze_tables
 from pgjax.environments.noise import noisy_actions
 from pgjax.errors import InputError
+from pgjax.experts import (
+    Expert,
+    acrobot_controller,
+    cartpole_controller,
+    continuous_mountain_car_controller,
+    mountain_car_controller,
+    optimal_expert,
+    pendulum_controller,
+    scripted,
+    shortest_paths,
+    trained,
+)
 from pgjax.plotting import compare_learning_curves, learning_curves
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, memoryless, policy_for
 from pgjax.policies.recurrent import recurrent
 from pgjax.policies.tabular import tabular
+from pgjax.policies.tabular import tabular, tabular_by_time
 from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, tabular_value, value_for
 from pgjax.reinforce import policy_gradient, reinforce
 from pgjax.results import load_params, read
@@ -68,6 +81,7 @@ __all__ = [
     "Discrete",
     "Distribution",
     "Environment",
+    "Expert",
     "FiniteMDP",
     "Gaussian",
     "InputError",
@@ -76,11 +90,14 @@ __all__ = [
     "Trajectory",
     "ValueFunction",
     "Verdict",
+    "acrobot_controller",
     "action_value_for",
     "all_actions",
+    "cartpole_controller",
     "collect",
     "compare_learning_curves",
     "confidence_interval",
+    "continuous_mountain_car_controller",
     "discounted_lambda_return",
     "discounted_reward_to_go",
     "evaluate",
@@ -108,8 +125,11 @@ __all__ = [
     "memoryless",
     "mlp",
     "mlp_value",
+    "mountain_car_controller",
     "no_baseline",
     "noisy_actions",
+    "optimal_expert",
+    "pendulum_controller",
     "policy_for",
     "policy_gradient",
     "proportion_interval",
@@ -121,13 +141,17 @@ __all__ = [
     "run_keys",
     "running_average",
     "save_demonstrations",
+    "scripted",
+    "shortest_paths",
     "summarize",
     "sweep",
     "tables",
     "tabular",
+    "tabular_by_time",
     "tabular_value",
     "tolerance_interval",
     "train",
+    "trained",
     "value_for",
     "verify",
     "whole_episode",

@@ -391,6 +391,21 @@ def read(store: Store | Path) -> xr.Dataset:
     return dataset
 
 
+def opened(results: xr.Dataset | str | Path) -> xr.Dataset:
+    """Return the whole dataset that results are of.
+
+    Args:
+        results: What `sweep` or `read` returned, or the directory that was given to a sweep as `out`.
+
+    Raises:
+        InputError: If there are no results.
+    """
+    source = results.encoding.get("source") if isinstance(results, xr.Dataset) else results
+    if source is None:
+        raise InputError("expected a dataset that a sweep or read returned, or its directory, got another one")
+    return read(source)
+
+
 def load_params(
     results: xr.Dataset | str | Path,
     like: PyTree,
@@ -409,10 +424,7 @@ def load_params(
     Raises:
         InputError: If there is no such run, it is not completed, its parameters were not kept, or they do not fit.
     """
-    source = results.encoding.get("source") if isinstance(results, xr.Dataset) else results
-    if source is None:
-        raise InputError("expected a dataset that a sweep or read returned, or its directory, got another one")
-    dataset = read(source)
+    dataset = opened(results)
     index = where(dataset, seed, point or {})
     missing = int((~dataset.completed.values[index]).sum())
     if missing:
@@ -421,7 +433,7 @@ def load_params(
     try:
         group = zarr.open_group(store, path=PARAMS, mode="r")
     except FileNotFoundError as error:
-        raise InputError(f"expected results with parameters, got {source}, where they were not kept") from error
+        raise InputError(f"expected results with parameters, got {store}, where they were not kept") from error
     names = leaves.names(like)
     if set(group.array_keys()) != set(names):
         raise InputError(f"expected parameters {', '.join(sorted(group.array_keys()))}, got {', '.join(sorted(names))}")
