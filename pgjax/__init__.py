@@ -3,8 +3,8 @@
 What is listed here is public; the rest may change.
 """
 
-from pgjax import exact
-from pgjax.algorithm import Algorithm, run_keys, train
+from pgjax import compounding, exact
+from pgjax.algorithm import Algorithm, pretrained, run_keys, train
 from pgjax.baselines import (
     Baseline,
     all_actions,
@@ -17,6 +17,7 @@ from pgjax.baselines import (
     no_baseline,
     running_average,
 )
+from pgjax.dagger import dagger, exponential_mixture, linear_mixture, mixture
 from pgjax.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
 from pgjax.environments.environment import Box, Discrete, Environment, Step
 from pgjax.environments.finite import FiniteMDP, finite, tables
@@ -36,14 +37,23 @@ from pgjax.experts import (
     shortest_paths,
     trained,
 )
+from pgjax.imitation import (
+    behaviour_cloning,
+    cross_entropy,
+    demonstrate,
+    forward_kl,
+    labelled,
+    negative_log_likelihood,
+    reverse_kl,
+)
 from pgjax.plotting import compare_learning_curves, learning_curves
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, memoryless, policy_for
 from pgjax.policies.recurrent import recurrent
-from pgjax.policies.tabular import tabular
 from pgjax.policies.tabular import tabular, tabular_by_time
 from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, tabular_value, value_for
+from pgjax.program import map_runs
 from pgjax.reinforce import policy_gradient, reinforce
 from pgjax.results import load_params, read
 from pgjax.returns import (
@@ -93,23 +103,31 @@ __all__ = [
     "acrobot_controller",
     "action_value_for",
     "all_actions",
+    "behaviour_cloning",
     "cartpole_controller",
     "collect",
     "compare_learning_curves",
+    "compounding",
     "confidence_interval",
     "continuous_mountain_car_controller",
+    "cross_entropy",
+    "dagger",
+    "demonstrate",
     "discounted_lambda_return",
     "discounted_reward_to_go",
     "evaluate",
     "exact",
+    "exponential_mixture",
     "failed",
     "final_return",
     "finite",
+    "forward_kl",
     "from_gymnax",
     "given_action_values",
     "given_values",
     "gymnax_names",
     "interquartile_mean",
+    "labelled",
     "lambda_return",
     "lambda_returns",
     "largest_z_by_chance",
@@ -118,24 +136,30 @@ __all__ = [
     "learning_curves",
     "leave_one_out",
     "leave_one_out_by_time",
+    "linear_mixture",
     "load_demonstrations",
     "load_params",
+    "map_runs",
     "maze",
     "maze_tables",
     "memoryless",
+    "mixture",
     "mlp",
     "mlp_value",
     "mountain_car_controller",
+    "negative_log_likelihood",
     "no_baseline",
     "noisy_actions",
     "optimal_expert",
     "pendulum_controller",
     "policy_for",
     "policy_gradient",
+    "pretrained",
     "proportion_interval",
     "read",
     "recurrent",
     "reinforce",
+    "reverse_kl",
     "reward_to_go",
     "rewards_to_go",
     "run_keys",

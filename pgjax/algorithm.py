@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError
+from pgjax.policies.policy import Policy
 from pgjax.rollout import together
 
 
@@ -91,6 +92,26 @@ def advance(
         return state, written(curves, jnp.where(updated, done, width), metrics), done + updated
 
     return jax.lax.while_loop(behind, one_step, (state, empty, jnp.int32(0)))
+
+
+def pretrained(policy: Policy, algorithm: Algorithm, iterations: int, hyperparameters: PyTree = None) -> Policy:
+    """Return the policy with, as its first parameters, those that a whole run of an algorithm ends with.
+
+    The run is part of the policy's `init`, and so of whatever the policy is given to: each seed has its own. To start
+    from parameters that are there already, use `policy._replace(init=lambda key: params)`.
+
+    Args:
+        policy: f, which the algorithm trains.
+        algorithm: Its state has `params`, the policy's.
+        iterations: Of the algorithm, at least 1.
+        hyperparameters: `algorithm.hyperparameters()` if not given.
+
+    Raises:
+        InputError: If there is no iteration to do.
+    """
+    run = train(algorithm, iterations)
+    hyperparameters = algorithm.hyperparameters() if hyperparameters is None else hyperparameters
+    return policy._replace(init=lambda key: run(key, hyperparameters)[0].params)
 
 
 def run_keys(study: int, seeds: Sequence[int]) -> jax.Array:

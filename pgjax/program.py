@@ -58,6 +58,47 @@ def first_plan(
     return Plan(-(-share // block) * block, block)
 
 
+def by_block(function: Callable[[PyTree], PyTree], batch: PyTree, block: int) -> PyTree:
+    """Return function(run) for each run of a batch [B, ...], `block` of them vmapped together, which divides B."""
+    blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, block, *leaf.shape[1:]), batch)
+    done = jax.lax.map(jax.vmap(function), blocks)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
+
+
+def map_runs(function: Callable[..., PyTree], *batches: PyTree, block: int | None = None) -> PyTree:
+    """Return function(*run) for each run of batches, stacked: compiled, by blocks, over every device of this process.
+
+    What is asked of the final parameters of a sweep, for example, is computed as the sweep was:
+    `map_runs(lambda key, params: evaluate(...)(key, params, environment.params), keys, load_params(...))`.
+
+    Args:
+        function: Pure, of one run.
+        batches: Trees of arrays [B, ...].
+        block: Runs vmapped together on a device; by default 16 on a CPU, all of them elsewhere.
+
+    Raises:
+        InputError: If there are no runs, or the arrays are not of equally many.
+    """
+    sizes = {leaf.shape[0] for leaf in jax.tree.leaves(batches)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise InputError(f"expected arrays of equally many runs, 1 or more, got {sorted(sizes)}")
+    (runs,) = sizes
+    devices = jax.local_devices()[:runs]
+    share = -(-runs // len(devices))
+    block = min(share, block or (CPU_BLOCK if devices[0].platform == "cpu" else share))
+    share = -(-share // block) * block
+    chosen = jnp.minimum(jnp.arange(share * len(devices)), runs - 1)  # the last run is repeated to fill the blocks
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("run",))
+    spec = PartitionSpec("run")
+
+    def one_device(batch: PyTree) -> PyTree:
+        return by_block(lambda run: function(*run), batch, block)
+
+    spread = jax.jit(jax.shard_map(one_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
+    done = spread(jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], batches))
+    return jax.tree.map(lambda leaf: leaf[:runs], done)
+
+
 class Program(NamedTuple):
     """A sweep's compiled functions, for batches of devices · share runs."""
 
@@ -111,13 +152,11 @@ def compile_program(
     mesh = jax.sharding.Mesh(np.asarray(devices), ("run",))
     runs = PartitionSpec("run")
 
-    def by_block(function: Callable[[PyTree], PyTree], batch: PyTree) -> PyTree:
-        blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, plan.block, *leaf.shape[1:]), batch)
-        done = jax.lax.map(jax.vmap(function), blocks)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
-
     def start(keys: jax.Array, values: dict[str, jax.Array]) -> PyTree:
-        return by_block(lambda run: algorithm.init(run[0], with_values(hyperparameters, run[1])), (keys, values))
+        def init(run: tuple[jax.Array, dict[str, jax.Array]]) -> PyTree:
+            return algorithm.init(run[0], with_values(hyperparameters, run[1]))
+
+        return by_block(init, (keys, values), plan.block)
 
     # Runs with a clock of their own need not stop where the slowest of them comes to the end of the segment.
     width = segment if algorithm.step is None else 2 * segment
@@ -131,7 +170,7 @@ def compile_program(
                 return advance_run(algorithm, width, state, count, count)
             return advance_run(algorithm, width, state, count - ahead, jnp.minimum(remaining - ahead, width))
 
-        return by_block(run, (states, ahead))
+        return by_block(run, (states, ahead), plan.block)
 
     def over_devices(function: Callable[..., PyTree], *specs: PartitionSpec) -> Callable[..., PyTree]:
         return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=runs, check_vma=False)

@@ -1,6 +1,6 @@
 """Distributions over actions. Each is a small pytree whose leading axes are a batch."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,6 @@ class Distribution(Protocol):
 
     def entropy(self) -> jax.Array:
         """Return −E[ln f], in nats."""
-        ...
-
-    def cross_entropy(self, other: Any) -> jax.Array:
-        """Return −E[ln g], in nats, for actions of this one and another one's g, of the same kind."""
         ...
 
 
