@@ -53,7 +53,7 @@ from pgjax.policies.policy import Policy, memoryless, policy_for
 from pgjax.policies.recurrent import recurrent
 from pgjax.policies.tabular import tabular, tabular_by_time
 from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, tabular_value, value_for
-from pgjax.program import map_runs
+from pgjax.program import over_runs
 from pgjax.reinforce import policy_gradient, reinforce
 from pgjax.results import load_params, read
 from pgjax.returns import (
@@ -139,7 +139,6 @@ __all__ = [
     "linear_mixture",
     "load_demonstrations",
     "load_params",
-    "map_runs",
     "maze",
     "maze_tables",
     "memoryless",
@@ -151,6 +150,7 @@ __all__ = [
     "no_baseline",
     "noisy_actions",
     "optimal_expert",
+    "over_runs",
     "pendulum_controller",
     "policy_for",
     "policy_gradient",

@@ -5,6 +5,7 @@ block (`lax.map`), `vmap`-ed within a block: on a CPU the parameters of a block 
 accelerator the block is as large as its memory allows.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -65,38 +66,46 @@ def by_block(function: Callable[[PyTree], PyTree], batch: PyTree, block: int) ->
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
 
 
-def map_runs(function: Callable[..., PyTree], *batches: PyTree, block: int | None = None) -> PyTree:
-    """Return function(*run) for each run of batches, stacked: compiled, by blocks, over every device of this process.
+def over_runs(function: Callable[..., PyTree], block: int | None = None) -> Callable[..., PyTree]:
+    """Return the function for many runs at once: compiled, by blocks, over every device of this process.
 
-    What is asked of the final parameters of a sweep, for example, is computed as the sweep was:
-    `map_runs(lambda key, params: evaluate(...)(key, params, environment.params), keys, load_params(...))`.
+    It takes the function's arguments stacked, trees of arrays [B, ...], and returns its results stacked. What is asked
+    of the final parameters of a sweep, for example, is so computed as the sweep was:
+
+        play = over_runs(lambda key, params: evaluate(environment, policy, 64)(key, params, environment.params))
+        returns = play(run_keys(1, range(256)), load_params(results, like))  # [256, 64]
 
     Args:
         function: Pure, of one run.
-        batches: Trees of arrays [B, ...].
         block: Runs vmapped together on a device; by default 16 on a CPU, all of them elsewhere.
 
     Raises:
-        InputError: If there are no runs, or the arrays are not of equally many.
+        InputError: When it is called, if there are no runs, or the arrays are not of equally many.
     """
-    sizes = {leaf.shape[0] for leaf in jax.tree.leaves(batches)}
-    if len(sizes) != 1 or 0 in sizes:
-        raise InputError(f"expected arrays of equally many runs, 1 or more, got {sorted(sizes)}")
-    (runs,) = sizes
-    devices = jax.local_devices()[:runs]
-    share = -(-runs // len(devices))
-    block = min(share, block or (CPU_BLOCK if devices[0].platform == "cpu" else share))
-    share = -(-share // block) * block
-    chosen = jnp.minimum(jnp.arange(share * len(devices)), runs - 1)  # the last run is repeated to fill the blocks
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("run",))
-    spec = PartitionSpec("run")
 
-    def one_device(batch: PyTree) -> PyTree:
-        return by_block(lambda run: function(*run), batch, block)
+    @functools.cache
+    def spread(devices: int, size: int) -> Callable[[PyTree], PyTree]:
+        mesh, spec = jax.sharding.Mesh(np.asarray(jax.local_devices()[:devices]), ("run",)), PartitionSpec("run")
 
-    spread = jax.jit(jax.shard_map(one_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
-    done = spread(jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], batches))
-    return jax.tree.map(lambda leaf: leaf[:runs], done)
+        def one_device(batch: PyTree) -> PyTree:
+            return by_block(lambda run: function(*run), batch, size)
+
+        return jax.jit(jax.shard_map(one_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
+
+    def mapped(*batches: PyTree) -> PyTree:
+        sizes = {leaf.shape[0] for leaf in jax.tree.leaves(batches)}
+        if len(sizes) != 1 or 0 in sizes:
+            raise InputError(f"expected arrays of equally many runs, 1 or more, got {sorted(sizes)}")
+        (runs,) = sizes
+        devices = min(runs, jax.local_device_count())
+        share = -(-runs // devices)
+        size = min(share, block or (CPU_BLOCK if jax.default_backend() == "cpu" else share))
+        whole = -(-share // size) * size * devices
+        chosen = jnp.minimum(jnp.arange(whole), runs - 1)  # the last run is repeated to fill the blocks
+        done = spread(devices, size)(jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], batches))
+        return jax.tree.map(lambda leaf: leaf[:runs], done)
+
+    return mapped
 
 
 class Program(NamedTuple):

@@ -19,7 +19,7 @@ def tabular(states: int, actions: int) -> Policy:
         return jnp.zeros((states, actions))
 
     def apply(params: jax.Array, observation: jax.Array) -> Categorical:
-        return Categorical(params.at[observation].get(mode="fill", fill_value=jnp.nan))
+        return Categorical(jnp.asarray(params).at[observation].get(mode="fill", fill_value=jnp.nan))
 
     return memoryless(init, apply)
 
@@ -35,7 +35,7 @@ def tabular_by_time(horizon: int, states: int, actions: int) -> Policy:
 
     def apply(params: jax.Array, t: jax.Array, observation: jax.Array) -> Categorical:
         t = jnp.minimum(t, horizon - 1)
-        return Categorical(params.at[t, observation].get(mode="fill", fill_value=jnp.nan))
+        return Categorical(jnp.asarray(params).at[t, observation].get(mode="fill", fill_value=jnp.nan))
 
     def step(params: jax.Array, t: jax.Array, observation: jax.Array) -> tuple[jax.Array, Categorical]:
         return t + 1, apply(params, t, observation)

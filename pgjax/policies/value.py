@@ -29,7 +29,7 @@ def tabular_value(states: int, actions: int | None = None) -> ValueFunction:
     shape = (states,) if actions is None else (states, actions)
 
     def unroll(params: jax.Array, trajectory: Any) -> jax.Array:
-        return params.at[trajectory.observation].get(mode="fill", fill_value=jnp.nan)
+        return jnp.asarray(params).at[trajectory.observation].get(mode="fill", fill_value=jnp.nan)
 
     return ValueFunction(lambda key: jnp.zeros(shape), unroll)
 
