@@ -17,6 +17,7 @@ from pgjax.statistics import confidence_interval, failed, interquartile_mean, to
 RUNS_SHOWN = 50
 # Colours that people with any kind of colour vision tell apart (Okabe & Ito, *Color universal design*, 2008).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#999999")
+STYLES = ("--", ":", "-.")
 POINTS = 200  # of a curve; where there are more iterations, each point is the mean over some of them
 
 
@@ -58,7 +59,11 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
     return figure
 
 
-def compare_learning_curves(panels: Mapping[str, Mapping[str, xr.Dataset]], path: str | Path) -> Figure:
+def compare_learning_curves(
+    panels: Mapping[str, Mapping[str, xr.Dataset]],
+    path: str | Path,
+    levels: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure:
     """Draw the learning curves of several methods in a panel for each task, and save them as PNG.
 
     A curve is that of `learning_curves`; a method has the same colour in every panel.
@@ -66,6 +71,7 @@ def compare_learning_curves(panels: Mapping[str, Mapping[str, xr.Dataset]], path
     Args:
         panels: {title: {method: a sweep's dataset without a grid}}; at most eight methods.
         path: Where to save it.
+        levels: {title: {name: a return to compare with}}, drawn as horizontal lines in grey.
 
     Raises:
         InputError: If there is no panel or there are more methods.
@@ -73,6 +79,8 @@ def compare_learning_curves(panels: Mapping[str, Mapping[str, xr.Dataset]], path
     names = list(dict.fromkeys(label for methods in panels.values() for label in methods))
     if not panels or len(names) > len(COLOURS):
         raise InputError(f"expected a panel or more, of at most {len(COLOURS)} methods, got {len(names)} methods")
+    levels = levels or {}
+    compared = list(dict.fromkeys(name for lines in levels.values() for name in lines))
     figure = Figure(figsize=(4.6 * len(panels), 4.6), layout="constrained")
     lost = dict.fromkeys(names, 0)
     for axes, (title, methods) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
@@ -82,9 +90,12 @@ def compare_learning_curves(panels: Mapping[str, Mapping[str, xr.Dataset]], path
             if good.any():
                 colour = COLOURS[names.index(label)]
                 draw_curve(axes, results.isel(seed=good), "episode_return", colour, label, alone=False)
+        for name, level in levels.get(title, {}).items():
+            axes.axhline(level, color="0.35", linestyle=STYLES[compared.index(name) % len(STYLES)], linewidth=1.2)
         dress(axes, title, "episode return (interquartile mean, 95% interval)")
     lines = [Line2D([], [], color=colour, linewidth=1.8) for colour in COLOURS[: len(names)]]
-    labels = [name + (f" ({lost[name]} failed)" if lost[name] else "") for name in names]
+    lines += [Line2D([], [], color="0.35", linestyle=STYLES[i % len(STYLES)]) for i in range(len(compared))]
+    labels = [name + (f" ({lost[name]} failed)" if lost[name] else "") for name in names] + compared
     figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     figure.savefig(path, dpi=150)
     return figure
