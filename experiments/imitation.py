@@ -319,9 +319,10 @@ def compound(options: Options, sweep: Callable[..., xr.Dataset]) -> list[dict[st
                     continue
                 environment = pgjax.finite(mdp, T)
                 if method == "behaviour cloning":
-                    algorithm = pgjax.behaviour_cloning(policy, pgjax.demonstrate(environment, expert, 16))
+                    data = pgjax.demonstrate(environment, expert, 16)
+                    algorithm = pgjax.behaviour_cloning(policy, data, batch=16, steps=50)
                 else:
-                    algorithm = pgjax.dagger(environment, policy, expert, episodes=16)
+                    algorithm = pgjax.dagger(environment, policy, expert, episodes=16, batch=16, steps=50)
                 results = sweep(f"{where}-{method.split()[-1].lower()}-{T}", algorithm, 20, 0.3)
                 cost = pgjax.over_runs(
                     lambda params, mdp=mdp, T=T: compounding.cost(

@@ -6,8 +6,8 @@ no more than chance to. On a *cliff* nothing leads back.
 
 `cloned` and `corrected` are what behaviour cloning and DAgger come to with all the data they could ask for and an
 imitator that is wrong with probability ε wherever it has been taught: the error rate under the distribution it was
-trained on is ε for both. Over T steps the cost of the first grows as εT², that of the second as εT, and on the cliff
-as εT² for both.
+trained on is ε for both. Over T steps, as long as εT and T/A are small, the cost of the first grows as εT², that of the
+second as εT, and on the cliff as εT² for both.
 
 Sources: Ross & Bagnell, *Efficient reductions for imitation learning*, 2010; Ross, Gordon & Bagnell, *A reduction of
 imitation learning and structured prediction to no-regret online learning*, 2011.
@@ -55,7 +55,7 @@ def taught(expert: jax.Array, seen: jax.Array, error: Any) -> jax.Array:
     chances, as a softmax policy that was never trained.
 
     Args:
-        expert: [S] int, the expert's actions, or as a table [S, A] of zeros and ones.
+        expert: [S, A], a deterministic policy, a table of zeros and ones.
         seen: [S] bool.
         error: ε, [].
     """
@@ -78,7 +78,7 @@ def cloned(mdp: FiniteMDP, horizon: int, expert: jax.Array, error: Any) -> jax.A
 def corrected(mdp: FiniteMDP, horizon: int, expert: jax.Array, error: Any) -> jax.Array:
     """Return what DAgger comes to, [S, A]: taught where it goes itself. Arguments are those of `cloned`."""
     seen = jnp.any(state_distribution(mdp, horizon, expert) > 0, axis=0)
-    for _ in seen:  # each round but the last adds a state
+    for _ in seen:  # as many rounds as there are states are enough
         f = taught(expert, seen, error)
         seen = seen | jnp.any(state_distribution(mdp, horizon, f) > 0, axis=0)
     return taught(expert, seen, error)

@@ -28,21 +28,20 @@ from pgjax.rollout import choose, collect
 class Mixture(NamedTuple):
     """One of two distributions, chosen anew for each action."""
 
-    beta: jax.Array  # [], probability of the first
+    beta: jax.Array  # [...], probability of the first
     first: Any  # Distribution [...]
     second: Any  # Distribution [...], of the same actions
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw one action for each batch element."""
         which, one, other = jax.random.split(key, 3)
-        a, b = self.first.sample(one), self.second.sample(other)
-        batch = jax.eval_shape(self.second.log_prob, b).shape
-        return choose(jax.random.bernoulli(which, self.beta, batch), a, b)
+        return choose(jax.random.bernoulli(which, self.beta), self.first.sample(one), self.second.sample(other))
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Return ln(β f(a) + (1 − β) g(a)), [...]."""
-        first = jnp.log(self.beta) + self.first.log_prob(action)
-        return jnp.logaddexp(first, jnp.log1p(-self.beta) + self.second.log_prob(action))
+        """Return ln(β f(a) + (1 − β) g(a)), [...]; of one that is certain, β is 0 or 1, the other's say is nothing."""
+        first, second = self.first.log_prob(action), self.second.log_prob(action)
+        mixed = jnp.logaddexp(jnp.log(self.beta) + first, jnp.log1p(-self.beta) + second)
+        return jnp.where(self.beta <= 0, second, jnp.where(self.beta >= 1, first, mixed))
 
     def entropy(self) -> jax.Array:
         """Raise, as it has no closed form."""
@@ -59,11 +58,15 @@ def mixture(expert: Policy, learner: Policy) -> Policy:
         beta, of_expert, of_learner = params
         ours, first = expert.step(of_expert, memory[0], observation)
         theirs, second = learner.step(of_learner, memory[1], observation)
-        return (ours, theirs), Mixture(beta, first, second)
+        return (ours, theirs), mixed(beta, first, second)
 
     def unroll(params: PyTree, trajectory: Any) -> Distribution:
         beta, of_expert, of_learner = params
-        return Mixture(beta, expert.unroll(of_expert, trajectory), learner.unroll(of_learner, trajectory))
+        return mixed(beta, expert.unroll(of_expert, trajectory), learner.unroll(of_learner, trajectory))
+
+    def mixed(beta: jax.Array, first: Distribution, second: Distribution) -> Mixture:
+        batch = jax.eval_shape(lambda key: second.log_prob(second.sample(key)), jax.random.key(0)).shape
+        return Mixture(jnp.broadcast_to(beta, batch), first, second)
 
     def init(key: jax.Array) -> PyTree:
         first, second = jax.random.split(key)
@@ -94,7 +97,7 @@ def empty_buffer(examples: Demonstrations, capacity: int) -> Buffer:
     def empty(leaf: Any) -> jax.Array:
         return jnp.zeros((leaf.shape[0], capacity, *leaf.shape[2:]), leaf.dtype)
 
-    return Buffer(jax.tree.map(empty, examples), jnp.full(capacity, -1.0))
+    return Buffer(jax.tree.map(empty, examples), jnp.full(capacity, -1, jnp.result_type(float)))
 
 
 def add(buffer: Buffer, examples: Demonstrations, key: jax.Array) -> Buffer:
@@ -111,7 +114,7 @@ def add(buffer: Buffer, examples: Demonstrations, key: jax.Array) -> Buffer:
     return Buffer(jax.tree.map(taken, buffer.examples, examples), priority)
 
 
-# From the iteration i = 0, 1, … and the hyper-parameter `mixture_decay` to β_i, both [].
+# From the iteration i = 0, 1, … and the hyper-parameter `mixture_decay`, both [], to β_i, [] from 0 to 1.
 Schedule = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -175,8 +178,9 @@ def dagger(
 ) -> Algorithm:
     """Return DAgger: an update plays episodes, asks the expert at what they met, and fits the policy to all answers.
 
-    Episodes are played by the mixture β_i f* + (1 − β_i) f. The policy goes on from the parameters it had. Answers are
-    kept in a buffer; once it is full, it holds a uniform sample of all of them.
+    Episodes are played by the mixture β_i f* + (1 − β_i) f, whose returns are reported. The policy goes on from the
+    parameters it had, and the latest are kept, not the best on held-out answers. Answers are kept in a buffer; once it
+    is full, it holds a uniform sample of all of them.
 
     Args:
         environment: Where episodes are played.
@@ -187,7 +191,8 @@ def dagger(
         capacity: Steps that the buffer holds; for a policy with memory, as many whole episodes as that is, at least E.
         schedule: β_i, see `exponential_mixture`.
         distance: d(f, f*), see `pgjax.imitation`.
-        batch: Examples of a minibatch: steps, or episodes for a policy with memory.
+        batch: Examples of a minibatch, drawn with replacement: steps, or for a policy with memory whole episodes, at
+            most as many as the buffer holds.
         steps: Gradient steps of an update.
         optimizer: From the learning rate, a traced number, to an optax transformation.
         chunk: Rows collected at a time.
@@ -218,6 +223,9 @@ def dagger(
         lambda key: ask(key, jnp.ones(()), policy.init(key), environment.params), jax.random.key(0)
     )
     check_distance(policy, distance, form)
+    shape = jax.eval_shape(schedule, jnp.int32(0), jnp.ones(())).shape
+    if shape != ():
+        raise InputError(f"expected a schedule that returns one number, got an array of shape {shape}")
     columns = max(episodes, capacity // form.mask.shape[0]) if has_memory(policy) else capacity
 
     def hyperparameters(
@@ -241,7 +249,8 @@ def dagger(
 
     def update(state: DAggerState) -> tuple[DAggerState, DAggerMetrics]:
         ask_key, buffer_key, fit_key = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
-        beta = schedule(state.iteration, state.hyperparameters.mixture_decay)
+        beta = jnp.asarray(schedule(state.iteration, state.hyperparameters.mixture_decay), float)
+        beta = jnp.clip(beta, 0, 1)
         trajectory, answers = ask(ask_key, beta, state.params, state.hyperparameters.environment)
         buffer = add(state.buffer, answers, buffer_key)
         params, optimizer_state, loss = fitter.fit(
@@ -259,7 +268,7 @@ def dagger(
             trajectory.episodes,
             jnp.sum(trajectory.mask, dtype=dtype),
             jnp.sum(answers.mask, dtype=dtype),
-            jnp.asarray(beta, dtype),
+            beta,
             loss,
         )
         following = state._replace(

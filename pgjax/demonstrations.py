@@ -125,7 +125,8 @@ def load_demonstrations(path: str | Path, environment: Environment) -> Demonstra
     """Read demonstrations from a file in the format of this module, or like those of D4RL and Minari.
 
     Observations and actions get the types of their spaces. Actions outside a `Box` are what they are: a Gaussian's are
-    stored as drawn, before they are clipped. Padding is zero, and so are actions and experts that are not labelled.
+    stored as drawn, before they are clipped. Episodes are padded to the longest with zeros, and so are actions and
+    experts that are not labelled.
 
     Args:
         path: Where.

@@ -38,7 +38,8 @@ def scripted(controller: Callable[[jax.Array], jax.Array], environment: Environm
     """Return the expert that always does what a function says.
 
     Its distribution gives that action the probability 1: a Categorical with logits 0 and −inf, or a Gaussian with
-    log_std = −inf around the action clipped to the box. It has no parameters.
+    log_std = −inf around the action clipped to the box, which has no density: its `log_prob` is not a number. It has
+    no parameters.
 
     Args:
         controller: observation [..., *shape] -> action [..., *action shape], for any leading axes: integers of a

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pgjax.algorithm import Algorithm
@@ -20,7 +21,7 @@ from pgjax.demonstrations import Demonstrations
 from pgjax.environments.environment import Environment, PyTree
 from pgjax.errors import InputError
 from pgjax.experts import Expert
-from pgjax.policies.distributions import Distribution
+from pgjax.policies.distributions import Categorical, Distribution
 from pgjax.policies.policy import Policy, check_fit, has_memory
 from pgjax.rollout import Trajectory, collect, together
 
@@ -43,7 +44,10 @@ def cross_entropy(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
 
 
 def forward_kl(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
-    """Return KL(f* ‖ f), which makes f cover all that the expert does."""
+    """Return KL(f* ‖ f), which makes f cover all that the expert does.
+
+    It is infinite for an expert that is certain of a continuous action: there `cross_entropy` has the same gradient.
+    """
     return of_one_kind(f, expert).kl(f)
 
 
@@ -71,10 +75,15 @@ def labelled(
 
     Args:
         expert: Who is asked.
-        trajectory: [T, E], whoever played it.
+        trajectory: [T, E], whoever played it, one episode a slot (`collect` with steps=0).
         action: [T, E, ...], what the expert did there; drawn with `key` from its distribution if not given.
         key: What to draw it with.
+
+    Raises:
+        InputError: If neither an action nor a key is given.
     """
+    if action is None and key is None:
+        raise InputError("expected the expert's actions or a key to draw them with, got neither")
     distribution = expert.policy.unroll(expert.params, trajectory)
     action = distribution.sample(key) if action is None else action
     return Demonstrations(trajectory.observation, action, trajectory.mask, distribution)
@@ -133,9 +142,10 @@ def examples_of(
 class Fitting(NamedTuple):
     """How a policy is fitted to examples.
 
-    `fit(key, params, optimizer state, learning rate, examples, places, count) -> (params, optimizer state, loss)` takes
-    gradient steps on minibatches from columns places[:count], and returns the mean loss of these. `distance(params,
-    examples, places, first, count) -> []` is the mean distance of columns places[first : first + count].
+    `fit(key, params, optimizer state, learning rate, examples, indices, count) -> (params, optimizer state, loss)`
+    takes gradient steps on minibatches from columns indices[:count], and returns their mean loss. `distance(params,
+    examples, indices, first, count) -> []` is the mean distance over the labelled steps of columns
+    indices[first : first + count].
     """
 
     fit: Callable[..., tuple[PyTree, PyTree, jax.Array]]
@@ -158,16 +168,19 @@ def fitting(
         if count < 1:
             raise InputError(f"expected 1 or more {name}, got {count}")
 
-    def taken(examples: Demonstrations, places: jax.Array) -> Demonstrations:
-        return jax.tree.map(lambda leaf: leaf[:, places], examples)
+    def examples_drawn(examples: Demonstrations) -> int:
+        T, M = examples.mask.shape
+        return batch if T == 1 else min(batch, M)
+
+    def columns(examples: Demonstrations, indices: jax.Array) -> Demonstrations:
+        return jax.tree.map(lambda leaf: leaf[:, indices], examples)
 
     def sums(params: PyTree, examples: Demonstrations) -> tuple[jax.Array, jax.Array]:
         d = distance(policy.unroll(params, examples), examples.action, examples.expert)
         return jnp.sum(jnp.where(examples.mask, d, 0)), jnp.sum(examples.mask, dtype=d.dtype)
 
-    def loss(params: PyTree, examples: Demonstrations) -> jax.Array:
-        total, count = sums(params, examples)
-        return total / jnp.maximum(count, 1)
+    def loss(params: PyTree, examples: Demonstrations, expected: jax.Array) -> jax.Array:
+        return sums(params, examples)[0] / expected
 
     def fit(
         key: jax.Array,
@@ -175,15 +188,22 @@ def fitting(
         optimizer_state: PyTree,
         learning_rate: jax.Array,
         examples: Demonstrations,
-        places: jax.Array,
+        indices: jax.Array,
         count: jax.Array,
     ) -> tuple[PyTree, PyTree, jax.Array]:
         optimize = optimizer(learning_rate)
+        size = examples_drawn(examples)
+        # By the labels that a minibatch has on average: divided by those that it has, short episodes would count more.
+        expected = jnp.asarray(size, jnp.result_type(float))
+        if len(examples.mask) > 1:
+            labels = jnp.sum(examples.mask, axis=0)[indices]
+            expected *= jnp.sum(jnp.where(jnp.arange(len(indices)) < count, labels, 0)) / jnp.maximum(count, 1)
+            expected = jnp.maximum(expected, 1)
 
         def one_step(i: jax.Array, carry: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, PyTree, jax.Array]:
             params, optimizer_state, total = carry
-            drawn = places[jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, count)]
-            value, descent = jax.value_and_grad(loss)(params, taken(examples, drawn))
+            drawn = indices[jax.random.randint(jax.random.fold_in(key, i), (size,), 0, count)]
+            value, descent = jax.value_and_grad(loss)(params, columns(examples, drawn), expected)
             change, optimizer_state = optimize.update(descent, optimizer_state, params)
             return optax.apply_updates(params, change), optimizer_state, total + value
 
@@ -192,15 +212,17 @@ def fitting(
         return params, optimizer_state, total / steps
 
     def mean_distance(
-        params: PyTree, examples: Demonstrations, places: jax.Array, first: jax.Array, count: jax.Array
+        params: PyTree, examples: Demonstrations, indices: jax.Array, first: jax.Array, count: jax.Array
     ) -> jax.Array:
+        size = examples_drawn(examples)
+
         def add(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
             done, total, labels = carry
-            number = done + jnp.arange(batch)
-            chosen = taken(examples, places[jnp.minimum(first + number, len(places) - 1)])
+            number = done + jnp.arange(size)
+            chosen = columns(examples, indices[jnp.minimum(first + number, len(indices) - 1)])
             chosen = chosen._replace(mask=chosen.mask & (number < count)[None])
             more, of_labels = sums(params, chosen)
-            return done + batch, total + more, labels + of_labels
+            return done + size, total + more, labels + of_labels
 
         zero = jnp.zeros((), jnp.result_type(float))
         start = (jnp.int32(0), zero, zero)
@@ -226,9 +248,9 @@ class CloningState(NamedTuple):
     params: PyTree  # θ with the least distance on held-out examples so far; the latest, if there are none
     latest: PyTree  # θ that is being fitted
     optimizer: PyTree
-    least: jax.Array  # [], distance of `params` on held-out examples
+    best: jax.Array  # [], distance of `params` on held-out examples
     examples: Any  # [T, M] if each run has its own; () if all share theirs
-    places: jax.Array  # [M] int32, columns to fit, then held-out ones, then those that are not used
+    indices: jax.Array  # [M] int32, columns to fit, then held-out ones, then those that are not used
     fitted: jax.Array  # [] int32, how many are to fit
     held_out: jax.Array  # [] int32, how many are held out
     labels: jax.Array  # [], labelled steps among both
@@ -238,7 +260,7 @@ class CloningMetrics(NamedTuple):
     """What one update of behaviour cloning reports; each a float scalar, distances a mean over steps."""
 
     loss: jax.Array  # distance on the minibatches
-    held_out: jax.Array  # distance on held-out examples after the update; the loss, if there are none
+    held_out_loss: jax.Array  # distance on held-out examples after the update; the loss, if there are none
     labels: jax.Array  # labelled steps that the run has in all
 
 
@@ -258,21 +280,26 @@ def behaviour_cloning(
     With the default distance it minimises the lecture's l_D(θ) = −Σ_i ln f(x_i, θ)_{a_i}, per step: cross-entropy for a
     Categorical policy, for a Gaussian one squared errors in units of the variance that it also learns. Of all θ that
     its updates end with, the state's `params` are those with the least distance on held-out episodes: to stop early is
-    to keep them, and in a batch of runs none waits for another.
+    to keep them, and in a batch of runs none waits for another. Held out are the last of the episodes that are used.
+
+    The hyper-parameter `episodes` says how many of them are: the first ones, at least 1 and at most all.
 
     Args:
         policy: f. One with memory is fitted to whole episodes.
         demonstrations: Arrays that all runs share, or a function of a run's key that draws its own, `demonstrate`.
         distance: d(f, f*), see `Distance`.
-        labels: Of each episode only so many steps, chosen at random, have a known action; 0 for all.
-        held_out: The fraction of the episodes, rounded down, that is not fitted but decides which θ to keep.
-        batch: Examples of a minibatch: steps, or episodes for a policy with memory.
+        labels: Of each episode only so many steps, chosen at random, have a known action; 0 for all. Each run then has
+            its own copy of these.
+        held_out: The fraction of the episodes, rounded down, that is not fitted but decides which θ to keep; of fewer
+            than ten that is none by default, and then the latest θ is kept. All of them are looked at in each update.
+        batch: Examples of a minibatch, drawn with replacement: steps, or for a policy with memory whole episodes, at
+            most as many as there are.
         steps: Gradient steps of an update.
         optimizer: From the learning rate, a traced number, to an optax transformation.
 
     Raises:
-        InputError: If a count is out of range, the fraction is not in [0, 1), or the distance needs the expert's
-            distribution and it is not known.
+        InputError: If a count is out of range, the fraction is not in [0, 1), the distance needs the expert's
+            distribution and it is not known, or the demonstrations do not fit the policy.
 
     Source: the lecture; Pomerleau, *ALVINN: an autonomous land vehicle in a neural network*, 1989.
     """
@@ -281,10 +308,20 @@ def behaviour_cloning(
     if not 0 <= held_out < 1:
         raise InputError(f"expected a fraction of held-out episodes from 0 to below 1, got {held_out}")
     fitter = fitting(policy, distance, optimizer, batch, steps)
-    draw = demonstrations if callable(demonstrations) else lambda key: demonstrations
+    if callable(demonstrations):
+        draw = demonstrations
+    else:
+        data = jax.tree.map(jnp.asarray, demonstrations)
+
+        def draw(key: jax.Array) -> Demonstrations:
+            return data
+
     form = jax.eval_shape(draw, jax.random.key(0))
     check_distance(policy, distance, form)
+    if not callable(demonstrations):
+        check_labels(policy, data)
     N = form.mask.shape[1]
+    held = np.asarray([min(int(held_out * n + 1e-9), n - 1) for n in range(1, N + 1)], np.int32)  # of n episodes
     own = callable(demonstrations) or labels > 0
 
     def hyperparameters(learning_rate: Any = 1e-3, episodes: Any = N) -> CloningHyperparameters:
@@ -298,11 +335,10 @@ def behaviour_cloning(
         key, params_key, data_key = jax.random.split(key, 3)
         examples, episode = all_examples(data_key)
         n = jnp.clip(hyperparameters.episodes, 1, N)
-        out = jnp.floor(held_out * n + 1e-4).astype(jnp.int32)
-        known = jnp.any(examples.mask, axis=0)
-        held = known & (episode >= n - out) & (episode < n)
+        out = jnp.asarray(held)[n - 1]
+        known = jnp.any(examples.mask, axis=0) & (episode < n)
         fitted = known & (episode < n - out)
-        places = jnp.argsort(jnp.where(fitted, 0, jnp.where(held, 1, 2))).astype(jnp.int32)
+        indices = jnp.argsort(jnp.where(fitted, 0, jnp.where(known, 1, 2))).astype(jnp.int32)
         params = policy.init(params_key)
         dtype = jnp.result_type(float)
         return CloningState(
@@ -314,10 +350,10 @@ def behaviour_cloning(
             optimizer(hyperparameters.learning_rate).init(params),
             jnp.asarray(jnp.inf, dtype),
             examples if own else (),
-            places,
+            indices,
             jnp.sum(fitted, dtype=jnp.int32),
-            jnp.sum(held, dtype=jnp.int32),
-            jnp.sum(examples.mask & (fitted | held)[None], dtype=dtype),
+            jnp.sum(known & ~fitted, dtype=jnp.int32),
+            jnp.sum(examples.mask & known[None], dtype=dtype),
         )
 
     def update(state: CloningState) -> tuple[CloningState, CloningMetrics]:
@@ -325,19 +361,20 @@ def behaviour_cloning(
         examples = state.examples if own else all_examples(key)[0]
         eta = state.hyperparameters.learning_rate
         params, optimizer_state, loss = fitter.fit(
-            key, state.latest, state.optimizer, eta, examples, state.places, state.fitted
+            key, state.latest, state.optimizer, eta, examples, state.indices, state.fitted
         )
-        away = fitter.distance(params, examples, state.places, state.fitted, state.held_out)
+        found = fitter.distance(params, examples, state.indices, state.fitted, state.held_out)
         judged = state.held_out > 0
-        better = ~judged | (away < state.least)
+        # A distance that is infinite for all θ says nothing of them.
+        better = ~judged | (found < state.best) | (jnp.isinf(state.best) & ~jnp.isnan(found))
         following = state._replace(
             iteration=state.iteration + 1,
             params=jax.tree.map(lambda new, old: jnp.where(better, new, old), params, state.params),
             latest=params,
             optimizer=optimizer_state,
-            least=jnp.where(judged & better, away, state.least),
+            best=jnp.where(judged & better, found, state.best),
         )
-        return following, CloningMetrics(loss, jnp.where(judged, away, loss), state.labels)
+        return following, CloningMetrics(loss, jnp.where(judged, found, loss), state.labels)
 
     return Algorithm(init, update, hyperparameters)
 
@@ -346,9 +383,15 @@ def check_distance(policy: Policy, distance: Distance, demonstrations: Demonstra
     """Raise unless a policy can be compared with what is known of the expert; only shapes are followed.
 
     Raises:
-        InputError: If the policy does not take the observations, the actions are not like its own, or the distance
-            needs the expert's distribution and it is not known.
+        InputError: If arrays are not [T, N, ...], the policy does not take the observations, the actions are not like
+            its own, or the distance needs the expert's distribution and it is not known.
     """
+    mask = demonstrations.mask
+    for leaf in jax.tree.leaves(demonstrations):
+        if mask.ndim != 2 or leaf.shape[:2] != mask.shape or not mask.size:
+            raise InputError(
+                f"expected arrays [T, N, ...] and a mask [T, N], got {list(leaf.shape)} and {list(mask.shape)}"
+            )
 
     def compare(key: jax.Array, demonstrations: Demonstrations) -> tuple[jax.Array, jax.Array]:
         f = policy.unroll(policy.init(key), demonstrations)
@@ -360,8 +403,29 @@ def check_distance(policy: Policy, distance: Distance, demonstrations: Demonstra
         raise
     except Exception as error:  # each network library has exceptions of its own for a shape that does not fit
         raise InputError(f"expected a policy that fits the demonstrations, it fails with: {error}") from error
-    ours, theirs = ((action.shape, action.dtype) for action in (action, demonstrations.action))
+    ours, theirs = ((action.shape, kind_of(action)) for action in (action, demonstrations.action))
     if ours != theirs:
-        raise InputError(f"expected actions of shape and type {ours}, as the policy's, got {theirs}")
+        raise InputError(f"expected actions of shape and kind {ours}, as the policy's, got {theirs}")
     if d.shape != demonstrations.mask.shape:
         raise InputError(f"expected a distance of shape {demonstrations.mask.shape} for as many steps, got {d.shape}")
+
+
+def kind_of(array: Any) -> str:
+    """Return whether an array is of integers or of real numbers, in a word."""
+    return "integer" if jnp.issubdtype(array.dtype, jnp.integer) else "real"
+
+
+def check_labels(policy: Policy, demonstrations: Demonstrations) -> None:
+    """Raise unless there is something to learn from demonstrations that are given as arrays.
+
+    Raises:
+        InputError: If no step is labelled, or an action is not one of the policy's.
+    """
+    mask, action = np.asarray(demonstrations.mask), np.asarray(demonstrations.action)
+    if mask.dtype != bool or not mask.any():
+        raise InputError(f"expected a mask of booleans with 1 or more labelled steps, got {mask.sum()} of {mask.dtype}")
+    f = jax.eval_shape(lambda key: policy.unroll(policy.init(key), demonstrations), jax.random.key(0))
+    if isinstance(f, Categorical):
+        n, chosen = f.logits.shape[-1], action[mask]
+        if chosen.min() < 0 or chosen.max() >= n:
+            raise InputError(f"expected actions from 0 to {n - 1}, got {chosen.min()} to {chosen.max()}")

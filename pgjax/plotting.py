@@ -17,6 +17,7 @@ from pgjax.statistics import confidence_interval, failed, interquartile_mean, to
 RUNS_SHOWN = 50
 # Colours that people with any kind of colour vision tell apart (Okabe & Ito, *Color universal design*, 2008).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#999999")
+STEPS = "environment steps of a run (mean over runs)"
 STYLES = ("--", ":", "-.")
 POINTS = 200  # of a curve; where there are more iterations, each point is the mean over some of them
 
@@ -25,9 +26,9 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
     """Draw a curve for each point of a sweep's grid, and save it as PNG.
 
     A curve is the interquartile mean over seeds against the mean number of real environment steps that the runs had
-    made, with its 95% bootstrap interval; of a long curve each point is the mean over several iterations. With a single
-    point, also 50 of the runs behind it and the interval that 90% of runs lie in with 95% confidence. Runs with numbers
-    that are not finite are left out, and counted in the legend.
+    made (against iterations, where there are no steps), with its 95% bootstrap interval; of a long curve each point is
+    the mean over several iterations. With a single point, also 50 of the runs behind it and the interval that 90% of
+    runs lie in with 95% confidence. Runs with numbers that are not finite are left out, and counted in the legend.
 
     Args:
         results: The dataset of a sweep.
@@ -51,7 +52,7 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
         if good.any():
             draw_curve(axes, here.isel(seed=good), variable, colour, label, alone=many == 1)
     what = variable.replace("_", " ") + ("" if many == 1 else " (interquartile mean, 95% interval)")
-    dress(axes, title, what)
+    dress(axes, title, what, STEPS if "steps" in results else "iteration")
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         axes.legend(handles, labels, loc="best", fontsize="small", framealpha=0.9)
@@ -101,9 +102,9 @@ def compare_learning_curves(
     return figure
 
 
-def dress(axes: Axes, title: str, ylabel: str) -> None:
+def dress(axes: Axes, title: str, ylabel: str, xlabel: str = STEPS) -> None:
     """Give a panel of learning curves its title, axes and grid."""
-    axes.set(title=title, xlabel="environment steps of a run (mean over runs)", ylabel=ylabel)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_xlim(left=0)
@@ -113,7 +114,10 @@ def dress(axes: Axes, title: str, ylabel: str) -> None:
 def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, label: str, alone: bool) -> None:
     """Draw the interquartile mean over seeds, its interval, and if it is alone the runs behind it."""
     runs = results[variable].transpose("seed", "iteration").values
-    steps = np.cumsum(results.steps.transpose("seed", "iteration").values, axis=1, dtype=float).mean(0)
+    if "steps" in results:
+        steps = np.cumsum(results.steps.transpose("seed", "iteration").values, axis=1, dtype=float).mean(0)
+    else:
+        steps = results.iteration.values.astype(float)
     together = -(-len(steps) // POINTS)
     kept = len(steps) // together * together
     runs = runs[:, -kept:].reshape(len(runs), -1, together).mean(-1)

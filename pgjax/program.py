@@ -69,8 +69,8 @@ def by_block(function: Callable[[PyTree], PyTree], batch: PyTree, block: int) ->
 def over_runs(function: Callable[..., PyTree], block: int | None = None) -> Callable[..., PyTree]:
     """Return the function for many runs at once: compiled, by blocks, over every device of this process.
 
-    It takes the function's arguments stacked, trees of arrays [B, ...], and returns its results stacked. What is asked
-    of the final parameters of a sweep, for example, is so computed as the sweep was:
+    It takes the function's arguments stacked, trees of arrays [B, ...], and returns its results stacked; all must fit
+    into memory at once. For example, what is asked of the final parameters of a sweep:
 
         play = over_runs(lambda key, params: evaluate(environment, policy, 64)(key, params, environment.params))
         returns = play(run_keys(1, range(256)), load_params(results, like))  # [256, 64]
@@ -80,8 +80,10 @@ def over_runs(function: Callable[..., PyTree], block: int | None = None) -> Call
         block: Runs vmapped together on a device; by default 16 on a CPU, all of them elsewhere.
 
     Raises:
-        InputError: When it is called, if there are no runs, or the arrays are not of equally many.
+        InputError: If a block is below 1; when it is called, if there are no runs, or not equally many in each array.
     """
+    if block is not None and block < 1:
+        raise InputError(f"expected blocks of 1 or more runs, got {block}")
 
     @functools.cache
     def spread(devices: int, size: int) -> Callable[[PyTree], PyTree]:
@@ -93,13 +95,13 @@ def over_runs(function: Callable[..., PyTree], block: int | None = None) -> Call
         return jax.jit(jax.shard_map(one_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
 
     def mapped(*batches: PyTree) -> PyTree:
-        sizes = {leaf.shape[0] for leaf in jax.tree.leaves(batches)}
-        if len(sizes) != 1 or 0 in sizes:
-            raise InputError(f"expected arrays of equally many runs, 1 or more, got {sorted(sizes)}")
-        (runs,) = sizes
+        shapes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
+        if len(shapes) != 1 or shapes & {(), (0,)}:
+            raise InputError(f"expected arrays of equally many runs, 1 or more, got axes {sorted(shapes)}")
+        ((runs,),) = shapes
         devices = min(runs, jax.local_device_count())
         share = -(-runs // devices)
-        size = min(share, block or (CPU_BLOCK if jax.default_backend() == "cpu" else share))
+        size = min(share, block or (CPU_BLOCK if jax.local_devices()[0].platform == "cpu" else share))
         whole = -(-share // size) * size * devices
         chosen = jnp.minimum(jnp.arange(whole), runs - 1)  # the last run is repeated to fill the blocks
         done = spread(devices, size)(jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], batches))

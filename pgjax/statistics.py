@@ -115,8 +115,11 @@ def summarize(results: xr.Dataset, solved_at: float | None = None, episodes: int
         solved_fraction and its 95% interval; environment_steps (of all runs); seconds.
 
     Raises:
-        InputError: If runs are missing.
+        InputError: If runs are missing, or no episodes were played.
     """
+    absent = {"episode_return", "episodes", "steps"} - set(results.data_vars)
+    if absent:
+        raise InputError(f"expected results with the returns of episodes, got some without {min(absent)}")
     if not bool(results.completed.all()):
         missing = int((~results.completed).sum())
         raise InputError(f"expected a completed sweep, got one with {missing} runs missing")

@@ -1,6 +1,8 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import pgjax
@@ -13,7 +15,9 @@ KEY = jax.random.key(0)
 def by_hand(states, actions, mask=None):
     """Return demonstrations [T, N] of discrete states and actions, given as lists of episodes."""
     states, actions = (jnp.asarray(array, jnp.int32).T for array in (states, actions))
-    return pgjax.Demonstrations(states, actions, jnp.ones(states.shape, bool) if mask is None else jnp.asarray(mask).T)
+    return pgjax.Demonstrations(
+        states, actions, jnp.ones(states.shape, bool) if mask is None else jnp.asarray(mask, bool).T
+    )
 
 
 def logits(*rows):
@@ -58,7 +62,7 @@ def test_the_first_loss_is_the_mean_negative_log_likelihood():
     # Minibatches are drawn: five standard errors.
     np.testing.assert_allclose(metrics.loss, losses.mean(), atol=5 * losses.std() / np.sqrt(20000))
     assert metrics.labels == 5
-    assert metrics.held_out == metrics.loss
+    assert metrics.held_out_loss == metrics.loss
     np.testing.assert_array_equal(state.params, theta)
 
 
@@ -99,11 +103,11 @@ def test_of_all_parameters_those_best_on_held_out_episodes_are_kept():
     policy = pgjax.tabular(1, 2)
     cloning = pgjax.behaviour_cloning(policy, by_hand(states, actions), steps=5, batch=8)
     state, curves = jax.jit(pgjax.train(cloning, 30))(KEY, cloning.hyperparameters(learning_rate=0.02))
-    best = int(np.argmin(curves.held_out))
+    best = int(np.argmin(curves.held_out_loss))
     assert 0 < best < 29
-    assert state.least == curves.held_out[best]
+    assert state.best == curves.held_out_loss[best]
     f = jax.nn.softmax(state.params[0])
-    np.testing.assert_allclose(-(2 * np.log(f[0]) + np.log(f[1])) / 3, state.least, rtol=1e-5)
+    np.testing.assert_allclose(-(2 * np.log(f[0]) + np.log(f[1])) / 3, state.best, rtol=1e-5)
     assert jax.nn.softmax(state.latest[0])[0] > f[0] + 0.1
     assert state.fitted == 27
     assert state.held_out == 3
@@ -114,7 +118,7 @@ def test_only_the_first_episodes_are_used_and_a_tenth_is_held_out(episodes, held
     data = by_hand(np.tile(np.arange(20)[:, None], 4), np.zeros((20, 4)))
     cloning = pgjax.behaviour_cloning(pgjax.tabular(20, 2), data)
     state = cloning.init(KEY, cloning.hyperparameters(episodes=episodes))
-    seen = data.observation.reshape(-1)[state.places]
+    seen = data.observation.reshape(-1)[state.indices]
     fitted, held_out = int(state.fitted), int(state.held_out)
     assert (fitted, held_out) == (4 * (kept - held), 4 * held)
     assert set(np.asarray(seen[:fitted])) == set(range(kept - held))
@@ -175,9 +179,9 @@ def test_a_policy_with_memory_is_fitted_to_whole_episodes():
     state, curves = jax.jit(pgjax.train(cloning, 5))(KEY, cloning.hyperparameters(learning_rate=0.1))
     assert state.fitted == 36  # episodes
     assert curves.labels[-1] == 160
-    assert curves.held_out[-1] < 0.02
+    assert curves.held_out_loss[-1] < 0.02
     expected = remembering().unroll(state.params, data).log_prob(action)[:, -4:]
-    np.testing.assert_allclose(-expected.mean(), state.least, rtol=1e-4)
+    np.testing.assert_allclose(-expected.mean(), state.best, rtol=1e-4)
 
 
 def test_demonstrations_of_an_expert_are_what_it_did_and_would_do():
@@ -205,24 +209,21 @@ def test_data_given_and_the_same_data_drawn_make_the_same_run():
 def test_a_vmapped_run_is_a_single_one_and_a_sweep_of_them():
     environment = pgjax.finite(random_mdp(), 6)
     expert = pgjax.Expert(pgjax.tabular(3, 2), jnp.asarray([[0.0, 3.0], [3.0, 0.0], [0.0, 0.0]]))
-    cloning = pgjax.behaviour_cloning(
-        pgjax.mlp(environment.observation_space, environment.action_space, (4,)),
-        pgjax.demonstrate(environment, expert, 4),
-        steps=5,
-        batch=8,
-        held_out=0.5,
-    )
-    run = pgjax.train(cloning, 3)
-    keys = pgjax.run_keys(0, range(3))
-    numbers = cloning.hyperparameters(episodes=2)
-    together = jax.jit(jax.vmap(run, (0, None)))(keys, numbers)
-    alone = jax.jit(run)(keys[1], numbers)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-6), together[1], alone[1])
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-6), together[0].params, alone[0].params
-    )
+    policy = pgjax.mlp(environment.observation_space, environment.action_space, (4,))
+    data = pgjax.demonstrate(environment, expert, 4)
+    cloning = pgjax.behaviour_cloning(policy, data, steps=5, batch=8, held_out=0.5)
+    # What a sweep computes is vmapped.
     swept = pgjax.sweep(cloning, iterations=3, seeds=range(3), grid={"episodes": [1, 2]}, progress=False)
-    np.testing.assert_allclose(swept.held_out.sel(episodes=2).values, together[1].held_out, rtol=1e-4)
+    numbers = cloning.hyperparameters(episodes=2)
+    counted = jax.jit(chex.assert_max_traces(pgjax.train(cloning, 3), n=1))
+    for seed in (1, 2):
+        state, curves = counted(pgjax.run_keys(0, [seed])[0], numbers)
+        same = swept.sel(episodes=2, seed=seed)
+        for name in curves._fields:
+            np.testing.assert_allclose(same[name].values, getattr(curves, name), rtol=1e-4, err_msg=name)
+    like = jax.eval_shape(policy.init, KEY)
+    params = pgjax.load_params(swept, like, seed=2, point={"episodes": 2})
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), params, state.params)
     assert (swept.labels.sel(episodes=1).values < swept.labels.sel(episodes=2).values).all()
 
 
@@ -239,6 +240,93 @@ def test_pretrained_parameters_are_those_a_run_ends_with():
     params_key = jax.random.split(keys[1], 3)[1]
     trained, _ = jax.jit(pgjax.train(cloning, 3))(params_key, numbers)
     np.testing.assert_allclose(state.params[1], trained.params, rtol=1e-4, atol=1e-6)
+
+
+def test_a_copy_goes_past_its_expert_with_reinforce():
+    mdp = random_mdp()
+    environment, policy = pgjax.finite(mdp, 6), pgjax.tabular(3, 2)
+    best = pgjax.exact.optimal(mdp, 6)
+    # The expert prefers the worse action in every state, but not always.
+    worse = 1 - jax.nn.one_hot(jnp.argmax(best.action_values[0], axis=-1), 2)
+    expert = pgjax.Expert(policy, jnp.log(0.3 + 0.4 * worse))
+    cloning = pgjax.behaviour_cloning(policy, pgjax.demonstrate(environment, expert, 100), steps=200)
+    copy = pgjax.pretrained(policy, cloning, 1, cloning.hyperparameters(learning_rate=0.03))
+    tuning = pgjax.reinforce(environment, copy)
+
+    def ends(key):
+        state, _ = pgjax.train(tuning, 60)(key, tuning.hyperparameters(learning_rate=0.1))
+        rho = [pgjax.exact.expected_return(mdp, 6, jax.nn.softmax(params)) for params in (copy.init(key), state.params)]
+        return jnp.stack(rho)
+
+    copied, tuned = jax.jit(jax.vmap(ends))(pgjax.run_keys(0, range(8))).T
+    of_expert = pgjax.exact.expected_return(mdp, 6, jax.nn.softmax(expert.params))
+    gain = best.rho - of_expert
+    np.testing.assert_allclose(copied, of_expert, atol=0.25 * gain)
+    assert (tuned > of_expert + 0.8 * gain).all()
+
+
+def test_minibatches_differ_within_an_update_and_between_updates():
+    # A table with a row for each step, and one step a minibatch: the rows that moved are the steps that were drawn.
+    data = by_hand([np.arange(1000)], [np.zeros(1000)])
+    cloning = pgjax.behaviour_cloning(pgjax.tabular(1000, 2), data, steps=20, batch=1, optimizer=optax.sgd)
+    update = jax.jit(cloning.update)
+    state, _ = update(cloning.init(KEY, cloning.hyperparameters(learning_rate=0.1)))
+    moved = np.asarray(state.latest).any(1).sum()
+    assert 15 < moved <= 20
+    state, _ = update(state)
+    assert 30 < np.asarray(state.latest).any(1).sum() <= 40
+
+
+def test_whole_episodes_are_weighed_by_their_steps_whatever_the_batch():
+    # Episodes of one step say 1, those of three say 0: of all labels a quarter are 1.
+    def apply(params, observation):
+        return pgjax.Categorical(jnp.broadcast_to(params, (*observation.shape[:-1], 2)))
+
+    policy = remembering()._replace(
+        init=lambda key: jnp.zeros(2), unroll=lambda params, episodes: apply(params, episodes.observation)
+    )
+    mask = np.tile([[True, True], [False, True], [False, True]], (1, 10))
+    action = np.tile([[1, 0]], (3, 10))
+    data = pgjax.Demonstrations(np.zeros((3, 20, 1), np.float32), action.astype(np.int32), mask)
+    cloning = pgjax.behaviour_cloning(policy, data, batch=1, steps=4000, held_out=0, optimizer=optax.sgd)
+    state, _ = jax.jit(pgjax.train(cloning, 1))(KEY, cloning.hyperparameters(learning_rate=0.01))
+    # With so small a step, θ ends within a few hundredths of the maximum of the likelihood.
+    np.testing.assert_allclose(jax.nn.softmax(state.params), [0.75, 0.25], atol=0.05)
+
+
+def test_an_infinite_distance_keeps_the_latest_and_one_that_is_no_number_does_not():
+    expert = pgjax.Gaussian(jnp.zeros((1, 20, 1)), jnp.full((1, 20, 1), -jnp.inf))
+    data = pgjax.Demonstrations(jnp.zeros((1, 20, 1)), jnp.zeros((1, 20, 1)), jnp.ones((1, 20), bool), expert)
+    policy = pgjax.mlp(pgjax.Box(-1.0, 1.0, (1,)), pgjax.Box(-1.0, 1.0, (1,)), (4,))
+    cloning = pgjax.behaviour_cloning(policy, data, distance=pgjax.forward_kl, steps=3)
+    state, curves = jax.jit(pgjax.train(cloning, 2))(KEY, cloning.hyperparameters())
+    assert (curves.held_out_loss == jnp.inf).all()
+    jax.tree.map(np.testing.assert_array_equal, state.params, state.latest)
+    cloning = pgjax.behaviour_cloning(policy, data, distance=lambda f, action, expert: jnp.nan * f.mean[..., 0])
+    state, _ = jax.jit(pgjax.train(cloning, 2))(KEY, cloning.hyperparameters())
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    for distance in (pgjax.reverse_kl, pgjax.forward_kl, pgjax.cross_entropy):
+        broken, fine = pgjax.Categorical(jnp.full(2, jnp.nan)), pgjax.Categorical(jnp.zeros(2))
+        assert jnp.isnan(distance(broken, jnp.asarray(0), fine))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": np.zeros((2, 1), bool)}, "expected a mask of booleans with 1 or more labelled steps, got 0 of bool"),
+        ({"mask": np.ones((2, 1))}, "with 1 or more labelled steps, got 2.0 of float32"),
+        ({"action": np.asarray([[0], [7]])}, "expected actions from 0 to 1, got 0 to 7"),
+        ({"action": np.asarray([0, 1])}, r"expected arrays \[T, N, ...\] and a mask \[T, N\], got \[2\]"),
+    ],
+)
+def test_arrays_with_nothing_to_learn_from_are_refused(change, message):
+    with pytest.raises(pgjax.InputError, match=message):
+        pgjax.behaviour_cloning(pgjax.tabular(2, 2), by_hand([[0, 1]], [[0, 1]])._replace(**change))
+
+
+def test_an_expert_answers_with_an_action_or_draws_one():
+    with pytest.raises(pgjax.InputError, match="expected the expert's actions or a key"):
+        pgjax.labelled(pgjax.Expert(pgjax.tabular(2, 2), np.zeros((2, 2))), by_hand([[0, 1]], [[0, 1]]))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +350,7 @@ def test_demonstrations_that_do_not_fit_the_policy_are_refused():
     with pytest.raises(pgjax.InputError, match="it fails with: take_along_axis indices must be of integer"):
         pgjax.behaviour_cloning(pgjax.tabular(2, 2), data._replace(action=data.action.astype(float)))
     policy = pgjax.mlp(pgjax.Discrete(2), pgjax.Box(-1.0, 1.0, (2,)))
-    with pytest.raises(pgjax.InputError, match="expected actions of shape and type"):
+    with pytest.raises(pgjax.InputError, match="expected actions of shape and kind"):
         pgjax.behaviour_cloning(policy, data._replace(action=jnp.zeros((2, 1, 1))))
     with pytest.raises(pgjax.InputError, match="expected a policy that fits the demonstrations"):
         pgjax.behaviour_cloning(pgjax.mlp(pgjax.Box(-1.0, 1.0, (3,)), pgjax.Discrete(2)), data)

@@ -62,7 +62,7 @@ class Categorical(NamedTuple):
 
 def _times(probability: jax.Array, value: jax.Array) -> jax.Array:
     """Return p·x with 0·(±inf) = 0, in value and in gradient."""
-    possible = probability > 0
+    possible = ~(probability <= 0)  # what is not a number stays so
     return jnp.where(possible, probability, 0) * jnp.where(possible, value, 0)
 
 
