@@ -282,7 +282,7 @@ def findings(rows: Sequence[Mapping[str, Any]], noise: float) -> dict[str, Any]:
     }
 
 
-ACTIONS = 1024  # of the road: who has not learned to return does so once in a thousand steps
+ACTIONS = 256  # of the road: who has not learned to return finds back once in as many steps
 
 
 def erring(error: float) -> pgjax.Policy:

@@ -217,7 +217,7 @@ def dagger(
         rollout_key, expert_key, label_key = jax.random.split(key, 3)
         trajectory = rollout(rollout_key, (beta, expert.params, params), env_params)
         demonstrations = labelled(expert, trajectory, key=expert_key)
-        return trajectory, examples_of(demonstrations, policy, labels, label_key)[0]
+        return trajectory, examples_of(demonstrations, policy, distance, labels, label_key)[0]
 
     _, form = jax.eval_shape(
         lambda key: ask(key, jnp.ones(()), policy.init(key), environment.params), jax.random.key(0)

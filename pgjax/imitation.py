@@ -110,16 +110,19 @@ def demonstrate(
 
 
 def examples_of(
-    demonstrations: Demonstrations, policy: Policy, labels: int, key: jax.Array
+    demonstrations: Demonstrations, policy: Policy, distance: Distance, labels: int, key: jax.Array
 ) -> tuple[Demonstrations, jax.Array]:
     """Return the examples [T, M] for a policy, and which of the episodes each is from, [M].
 
     Args:
         demonstrations: [T, N], whole episodes.
         policy: Whether it has a memory decides what an example is.
+        distance: For the likelihood the expert's distribution is left out; it may be large.
         labels: Of each episode only so many labelled steps are kept, chosen at random; 0 for all.
         key: What to choose them with.
     """
+    if distance is negative_log_likelihood:
+        demonstrations = demonstrations._replace(expert=None)
     T, N = demonstrations.mask.shape
     kept = min(labels, T) if labels else T
     if kept < T:
@@ -329,7 +332,7 @@ def behaviour_cloning(
 
     def all_examples(key: jax.Array) -> tuple[Demonstrations, jax.Array]:
         draw_key, label_key = jax.random.split(key)
-        return examples_of(draw(draw_key), policy, labels, label_key)
+        return examples_of(draw(draw_key), policy, distance, labels, label_key)
 
     def init(key: jax.Array, hyperparameters: CloningHyperparameters) -> CloningState:
         key, params_key, data_key = jax.random.split(key, 3)

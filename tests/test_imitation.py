@@ -10,6 +10,7 @@ from pgjax.imitation import examples_of
 from tests.cases import random_mdp, remembering
 
 KEY = jax.random.key(0)
+LIKELIHOOD = pgjax.negative_log_likelihood
 
 
 def by_hand(states, actions, mask=None):
@@ -132,7 +133,7 @@ def test_some_labels_of_each_episode_are_chosen_at_random():
     data = by_hand(np.arange(12).reshape(2, 6), np.arange(12).reshape(2, 6), mask)
 
     def chosen(key):
-        examples, episode = examples_of(data, pgjax.tabular(12, 12), 3, key)
+        examples, episode = examples_of(data, pgjax.tabular(12, 12), LIKELIHOOD, 3, key)
         return examples.observation, examples.mask, episode, examples.action
 
     observation, labelled, episode, action = jax.vmap(chosen)(jax.random.split(KEY, 3000))
@@ -146,9 +147,9 @@ def test_some_labels_of_each_episode_are_chosen_at_random():
     # Of 6 steps 3 are chosen, of 4 too; six standard errors of a frequency are 3000 · 6 · √(¼ / 3000).
     np.testing.assert_allclose(counts[:10], [1500] * 6 + [2250] * 4, atol=165)
 
-    few, _ = examples_of(data, pgjax.tabular(12, 12), 5, KEY)  # more than the second episode has
+    few, _ = examples_of(data, pgjax.tabular(12, 12), LIKELIHOOD, 5, KEY)  # more than the second episode has
     assert few.mask.sum() == 9
-    whole, _ = examples_of(data, remembering(), 3, KEY)  # for a policy with memory episodes stay whole
+    whole, _ = examples_of(data, remembering(), LIKELIHOOD, 3, KEY)  # for a policy with memory episodes stay whole
     np.testing.assert_array_equal(whole.observation, data.observation)
     np.testing.assert_array_equal(whole.mask.sum(0), 3)
     assert not (whole.mask & ~data.mask).any()
