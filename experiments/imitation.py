@@ -260,23 +260,29 @@ COPIES = {"enough": "behaviour cloning, every label", "weak-cloning": "copy of t
 TUNED = {"fine-tuned": "copy, then REINFORCE", "scratch": "REINFORCE from scratch"}
 
 
-def findings(rows: Sequence[Mapping[str, Any]], noise: float) -> dict[str, Any]:
-    """Return what the rows of one task say, by their intervals, of tests with this noise.
+def findings(rows: Sequence[Mapping[str, Any]], quiet: float) -> dict[str, Any]:
+    """Return what the rows of one task say, by their intervals.
 
-    `cloning_reaches_expert`: with every label of enough episodes, its interval and the expert's have a return in
-    common, or it is above. `dagger_beats_cloning_at`: the numbers of episodes at which its interval is above that of
-    cloning. `tuned_beats_weak_expert`: the copy that REINFORCE went on from has an interval above the weak expert's.
+    Of tests with the first level of noise: `cloning_reaches_expert`: with every label of enough episodes, its interval
+    and the expert's have a return in common, or it is above. `dagger_beats_cloning_at_episodes`: the numbers of
+    episodes at which its interval is above that of cloning. `tuned_beats_weak_expert`: the copy that REINFORCE went on
+    from has an interval above the weak expert's. And `dagger_beats_cloning_at_noise`: the levels at which it does so
+    after most episodes, having met the same noise.
     """
 
-    def interval(method: str, episodes: int | None = None) -> list[float]:
+    def interval(method: str, episodes: int | None = None, noise: float = quiet) -> list[float]:
         chosen = [row for row in rows if row["method"] == method and row["noise"] == noise]
         return next(row["interval"] for row in chosen if episodes in (None, row["episodes"]))
 
-    numbers = [row["episodes"] for row in rows if row["method"] == "DAgger" and row["noise"] == noise]
+    numbers = [row["episodes"] for row in rows if row["method"] == "DAgger" and row["noise"] == quiet]
+    amid = [(row["noise"], row["interval"]) for row in rows if row["method"] == "DAgger amid the noise"]
     return {
         "cloning_reaches_expert": interval("behaviour cloning, every label")[1] >= interval("expert")[0],
-        "dagger_beats_cloning_at": [
+        "dagger_beats_cloning_at_episodes": [
             n for n in numbers if interval("DAgger", n)[0] > interval("behaviour cloning", n)[1]
+        ],
+        "dagger_beats_cloning_at_noise": [
+            level for level, (low, _) in amid if low > interval("behaviour cloning", max(numbers), level)[1]
         ],
         "tuned_beats_weak_expert": interval("copy, then REINFORCE")[0] > interval("weak expert")[1],
     }

@@ -32,13 +32,6 @@ from pgjax.environments.environment import Box, Discrete, Environment
 from pgjax.environments.gymnax import from_gymnax
 from pgjax.environments.maze import maze
 from pgjax.errors import InputError
-from pgjax.experts import (
-    acrobot_controller,
-    cartpole_controller,
-    continuous_mountain_car_controller,
-    mountain_car_controller,
-    pendulum_controller,
-)
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, policy_for
 from pgjax.policies.recurrent import recurrent
@@ -85,13 +78,6 @@ BaselineName = Literal[
     "learned-action-value",
     "all-actions",
 ]
-CONTROLLERS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "CartPole-v1": cartpole_controller,
-    "Pendulum-v1": pendulum_controller,
-    "MountainCar-v0": mountain_car_controller,
-    "MountainCarContinuous-v0": continuous_mountain_car_controller,
-    "Acrobot-v1": acrobot_controller,
-}
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
 
 # Mean return over 100 episodes from which gymnasium's registry calls the task solved.

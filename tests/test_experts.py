@@ -6,12 +6,18 @@ import xarray as xr
 
 import pgjax
 from pgjax import exact
-from pgjax.commandline import CONTROLLERS
 from pgjax.environments.maze import read_layout
 from pgjax.experts import best_seed
 from pgjax.policies.policy import has_memory
 from tests.cases import counting, random_mdp
 
+CONTROLLERS = {
+    "CartPole-v1": pgjax.cartpole_controller,
+    "Pendulum-v1": pgjax.pendulum_controller,
+    "MountainCar-v0": pgjax.mountain_car_controller,
+    "MountainCarContinuous-v0": pgjax.continuous_mountain_car_controller,
+    "Acrobot-v1": pgjax.acrobot_controller,
+}
 EPISODES = 64
 AT_LEAST = {
     "CartPole-v1": 500.0,

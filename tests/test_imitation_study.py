@@ -55,10 +55,13 @@ def test_findings_are_read_off_the_intervals():
     rows += [row("behaviour cloning, every label", 8, 9, 30), row("behaviour cloning", 1, 2, 3, noise=0.1)]
     rows += [row("behaviour cloning", 5, 6, 3), row("behaviour cloning", 7, 8, 10)]
     rows += [row("DAgger", 6.5, 7, 3), row("DAgger", 7.5, 9, 10)]
+    for noise, low in ((0.1, 4), (0.2, 5)):
+        rows += [row("behaviour cloning", 3, 4.5, 10, noise), row("DAgger amid the noise", low, 6, 10, noise)]
     said = study.findings(rows, 0.0)
     assert said == {
         "cloning_reaches_expert": True,
-        "dagger_beats_cloning_at": [3],
+        "dagger_beats_cloning_at_episodes": [3],
+        "dagger_beats_cloning_at_noise": [0.2],
         "tuned_beats_weak_expert": True,
     }
     rows[0], rows[2] = row("expert", 9.5, 10), row("copy, then REINFORCE", 3.5, 6)
