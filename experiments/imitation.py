@@ -227,14 +227,17 @@ def evaluate(
             row |= {"iqm": float(pgjax.interquartile_mean(runs)), "interval": [float(low), float(high)]}
             rows.append(row | {"runs": len(runs)})
 
+    @functools.cache  # an expert may well be a run of the same policy
+    def test(policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
+        return tests(problem, options, policy)
+
     for method, expert in zip(("expert", "weak expert"), experts.values(), strict=True):
         params = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (options.seeds, *jnp.shape(leaf))), expert.params)
-        add(method, tests(problem, options, expert.policy)(params), options.noise)
-
-    test, like = tests(problem, options, problem.policy), jax.eval_shape(problem.policy.init, jax.random.key(0))
+        add(method, test(expert.policy)(params), options.noise)
 
     def final(name: str, **point: float) -> np.ndarray:
-        return test(pgjax.load_params(found[name], like, point=point))
+        like = jax.eval_shape(problem.policy.init, jax.random.key(0))
+        return test(problem.policy)(pgjax.load_params(found[name], like, point=point))
 
     for n in found["cloning"].episodes.values:
         labels = float(found["cloning"].labels.sel(episodes=n).isel(iteration=-1).mean())
