@@ -124,7 +124,7 @@ class Problem(NamedTuple):
             self.policy,
             expert,
             labels=labels,
-            capacity=max(labels, 1) * episodes if labels else self.environment.horizon * episodes,
+            capacity=labels * episodes,
             steps=-(-steps // episodes),
             optimizer=decaying(steps),
         )
@@ -180,6 +180,7 @@ def run_sweeps(problem: Problem, options: Options) -> tuple[dict[str, pgjax.Expe
         found[f"dagger-{n}"] = sweep(f"dagger-{n}", algorithm, n, eta)
     noisy = {"environment.noise": [level for level in options.noise if level != options.noise[0]]}
     if noisy["environment.noise"]:
+        algorithm = problem.dagger(expert, most, task.labels, steps)
         found["dagger-noise"] = sweep("dagger-noise", algorithm, most, eta, grid=noisy)
     algorithm = problem.cloning(expert, task.enough, 0, 3 * steps)
     found["enough"] = sweep("enough", algorithm, 10, eta)
@@ -194,7 +195,7 @@ def run_sweeps(problem: Problem, options: Options) -> tuple[dict[str, pgjax.Expe
     return experts, found
 
 
-def tests(problem: Problem, options: Options, policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
+def tester(problem: Problem, options: Options, policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
     """Return what plays the test episodes of all runs: final params [seeds, …] -> mean returns [seeds, noise]."""
     keys = pgjax.run_keys(options.study + 2**30, range(options.first_seed, options.first_seed + options.seeds))
     play = pgjax.evaluate(problem.environment, policy, options.test_episodes)
@@ -229,7 +230,7 @@ def evaluate(
 
     @functools.cache  # an expert may well be a run of the same policy
     def test(policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
-        return tests(problem, options, policy)
+        return tester(problem, options, policy)
 
     for method, expert in zip(("expert", "weak expert"), experts.values(), strict=True):
         params = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (options.seeds, *jnp.shape(leaf))), expert.params)

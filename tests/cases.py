@@ -1,5 +1,6 @@
 """Lists that parametrised tests loop over: a new environment, policy, credit or baseline is tested by being listed."""
 
+import importlib
 import sys
 
 import jax
@@ -45,6 +46,16 @@ def run_experiment(monkeypatch, study, *arguments):
     except SystemExit as ended:
         return ended.code
     return 0
+
+
+def assert_refused(monkeypatch, capsys, study, arguments, message):
+    """Assert that an experiment ends with one sentence that holds the message and status 2, and compiles nothing."""
+    monkeypatch.setattr(importlib.import_module("pgjax.sweep"), "compile_program", None)
+    assert run_experiment(monkeypatch, study, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: expected")
+    assert error.count("\n") == 1
 
 
 def random_mdp(seed: int = 0, S: int = 3, A: int = 2, stochastic_reward: bool = False) -> pgjax.FiniteMDP:

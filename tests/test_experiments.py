@@ -7,7 +7,7 @@ import pytest
 
 import pgjax
 from experiments import reinforce as study
-from tests.cases import run_experiment
+from tests.cases import assert_refused, run_experiment
 
 sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep is its function
 
@@ -94,14 +94,8 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
     ],
 )
 def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, capsys, arguments, message):
-    monkeypatch.setattr(sweep_module, "compile_program", None)
-    out = tmp_path / "out"
-    assert run_experiment(monkeypatch, study, *arguments, "--out", out) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.startswith("error: expected")
-    assert error.count("\n") == 1
-    assert not out.exists()
+    assert_refused(monkeypatch, capsys, study, [*arguments, "--out", tmp_path / "out"], message)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_foreign_or_unwritable_directory_is_refused(monkeypatch, tmp_path, capsys):

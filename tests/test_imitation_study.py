@@ -8,7 +8,7 @@ import pytest
 
 import pgjax
 from experiments import imitation as study
-from tests.cases import run_experiment
+from tests.cases import assert_refused, run_experiment
 
 sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep is its function
 
@@ -108,11 +108,5 @@ def test_a_copy_explores_again_before_it_is_tuned():
     ],
 )
 def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, capsys, arguments, message):
-    monkeypatch.setattr(sweep_module, "compile_program", None)
-    out = tmp_path / "out"
-    assert run_experiment(monkeypatch, study, *arguments, "--out", out) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.startswith("error: expected")
-    assert error.count("\n") == 1
-    assert not out.exists()
+    assert_refused(monkeypatch, capsys, study, [*arguments, "--out", tmp_path / "out"], message)
+    assert not (tmp_path / "out").exists()

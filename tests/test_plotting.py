@@ -59,3 +59,22 @@ def test_methods_have_the_same_colour_in_every_panel(tmp_path):
         pgjax.compare_learning_curves({"one": {str(i): few for i in range(9)}}, tmp_path / "panels.png")
     assert all(np.isfinite(line.get_ydata()).all() for axes in figure.axes for line in axes.lines)
     assert (tmp_path / "panels.png").stat().st_size > 5000
+
+
+def test_curves_without_steps_are_drawn_against_iterations(tmp_path):
+    results = dataset(1, 10).isel(learning_rate=0).assign_coords(iteration=np.arange(1, 7))
+    figure = pgjax.learning_curves(results.drop_vars("steps"), tmp_path / "curve.png", "a title")
+    np.testing.assert_array_equal(figure.axes[0].lines[-1].get_xdata(), [1, 2, 3, 4, 5, 6])
+    assert figure.axes[0].get_xlabel() == "iteration"
+    with pytest.raises(pgjax.InputError, match="the returns of episodes, got some without episodes"):
+        pgjax.summarize(results.drop_vars("steps"))
+
+
+def test_returns_to_compare_with_are_level_lines(tmp_path):
+    runs = dataset(1, 10).isel(learning_rate=0)
+    results = {"one": {"a": runs}, "two": {"a": runs}}
+    levels = {"one": {"expert": 3.0}, "two": {"expert": 4.0, "copy": 2.0}}
+    figure = pgjax.compare_learning_curves(results, tmp_path / "panels.png", levels)
+    drawn = [sorted(line.get_ydata()[0] for line in axes.lines if len(line.get_ydata()) == 2) for axes in figure.axes]
+    assert drawn == [[3.0], [2.0, 4.0]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "expert", "copy"]

@@ -8,7 +8,7 @@ import xarray as xr
 import pgjax
 from experiments import step_size as study
 from pgjax.commandline import OPTIMIZERS
-from tests.cases import run_experiment
+from tests.cases import assert_refused, run_experiment
 
 sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep is its function
 
@@ -141,14 +141,8 @@ def test_a_run_with_fewer_than_100_episodes_is_judged_whole():
     ],
 )
 def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, capsys, arguments, message):
-    monkeypatch.setattr(sweep_module, "compile_program", None)
-    out = tmp_path / "out"
-    assert run_experiment(monkeypatch, study, *arguments, "--out", out) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.startswith("error: expected")
-    assert error.count("\n") == 1
-    assert not out.exists()
+    assert_refused(monkeypatch, capsys, study, [*arguments, "--out", tmp_path / "out"], message)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_directory_of_something_else_is_refused(monkeypatch, tmp_path, capsys):

@@ -360,3 +360,21 @@ def test_run_keys_depend_on_study_and_seed_alone():
     keys = pgjax.run_keys(3, [5, 17])
     assert keys[1] == pgjax.run_keys(3, [17])[0]
     assert not jnp.array_equal(keys, pgjax.run_keys(4, [5, 17]))
+
+
+@pytest.mark.parametrize("block", [None, 2])
+def test_a_function_of_many_runs_is_that_of_each(block):
+    keys, numbers = pgjax.run_keys(0, range(5)), {"a": np.arange(5.0), "b": np.ones((5, 3))}
+    function = pgjax.over_runs(lambda key, leaf: (jax.random.uniform(key), leaf["a"] + leaf["b"]), block)
+    drawn, sums = function(keys, numbers)
+    np.testing.assert_allclose(drawn, [jax.random.uniform(key) for key in keys], rtol=1e-6)
+    np.testing.assert_array_equal(sums, np.arange(5.0)[:, None] + np.ones(3))
+
+
+def test_a_function_of_many_runs_needs_equally_many():
+    function = pgjax.over_runs(lambda *arrays: arrays)
+    for batches in ((np.ones(2), np.ones(3)), (np.ones((0, 2)),), (np.ones(2), 1.0), ()):
+        with pytest.raises(pgjax.InputError, match="expected arrays of equally many runs, 1 or more, got axes"):
+            function(*batches)
+    with pytest.raises(pgjax.InputError, match="expected blocks of 1 or more runs, got 0"):
+        pgjax.over_runs(lambda x: x, block=0)
