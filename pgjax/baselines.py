@@ -76,16 +76,22 @@ def running_average() -> Baseline:
     return Baseline(init, values, update, online=True)
 
 
-def _of_other_slots(per_slot: jax.Array) -> jax.Array:
-    """Return the sum over all slots but one's own, for [..., E]."""
+def _of_other_slots(per_slot: jax.Array, among: int | None) -> jax.Array:
+    """Return the sum over all slots of its group but one's own, for [..., E]."""
     E = per_slot.shape[-1]
-    if E < 2:
-        raise InputError(f"expected 2 or more episodes an update for a leave-one-out baseline, got {E}")
-    return jnp.sum(per_slot, axis=-1, keepdims=True) - per_slot
+    group = E if among is None else among
+    if group < 2 or E % group:
+        expected = "2 or more episodes an update" if among is None else f"groups of 2 or more that divide {E} episodes"
+        raise InputError(f"expected {expected} for a leave-one-out baseline, got {group}")
+    grouped = per_slot.reshape(*per_slot.shape[:-1], E // group, group)
+    return (jnp.sum(grouped, axis=-1, keepdims=True) - grouped).reshape(per_slot.shape)
 
 
-def leave_one_out() -> Baseline:
+def leave_one_out(among: int | None = None) -> Baseline:
     """Return the mean return G_1 of the *other* slots' episodes, the same for every step of a slot.
+
+    The others are all, or those of groups of so many slots beside each other: with as many of the same start
+    (`reinforce(same_start=...)`), whatever a start adds to every return changes nothing.
 
     It is left out by slot, not by episode: where a slot holds several episodes, how many of them there are depends on
     their own actions. With one episode a slot, G_1 − baseline = E/(E − 1) · (G_1 − mean).
@@ -93,18 +99,18 @@ def leave_one_out() -> Baseline:
     """
 
     def values(state: PyTree, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
-        others = _of_other_slots(jnp.sum(jnp.where(trajectory.first, returns, 0), axis=0))
-        episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype))
+        others = _of_other_slots(jnp.sum(jnp.where(trajectory.first, returns, 0), axis=0), among)
+        episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype), among)
         return jnp.broadcast_to(others / episodes, returns.shape)
 
     return Baseline(_nothing, values, _nothing)
 
 
-def leave_one_out_by_time() -> Baseline:
+def leave_one_out_by_time(among: int | None = None) -> Baseline:
     """Return, for step t of an episode, the mean return at step t of the *other* slots' episodes.
 
-    An episode that was over by then counts as 0, the return to go when nothing is to come; so this belongs to the
-    reward-to-go credits. See `leave_one_out` for why slots are left out whole.
+    The others are those of `leave_one_out`, where it is also said why slots are left out whole. An episode that was
+    over by then counts as 0, the return to go when nothing is to come; so this belongs to the reward-to-go credits.
     """
 
     def values(state: PyTree, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
@@ -113,8 +119,8 @@ def leave_one_out_by_time() -> Baseline:
         per_time = (
             jnp.zeros((T, E), returns.dtype).at[trajectory.time, slot].add(jnp.where(trajectory.mask, returns, 0))
         )
-        episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype))
-        return (_of_other_slots(per_time) / episodes[None])[trajectory.time, slot]
+        episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype), among)
+        return (_of_other_slots(per_time, among) / episodes[None])[trajectory.time, slot]
 
     return Baseline(_nothing, values, _nothing)
 

@@ -1,6 +1,8 @@
 """REINFORCE: make episodes more likely in proportion to how much better than expected they were."""
 
-from collections.abc import Callable
+import collections
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +52,17 @@ class Metrics(NamedTuple):
     computed: jax.Array  # environment steps computed for them, padding included, which other runs of a batch may cause
     entropy: jax.Array  # mean over those steps, in nats
     gradient_norm: jax.Array  # of the estimate, before the optimizer
+
+
+@functools.cache
+def metrics_type(names: tuple[str, ...]) -> Callable[..., Any]:
+    """Return the type of metrics of these names, the same type every time."""
+    return collections.namedtuple("Metrics", names)
+
+
+def with_more(metrics: Any, more: Mapping[str, jax.Array]) -> Any:
+    """Return metrics with some more of them, if there are any."""
+    return metrics_type(metrics._fields + tuple(more))(*metrics, *more.values()) if more else metrics
 
 
 class Estimate(NamedTuple):
@@ -119,7 +132,8 @@ def policy_gradient(
         """Return the sum whose gradient is the estimate, and the entropy summed over real steps."""
         distribution = policy.unroll(params, trajectory)
         entropy = jnp.sum(jnp.where(trajectory.mask, distribution.entropy(), 0))
-        total = jnp.sum(weight * advantage * distribution.log_prob(trajectory.action)) + coefficient * entropy
+        log_prob = jnp.where(trajectory.mask, distribution.log_prob(trajectory.action), 0)  # −∞ in padding, perhaps
+        total = jnp.sum(weight * advantage * log_prob) + coefficient * entropy
         if Q is not None:
             total += jnp.sum(weight * distribution.expectation(Q))  # type: ignore[attr-defined]
         return total, entropy
@@ -163,6 +177,7 @@ def reinforce(
     *,
     episodes: int = 16,
     steps: int = 0,
+    same_start: int = 1,
     credit: Credit | None = None,
     baseline: Baseline | None = None,
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
@@ -179,6 +194,8 @@ def reinforce(
     trajectory is stored: the gradient is added up as the episode goes on (`pgjax.eligibility`), and in a batch of runs
     each goes on as soon as its own episode is over.
 
+    What an environment's score notes of episodes is reported with the metrics, under the names that it has there.
+
     A method is a choice of credit and baseline:
 
     - the lecture's REINFORCE(θ, η, β, max_iters): `whole_episode()` and `running_average()`, with `episodes=1` and
@@ -194,6 +211,7 @@ def reinforce(
         policy: f; its actions must fit the environment.
         episodes: E, slots collected side by side, see `pgjax.collect`.
         steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
+        same_start: So many slots beside each other begin with the same X_1, see `leave_one_out`.
         credit: What each step is judged by; `reward_to_go()` if not given.
         baseline: What is subtracted from it; `leave_one_out_by_time()` if not given.
         optimizer: From the learning rate, a traced number, to an optax transformation; it is given the gradient to
@@ -209,7 +227,7 @@ def reinforce(
     check_fit(environment, policy)
     baseline = leave_one_out_by_time() if baseline is None else baseline
     credit = reward_to_go() if credit is None else credit
-    rollout = collect(environment, policy, episodes, steps, chunk)
+    rollout = collect(environment, policy, episodes, steps, chunk, same_start)
     estimator = policy_gradient(environment, policy, credit, baseline)
 
     def hyperparameters(
@@ -266,7 +284,8 @@ def reinforce(
             estimate.entropy,
             optax.tree.norm(estimate.gradient),
         )
-        return ascend(state, estimate.gradient, trajectory, estimate.returns), metrics
+        noted = {name: jnp.sum(note) / trajectory.episodes for name, note in trajectory.notes.items()}
+        return ascend(state, estimate.gradient, trajectory, estimate.returns), with_more(metrics, noted)
 
     algorithm = Algorithm(init, update, hyperparameters)
     if episodes == 1 and not steps and needs_no_trajectory(environment, policy, credit, baseline):

@@ -23,7 +23,7 @@ A policy with memory has to see an episode from its start to its end in one slot
 both take one episode a slot.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +49,8 @@ class Trajectory(NamedTuple):
     mask: jax.Array  # [T, E] bool, a real step
     time: jax.Array  # [T, E] int32, steps since the episode began, 0 at its first
     rows: jax.Array  # [] int32, rows in use; all later ones are padding (row `rows` may hold final observations)
+    log_prob: Any = None  # ln f(X_t)_{A_t} when A_t was drawn, [T, E]; 0 in padding; None if no policy drew it
+    notes: Mapping[str, jax.Array] = {}  # what a score noted, each [T, E]; 0 in padding
 
     @property
     def last(self) -> jax.Array:
@@ -179,11 +181,14 @@ def choose(condition: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
     return jax.tree.map(one, yes, no)
 
 
-def check_collection(environment: Environment, policy: Policy, episodes: int, steps: int, chunk: int) -> None:
+def check_collection(
+    environment: Environment, policy: Policy, episodes: int, steps: int, chunk: int, same_start: int
+) -> None:
     """Raise unless episodes of this environment can be collected with this policy as asked.
 
     Raises:
-        InputError: If a count is out of range, or a budget of steps is asked for where one episode a slot is needed.
+        InputError: If a count is out of range, a budget of steps is asked for where one episode a slot is needed, or
+            groups of the same start do not divide the slots.
     """
     if episodes < 1:
         raise InputError(f"expected 1 or more episodes, got {episodes}")
@@ -195,6 +200,10 @@ def check_collection(environment: Environment, policy: Policy, episodes: int, st
         raise InputError(f"expected steps=0 for a policy with memory (one episode a slot), got {steps}")
     if steps and environment.score is not None:
         raise InputError(f"expected steps=0 for an environment with a score (one episode a slot), got {steps}")
+    if same_start < 1 or episodes % same_start:
+        raise InputError(f"expected groups of the same start that divide {episodes} episodes, got {same_start}")
+    if steps and same_start > 1:
+        raise InputError(f"expected steps=0 for episodes of the same start (one episode a slot), got {steps}")
 
 
 def rows_needed(environment: Environment, steps: int, chunk: int) -> int:
@@ -226,13 +235,17 @@ class Player(NamedTuple):
     play: Callable[[jax.Array, PyTree, PyTree, Slots, jax.Array, jax.Array], tuple[Slots, Trajectory]]
 
 
-def player(environment: Environment, policy: Policy, episodes: int, chunk: int, start_before: int) -> Player:
+def player(
+    environment: Environment, policy: Policy, episodes: int, chunk: int, start_before: int, same_start: int = 1
+) -> Player:
     """Return what plays episodes in slots; arguments are those of `collect`."""
     E = episodes
     step = jax.vmap(environment.step, (0, 0, 0, None))
 
     def fresh_starts(key: jax.Array, env_params: PyTree) -> tuple[PyTree, Any]:
-        return jax.vmap(environment.reset, (0, None))(jax.random.split(key, E), env_params)
+        keys = jax.random.split(key, E // same_start)
+        keys = keys if same_start == 1 else jnp.repeat(keys, same_start, total_repeat_length=E)
+        return jax.vmap(environment.reset, (0, None))(keys, env_params)
 
     def idle(key: jax.Array, env_params: PyTree) -> Slots:
         # In some state, which the first fresh start replaces.
@@ -272,6 +285,7 @@ def player(environment: Environment, policy: Policy, episodes: int, chunk: int, 
                 mask=running,
                 time=time,
                 rows=row,
+                log_prob=jnp.where(running, distribution.log_prob(action), 0),
             )
             state, observation = choose(running, (next_state, outcome.observation), (state, observation))
             running = running & ~terminated & ~truncated
@@ -286,7 +300,7 @@ def player(environment: Environment, policy: Policy, episodes: int, chunk: int, 
 
 
 def collect(
-    environment: Environment, policy: Policy, episodes: int, steps: int = 0, chunk: int = 16
+    environment: Environment, policy: Policy, episodes: int, steps: int = 0, chunk: int = 16, same_start: int = 1
 ) -> Callable[[jax.Array, PyTree, PyTree], Trajectory]:
     """Return a function (key, policy params, environment params) -> Trajectory that runs whole episodes.
 
@@ -296,16 +310,17 @@ def collect(
         episodes: E, the slots, at least 1.
         steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
         chunk: Rows computed between two looks at whether all is done.
+        same_start: So many slots beside each other begin with the same X_1, which divides E.
 
     Raises:
         InputError: See `check_collection` and `check_environment`.
     """
-    check_collection(environment, policy, episodes, steps, chunk)
+    check_collection(environment, policy, episodes, steps, chunk, same_start)
     check_environment(environment)
     E, chunk = episodes, min(chunk, environment.horizon)
     T = rows_needed(environment, steps, chunk)
     start_before = max(steps, 1)
-    idle, play = player(environment, policy, E, chunk, start_before)
+    idle, play = player(environment, policy, E, chunk, start_before, same_start)
 
     def run(key: jax.Array, params: PyTree, env_params: PyTree) -> Trajectory:
         def one_chunk(carry: tuple[Slots, Trajectory]) -> tuple[Slots, Trajectory]:
@@ -330,9 +345,11 @@ def collect(
         empty = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape[1:]), leaf.dtype), rows)
         _, trajectory = jax.lax.while_loop(unfinished, one_chunk, (slots, empty._replace(rows=jnp.int32(0))))
         if environment.score is not None:
-            trajectory = trajectory._replace(
-                reward=jnp.where(trajectory.mask, jnp.asarray(environment.score(trajectory, env_params), float), 0)
+            score = jax.tree.map(
+                lambda leaf: jnp.where(trajectory.mask, jnp.asarray(leaf, float), 0),
+                environment.score(trajectory, env_params),
             )
+            trajectory = trajectory._replace(reward=score.reward, notes=score.notes)
         return trajectory
 
     return run

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import pgjax
+from pgjax.environments.environment import Score
 from tests.cases import counting, random_mdp, remembering
 
 MDP = random_mdp()
@@ -124,7 +125,7 @@ def test_it_is_chosen_only_where_it_is_exact():
         pgjax.reinforce(environment, table, episodes=1, steps=9, baseline=average),
         pgjax.reinforce(environment, table, episodes=1, baseline=pgjax.learned_value(pgjax.tabular_value(3))),
         pgjax.reinforce(
-            environment._replace(score=lambda trajectory, params: trajectory.reward),
+            environment._replace(score=lambda trajectory, params: Score(trajectory.reward)),
             table,
             episodes=1,
             baseline=average,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import pgjax
+from pgjax.environments.environment import Score
 from pgjax.rollout import map_over_rows, real_steps, rows_needed, sum_over_steps, together
 from tests.cases import counting, random_mdp, remembering
 
@@ -165,7 +166,7 @@ def test_memory_starts_afresh_and_is_carried_over_chunks():
 
 
 def test_a_score_replaces_the_rewards():
-    environment = counting(limit=3)._replace(score=lambda trajectory, params: trajectory.last * 7)
+    environment = counting(limit=3)._replace(score=lambda trajectory, params: Score(trajectory.last * 7))
     trajectory = collected(environment, episodes=2)
     np.testing.assert_array_equal(trajectory.reward[:3], [[0, 0], [0, 0], [7, 7]])
     assert trajectory.reward.dtype == jnp.float32

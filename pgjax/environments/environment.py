@@ -1,6 +1,6 @@
 """The contract of an environment: two pure functions and the spaces they speak in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -70,6 +70,13 @@ class Step(NamedTuple):
     truncated: jax.Array | bool = False  # []
 
 
+class Score(NamedTuple):
+    """What is known of episodes when they are whole."""
+
+    reward: Any  # [T, E], in place of the rewards of the steps
+    notes: Mapping[str, Any] = {}  # more numbers [T, E]: a metric of that name is their sum over an episode
+
+
 class Environment(NamedTuple):
     """A sequential decision making problem, as pure functions of one episode.
 
@@ -78,8 +85,8 @@ class Environment(NamedTuple):
     an episode ends is the rollout's business, and after `horizon` steps T it ends in any case, truncated.
     An action of a `Box` arrives clipped to it.
 
-    `score(trajectory, params) -> rewards[T, E]` is for rewards that are known only when the episode is whole; it
-    replaces the rewards of the steps.
+    `score(trajectory, params) -> Score` is for rewards that are known only when the episode is whole; it replaces the
+    rewards of the steps. What it says of padding is dropped.
     """
 
     reset: Callable[[jax.Array, PyTree], tuple[PyTree, Any]]
@@ -88,7 +95,7 @@ class Environment(NamedTuple):
     action_space: Space
     horizon: int
     params: PyTree = ()  # numbers that may be swept by vmap: masses, tables, …
-    score: Callable[[Any, PyTree], jax.Array] | None = None
+    score: Callable[[Any, PyTree], Score] | None = None
     name: str = "environment"
 
 

@@ -14,7 +14,7 @@ from pgjax.policies.distributions import Categorical, Distribution
 class Policy(NamedTuple):
     """A policy f(·, θ), as pure functions.
 
-    `init(key) -> params` draws θ. To act: `memory(E)` is what E episodes start with (a pytree of arrays [E, ...]), and
+    `init(key) -> params` draws θ. To act: `memory(E)` is what E episodes start with (a pytree), and
     `step(params, memory, observation[E, ...]) -> (memory, Distribution[E])`. To differentiate: `unroll(params,
     trajectory) -> Distribution[T, E]`, the same distributions for whole episodes at once. It looks at nothing of the
     trajectory but its `observation`, which for a policy with memory starts at the beginning of one episode a slot.

@@ -1,0 +1,64 @@
+"""Any environment, and a price for straying from a policy that was there before."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from pgjax.environments.environment import Environment, PyTree, Score
+from pgjax.errors import InputError
+from pgjax.policies.policy import Policy, check_fit
+from pgjax.rollout import Trajectory
+
+
+class Penalized(NamedTuple):
+    """The params of an environment with a KL penalty."""
+
+    beta: Any  # [], β
+    reference: PyTree  # the parameters of the policy to stay close to
+    environment: PyTree  # the params of the environment itself
+
+
+def kl_penalty(environment: Environment, reference: Policy, params: PyTree, beta: Any = 0.0) -> Environment:
+    """Return an environment whose reward at each step is R_{t+1} − β ln f(X_t, θ)_{A_t} / f(X_t, θ_SL)_{A_t}.
+
+    Its expected return is ρ(θ) − β KL(f ‖ f_SL), over whole episodes. ln f is that of the moment when the action was
+    drawn, a number like any reward, and nothing is differentiated through it: the gradient of the expected KL is the
+    policy gradient with this reward, as E[∇ ln f] = 0. It notes `kl`, an estimate of the KL of an episode that is never
+    negative: Σ_t (e^{−x_t} − 1 + x_t) with x_t = ln f/f_SL.
+
+    The lecture prints + β ln f/f_SL, which rewards straying; its words, "keep generated outputs close", want −.
+
+    Args:
+        environment: Of any kind. Where it has a score, the penalty comes on top of that.
+        reference: f_SL, one that fits the environment.
+        params: θ_SL. It is never changed; a sweep can give each run its own, "environment.reference".
+        beta: β, 0 or more; it can be swept, "environment.beta".
+
+    Raises:
+        InputError: If β is below 0, or the reference does not fit the environment.
+
+    Source: the lecture; Stiennon et al., *Learning to summarize from human feedback*, 2020; for the estimate
+    J. Schulman, *Approximating KL divergence*, 2020.
+    """
+    if isinstance(beta, int | float) and not beta >= 0:
+        raise InputError(f"expected a KL coefficient β of 0 or more, got {beta}")
+    check_fit(environment, reference)
+
+    def score(trajectory: Trajectory, params: Penalized) -> Score:
+        base = Score(trajectory.reward)
+        if environment.score is not None:
+            base = environment.score(trajectory, params.environment)
+        log_prob = reference.unroll(params.reference, trajectory).log_prob(trajectory.action)
+        x = jnp.where(trajectory.mask, trajectory.log_prob - log_prob, 0)
+        return Score(base.reward - params.beta * x, {**base.notes, "kl": jnp.expm1(-x) + x})
+
+    def within(params: Penalized) -> PyTree:
+        return params.environment
+
+    return environment._replace(
+        reset=lambda key, params: environment.reset(key, within(params)),
+        step=lambda key, state, action, params: environment.step(key, state, action, within(params)),
+        params=Penalized(jnp.asarray(beta, float), params, environment.params),
+        score=score,
+        name=f"{environment.name} with a KL penalty",
+    )

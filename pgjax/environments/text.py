@@ -1,0 +1,112 @@
+"""Texts as episodes: the context so far is observed, the next token is the action, and the whole is scored.
+
+The lecture's third example of a problem: X_t is the token sequence up to point t, A_t the next token, R_{t+1} = 0 until
+the end of the episode, and R_{T+1} a score of what was written.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax.environments.environment import Box, Discrete, Environment, PyTree, Score, Step
+from pgjax.errors import InputError
+from pgjax.rlhf.tokens import BOS, EOS, PAD, check_tokens
+from pgjax.rollout import Trajectory
+
+
+class TextParams(NamedTuple):
+    """The params of an environment of texts."""
+
+    prompts: jax.Array  # [N, W] int32
+    judge: PyTree  # what the judge needs: the parameters of a reward model, …
+
+
+class Judgement(NamedTuple):
+    """What is said of whole texts."""
+
+    reward: jax.Array  # [E], G = r(X_{1:t})
+    notes: Mapping[str, jax.Array] = {}  # more numbers, each [E], which metrics report
+
+
+# Of texts [E, W + T], where their output is [E, W + T] bool, and the params' `judge`.
+Judge = Callable[[jax.Array, jax.Array, PyTree], Judgement]
+
+
+def written(trajectory: Trajectory, length: int) -> jax.Array:
+    """Return the texts [E, W + T] that episodes wrote: their prompts, then outputs of T = `length` columns.
+
+    Pads stand to the left of the prompt and to the right of the output.
+    """
+    output = jnp.where(trajectory.mask[:length], trajectory.action[:length], PAD)
+    return jnp.concatenate([trajectory.observation[0], output.T], axis=1)
+
+
+def text(
+    prompts: Any, vocabulary: int, length: int, judge: Judge, params: PyTree = (), name: str = "text"
+) -> Environment:
+    """Return the environment in which a text is written, a token a step.
+
+    An episode begins with one of the prompts, drawn uniformly. The observation is a window of the last W tokens, so
+    that a policy without memory sees those, and one with memory the whole text. An action is a token; eos ends the
+    text, and so does its T-th token. The score G arrives with the last step, and all earlier rewards are 0.
+
+    Args:
+        prompts: X_{1:k}, [N, W] tokens, pads to their left. Wider ones make a wider window.
+        vocabulary: V, how many tokens there are.
+        length: T, the most tokens of an output, eos included.
+        judge: The score of texts, see `Judge`. Its notes are reported beside the length of outputs, `length`.
+        params: What the judge needs.
+        name: What errors call it.
+
+    Raises:
+        InputError: If there is no prompt, a token is outside the vocabulary, a prompt has a pad that is not to its
+            left or ends in one, or the length is below 1.
+    """
+    given = np.asarray(prompts)
+    if given.ndim != 2 or not given.size:
+        raise InputError(f"expected one or more prompts [N, W], got an array of shape {given.shape}")
+    check_tokens(given, vocabulary)
+    real = given != PAD
+    for row in np.flatnonzero((real[:, :-1] & ~real[:, 1:]).any(1) | ~real[:, -1])[:1]:
+        raise InputError(f"expected prompts with pads to their left alone, got {given[row].tolist()} as prompt {row}")
+    if length < 1:
+        raise InputError(f"expected outputs of 1 or more tokens, got {length}")
+    W = given.shape[1]
+
+    def reset(key: jax.Array, params: TextParams) -> tuple[jax.Array, jax.Array]:
+        window = params.prompts[jax.random.randint(key, (), 0, len(params.prompts))]
+        return window, window
+
+    def step(key: jax.Array, window: jax.Array, action: jax.Array, params: TextParams) -> tuple[jax.Array, Step]:
+        window = jnp.concatenate([window[1:], action[None].astype(window.dtype)])
+        return window, Step(window, reward=0.0, terminated=action == EOS)
+
+    def score(trajectory: Trajectory, params: TextParams) -> Score:
+        tokens = written(trajectory, length)
+        output = jnp.concatenate([jnp.zeros_like(tokens[:, :W], bool), trajectory.mask[:length].T], axis=1)
+        judgement = judge(tokens, output, params.judge)
+
+        def at_the_end(number: jax.Array) -> jax.Array:
+            return jnp.where(trajectory.last, number[None], 0)
+
+        notes = {name: at_the_end(note) for name, note in judgement.notes.items()}
+        return Score(at_the_end(judgement.reward), {"length": jnp.where(trajectory.mask, 1.0, 0.0), **notes})
+
+    return Environment(
+        reset,
+        step,
+        Box(0, vocabulary - 1, (W,), jnp.int32),
+        Discrete(vocabulary),
+        horizon=length,
+        params=TextParams(jnp.asarray(given, jnp.int32), params),
+        score=score,
+        name=name,
+    )
+
+
+def from_nothing() -> np.ndarray:
+    """Return the prompts [1, 1] of texts without a context: bos."""
+    return np.full((1, 1), BOS, np.int32)

@@ -1,0 +1,79 @@
+"""Ways to sample from a Categorical policy: at another temperature, or from its likeliest actions alone.
+
+Each is a policy again, so log-probabilities are always those of the distribution that is sampled from, in `step` and in
+`unroll`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pgjax.environments.environment import PyTree
+from pgjax.errors import InputError
+from pgjax.policies.distributions import Categorical
+from pgjax.policies.policy import Policy
+
+
+def adjusted(policy: Policy, adjust: Callable[[jax.Array], jax.Array]) -> Policy:
+    """Return a Categorical policy whose logits [..., n] are replaced by a function of them."""
+
+    def step(params: PyTree, memory: PyTree, observation: Any) -> tuple[PyTree, Categorical]:
+        memory, f = policy.step(params, memory, observation)
+        return memory, Categorical(adjust(f.logits))  # type: ignore[attr-defined]
+
+    def unroll(params: PyTree, trajectory: Any) -> Categorical:
+        return Categorical(adjust(policy.unroll(params, trajectory).logits))  # type: ignore[attr-defined]
+
+    return policy._replace(step=step, unroll=unroll)
+
+
+def at_temperature(policy: Policy, temperature: float) -> Policy:
+    """Return the policy with probabilities ∝ f^{1/temperature}: sharper below 1, flatter above.
+
+    Raises:
+        InputError: If the temperature is not above 0.
+    """
+    if not temperature > 0:
+        raise InputError(f"expected a temperature above 0, got {temperature}")
+    return adjusted(policy, lambda logits: logits / temperature)
+
+
+def top_k(policy: Policy, k: int) -> Policy:
+    """Return the policy that chooses among the k likeliest actions alone, and those as likely as the last of them.
+
+    Raises:
+        InputError: If k is below 1.
+
+    Source: Fan, Lewis & Dauphin, *Hierarchical neural story generation*, 2018.
+    """
+    if k < 1:
+        raise InputError(f"expected 1 or more actions to choose from, got {k}")
+
+    def adjust(logits: jax.Array) -> jax.Array:
+        least = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][..., -1:]
+        return jnp.where(logits >= least, logits, -jnp.inf)
+
+    return adjusted(policy, adjust)
+
+
+def top_p(policy: Policy, p: float) -> Policy:
+    """Return the policy that chooses among the fewest likeliest actions that together have a probability of p or more.
+
+    Raises:
+        InputError: If p is not above 0 and at most 1.
+
+    Source: Holtzman et al., *The curious case of neural text degeneration*, 2020.
+    """
+    if not 0 < p <= 1:
+        raise InputError(f"expected a probability above 0 and at most 1, got {p}")
+
+    def adjust(logits: jax.Array) -> jax.Array:
+        likeliest = -jnp.sort(-logits, axis=-1)
+        probability = jax.nn.softmax(likeliest)
+        needed = jnp.cumsum(probability, axis=-1) - probability < p  # what stands before it is not yet enough
+        least = jnp.min(jnp.where(needed, likeliest, jnp.inf), axis=-1, keepdims=True)
+        return jnp.where(logits >= least, logits, -jnp.inf)
+
+    return adjusted(policy, adjust)

@@ -1,0 +1,363 @@
+"""Reinforcement learning from human feedback: sample, rank, model the rankings, optimise; and again from the top.
+
+The lecture's summary, as one algorithm. A round begins with outputs of the model as it is now; annotators rank them; a
+reward model is fitted to all rankings so far; then REINFORCE, the one of CartPole, makes outputs more likely that score
+better, and pays for straying from the supervised model. All of it is a pure function of a key and of numbers, so many
+seeds and settings are one `vmap`, and a `sweep` can drive, save and resume it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pgjax.algorithm import Algorithm, train
+from pgjax.baselines import Baseline, leave_one_out
+from pgjax.environments.environment import Environment, PyTree
+from pgjax.environments.kl_penalty import kl_penalty
+from pgjax.environments.text import Judgement, text, written
+from pgjax.errors import InputError
+from pgjax.policies.policy import Policy
+from pgjax.reinforce import State, reinforce, with_more
+from pgjax.returns import Credit, reward_to_go
+from pgjax.rlhf.diversity import distinct_n, self_overlap
+from pgjax.rlhf.gold import Gold, output_of
+from pgjax.rlhf.preferences import (
+    Annotators,
+    Rankings,
+    accuracy_ceiling,
+    check_annotators,
+    pair_accuracy,
+    rank,
+    tastes,
+    utilities,
+)
+from pgjax.rlhf.reward_model import RewardModel, ensemble_score, reward_modelling
+from pgjax.rollout import collect, together
+
+
+class LearnedReward(NamedTuple):
+    """What scores texts while a model is optimised, normalised: mean 0 and deviation 1 under the supervised model."""
+
+    params: PyTree  # θ_r, each leaf [members, ...]
+    mean: jax.Array  # [], of the scores of the supervised model's outputs
+    spread: jax.Array  # [], their standard deviation
+    caution: jax.Array  # [], what disagreement of an ensemble costs, see `ensemble_score`
+
+
+class FeedbackHyperparameters(NamedTuple):
+    """The numbers of a run; all are traced, so any can be swept."""
+
+    supervised: PyTree  # θ_SL; () to let the policy's `init` draw it
+    learning_rate: Any  # η of REINFORCE
+    beta: Any  # β of the KL penalty; where there is a target, its first value
+    kl_target: Any  # nats an episode that β is steered to; 0 to leave β as it is
+    steering: Any  # how fast β follows
+    baseline_decay: Any  # of a running average, and of the scale of a learned value
+    value_learning_rate: Any
+    entropy_coefficient: Any
+    comparisons: Any  # rankings of a round that are fitted, at most as many as there is room for
+    reward_learning_rate: Any  # η of the reward model
+    reward_weight_decay: Any
+    caution: Any  # see `LearnedReward`
+    annotators: Annotators
+
+
+class FeedbackState(NamedTuple):
+    """What a run carries."""
+
+    key: jax.Array
+    iteration: jax.Array  # [] int32
+    hyperparameters: FeedbackHyperparameters
+    policy: State  # REINFORCE's; the reward model, β and θ_SL are in its environment's params
+    rankings: Rankings  # of all rounds so far, [rounds · N, K]
+    accuracy: jax.Array  # [], of the reward model on rankings of this round that it has not seen
+    ceiling: jax.Array  # [], what the annotators' noise allows at best
+
+    @property
+    def params(self) -> PyTree:
+        """θ, the policy's."""
+        return self.policy.params
+
+
+class Evaluation(NamedTuple):
+    """What outputs of a model are worth, each [E]."""
+
+    tokens: jax.Array  # [E, W + T]
+    gold: jax.Array
+    proxy: jax.Array  # the learned reward, normalised
+    length: jax.Array  # tokens, eos included
+    kl: jax.Array  # Σ_t ln f/f_SL, an estimate of KL(f ‖ f_SL) without bias; one of them may be negative
+
+
+class Feedback(NamedTuple):
+    """The algorithm, and what it is made of.
+
+    `evaluate(key, state) -> Evaluation` of fresh outputs, of the model; `evaluate_supervised` likewise, of the
+    supervised model, judged by the same reward model.
+    """
+
+    algorithm: Algorithm
+    environment: Environment  # of texts, with the judge and the KL penalty
+    evaluate: Callable[[jax.Array, FeedbackState], Evaluation]
+    evaluate_supervised: Callable[[jax.Array, FeedbackState], Evaluation]
+
+
+def steer(beta: jax.Array, kl: jax.Array, target: jax.Array, steering: jax.Array) -> jax.Array:
+    """Return β · (1 + steering · e), with e = KL/target − 1 cut to [−0.2, 0.2]; β if the target is 0.
+
+    Source: Ziegler et al., *Fine-tuning language models from human preferences*, 2019, §2.2.
+    """
+    error = jnp.clip(kl / jnp.where(target > 0, target, 1) - 1, -0.2, 0.2)
+    return jnp.where(target > 0, beta * (1 + steering * error), beta)
+
+
+def feedback(
+    policy: Policy,
+    model: RewardModel,
+    gold: Gold,
+    prompts: Any,
+    *,
+    vocabulary: int,
+    length: int,
+    rounds: int = 1,
+    updates: int = 100,
+    rankings: int = 256,
+    outputs: int = 2,
+    test_rankings: int = 128,
+    annotators: int = 1,
+    members: int = 1,
+    reward_updates: int = 15,
+    reward_steps: int = 20,
+    episodes: int = 64,
+    same_start: int = 4,
+    evaluated: int = 256,
+    credit: Credit | None = None,
+    baseline: Baseline | None = None,
+    optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
+) -> Feedback:
+    """Return reinforcement learning from human feedback as an algorithm.
+
+    An update is one of REINFORCE; the first of each round begins with all the rest of it:
+
+    1. outputs are drawn from the model as it is now, and nobody reuses those of earlier rounds for this;
+    2. annotators rank them: a Plackett–Luce choice by the gold reward (for two outputs: Bradley–Terry), with their
+       biases, see `Annotators`;
+    3. a reward model is fitted, from new weights, to the rankings of all rounds, and its scores are normalised;
+    4. the following updates optimise θ: reward r(θ_r, ·) at the end, − β ln f/f_SL at each token.
+
+    θ_SL, from which θ starts and from which it is kept, stays what it is. After `rounds` rounds nothing is ranked any
+    more. Beside REINFORCE's metrics there are: gold, proxy (normalised), length, kl, distinct_2 and self_overlap of the
+    outputs of the update, accuracy of the reward model, ceiling of that, and beta.
+
+    Args:
+        policy: f; its `init` draws θ_SL where the hyper-parameters hold none (`pgjax.pretrained` makes it do so).
+        model: r.
+        gold: What people want. Nobody but the annotators sees it; what is reported of it serves to judge the method.
+        prompts: X_{1:k}, see `text`.
+        vocabulary: V.
+        length: T.
+        rounds: R, how often people are asked.
+        updates: U of REINFORCE in a round; R · U are the iterations of the whole.
+        rankings: N of a round, at most; the hyper-parameter `comparisons` says how many are used.
+        outputs: K that are ranked together.
+        test_rankings: More rankings of a round, that measure the reward model and nothing else.
+        annotators: How many people share the rankings.
+        members: Reward models of an ensemble.
+        reward_updates: Of `reward_modelling`, in a round.
+        reward_steps: Gradient steps of each.
+        episodes: E of an update of REINFORCE.
+        same_start: So many of them have the same prompt.
+        evaluated: Outputs of an `evaluate`.
+        credit: `reward_to_go()` if not given.
+        baseline: `leave_one_out(among=same_start)` if not given.
+        optimizer: Of REINFORCE, from η to an optax transformation.
+
+    Raises:
+        InputError: If a count is out of range or parts do not fit together; from `hyperparameters`, if β or another
+            number is.
+
+    Source: the lecture; Christiano et al., *Deep reinforcement learning from human preferences*, 2017; Ouyang et al.,
+    *Training language models to follow instructions with human feedback*, 2022; for REINFORCE with leave-one-out,
+    Ahmadian et al., *Back to basics*, 2024.
+    """
+    counts = {"rounds": rounds, "updates of a round": updates, "rankings of a round": rankings}
+    counts |= {"test rankings": test_rankings, "annotators": annotators, "members of an ensemble": members}
+    counts |= {"updates of the reward model": reward_updates, "evaluated outputs": evaluated}
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"expected 1 or more {name}, got {count}")
+    if outputs < 2:
+        raise InputError(f"expected 2 or more outputs to rank together, got {outputs}")
+    room = rankings
+
+    def judge(tokens: jax.Array, output: jax.Array, params: LearnedReward) -> Judgement:
+        proxy = (ensemble_score(model, params.params, tokens, params.caution) - params.mean) / params.spread
+        distinct = jnp.broadcast_to(distinct_n(tokens, output, 2, vocabulary), proxy.shape)
+        overlap = self_overlap(tokens, output, vocabulary)
+        notes = {"gold": gold(tokens, output), "proxy": proxy, "distinct_2": distinct, "self_overlap": overlap}
+        return Judgement(proxy, notes)
+
+    def members_of(key: jax.Array) -> PyTree:
+        return jax.vmap(model.init)(jax.random.split(key, members))
+
+    def unknown(key: jax.Array, caution: jax.Array) -> LearnedReward:
+        return LearnedReward(members_of(key), jnp.zeros(()), jnp.ones(()), caution)
+
+    like = jax.eval_shape(unknown, jax.random.key(0), jnp.zeros(()))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    texts = text(prompts, vocabulary, length, judge, nothing)
+    supervised = jax.eval_shape(policy.init, jax.random.key(0))
+    absent = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), supervised)
+    environment = kl_penalty(texts, policy, absent)
+    learner = reinforce(
+        environment,
+        policy,
+        episodes=episodes,
+        same_start=same_start,
+        credit=reward_to_go() if credit is None else credit,
+        baseline=leave_one_out(among=same_start) if baseline is None else baseline,
+        optimizer=optimizer,
+    )
+    asked = rankings + test_rankings
+    draw = collect(texts._replace(score=None), policy, asked * outputs, same_start=outputs)
+    play = collect(environment, policy, evaluated)
+    W = texts.observation_space.shape[0]
+
+    def hyperparameters(
+        supervised: PyTree = (),
+        learning_rate: Any = 3e-4,
+        beta: Any = 0.1,
+        kl_target: Any = 0.0,
+        steering: Any = 0.1,
+        baseline_decay: Any = 0.9,
+        value_learning_rate: Any = 1e-3,
+        entropy_coefficient: Any = 0.0,
+        comparisons: Any = room,
+        reward_learning_rate: Any = 1e-3,
+        reward_weight_decay: Any = 0.0,
+        caution: Any = 0.0,
+        annotators: Annotators | None = None,
+    ) -> FeedbackHyperparameters:
+        people = Annotators() if annotators is None else annotators
+        check_annotators(people)
+        least = {"KL coefficient β": beta, "KL target": kl_target, "learning rate": learning_rate}
+        for name, number in least.items():
+            if isinstance(number, int | float) and not number >= 0:
+                raise InputError(f"expected a {name} of 0 or more, got {number}")
+        if isinstance(comparisons, int | float) and not 1 <= comparisons <= room:
+            raise InputError(f"expected 1 to {room} comparisons of a round, got {comparisons}")
+        numbers = (learning_rate, beta, kl_target, steering, baseline_decay, value_learning_rate, entropy_coefficient)
+        more = (comparisons, reward_learning_rate, reward_weight_decay, caution)
+        floats = [jnp.asarray(number, float) for number in (*numbers, *more)]
+        return FeedbackHyperparameters(supervised, *floats, Annotators(*(jnp.asarray(x, float) for x in people)))
+
+    def init(key: jax.Array, hyperparameters: FeedbackHyperparameters) -> FeedbackState:
+        key, policy_key, learner_key, judge_key = jax.random.split(key, 4)
+        theta = hyperparameters.supervised
+        if not jax.tree.leaves(theta):
+            theta = policy.init(policy_key)
+        start = environment.params._replace(
+            beta=hyperparameters.beta,
+            reference=theta,
+            environment=texts.params._replace(judge=unknown(judge_key, hyperparameters.caution)),
+        )
+        numbers = learner.hyperparameters(
+            learning_rate=hyperparameters.learning_rate,
+            baseline_decay=hyperparameters.baseline_decay,
+            value_learning_rate=hyperparameters.value_learning_rate,
+            entropy_coefficient=hyperparameters.entropy_coefficient,
+            environment=start,
+        )
+        begun = learner.init(learner_key, numbers)
+        begun = begun._replace(params=theta, optimizer=optimizer(hyperparameters.learning_rate).init(theta))
+        N, zero = rounds * room, jnp.zeros(())
+        empty = Rankings(
+            jnp.zeros((N, outputs, W + length), jnp.int32),
+            jnp.zeros((N, outputs), jnp.int32),
+            jnp.zeros(N, bool),
+            jnp.zeros(N, jnp.int32),
+        )
+        return FeedbackState(key, jnp.int32(0), hyperparameters, begun, empty, zero, zero)
+
+    def people_rank(key: jax.Array, tokens: jax.Array, numbers: Annotators, state: FeedbackState) -> tuple[Any, Any]:
+        """Return rankings of outputs [N, K, L], and the utilities [N, K] that they were drawn with."""
+        N, K, L = tokens.shape
+        flat = tokens.reshape(N * K, L)
+        output = output_of(flat, W)
+        person_key, rank_key = jax.random.split(key)
+        person = jax.random.randint(person_key, (N,), 0, annotators)
+        # Who these people are is the same in every round.
+        taste = tastes(
+            jax.random.fold_in(state.key, rounds), tokens, output.reshape(N, K, L), person, annotators, vocabulary
+        )
+        length = jnp.sum(output, axis=1, dtype=taste.dtype).reshape(N, K)
+        u = utilities(numbers, gold(flat, output).reshape(N, K), length, taste)
+        return Rankings(tokens, rank(rank_key, u), jnp.ones(N, bool), person), u
+
+    def ask(state: FeedbackState) -> FeedbackState:
+        """Sample, rank, and model the rankings."""
+        numbers, learned = state.hyperparameters, state.policy
+        turn = state.iteration // updates
+        draw_key, rank_key, fit_key, test_key = jax.random.split(jax.random.fold_in(state.key, turn), 4)
+        params = learned.hyperparameters.environment
+        trajectory = draw(draw_key, learned.params, params.environment)
+        tokens = written(trajectory, length).reshape(asked, outputs, W + length)
+        new, _ = people_rank(rank_key, tokens[:room], numbers.annotators, state)
+        new = new._replace(mask=jnp.arange(room) < numbers.comparisons)
+        test, u = people_rank(test_key, tokens[room:], numbers.annotators, state)
+        known = jax.tree.map(
+            lambda all_of_them, these: jax.lax.dynamic_update_slice_in_dim(all_of_them, these, turn * room, axis=0),
+            state.rankings,
+            new,
+        )
+        fitting = reward_modelling(model, known, steps=reward_steps)
+        fit = train(fitting, reward_updates)
+        how = fitting.hyperparameters(numbers.reward_learning_rate, numbers.reward_weight_decay)
+        fitted = jax.vmap(lambda key: fit(key, how)[0].params)(jax.random.split(fit_key, members))
+
+        def scores(tokens: jax.Array) -> jax.Array:
+            said = ensemble_score(model, fitted, tokens.reshape(-1, W + length), numbers.caution)
+            return said.reshape(tokens.shape[:2])
+
+        first = scores(known.tokens[:room])  # outputs of the first round are those of the supervised model
+        judged = LearnedReward(fitted, jnp.mean(first), jnp.maximum(jnp.std(first), 1e-6), numbers.caution)
+        params = params._replace(environment=params.environment._replace(judge=judged))
+        return state._replace(
+            policy=learned._replace(hyperparameters=learned.hyperparameters._replace(environment=params)),
+            rankings=known,
+            accuracy=pair_accuracy(scores(test.tokens), test.order, test.mask),
+            ceiling=accuracy_ceiling(u),
+        )
+
+    def update(state: FeedbackState) -> tuple[FeedbackState, Any]:
+        # All runs of a batch are at the same iteration, so a `cond` can stay one under `vmap`.
+        begins = (state.iteration % updates == 0) & (state.iteration < rounds * updates)
+        state = jax.lax.cond(together(begins), ask, lambda state: state, state)
+        learned, metrics = learner.update(state.policy)
+        params = learned.hyperparameters.environment
+        numbers = state.hyperparameters
+        beta = steer(params.beta, metrics.kl, numbers.kl_target, numbers.steering)
+        more = {"accuracy": state.accuracy, "ceiling": state.ceiling, "beta": params.beta}
+        learned = learned._replace(
+            hyperparameters=learned.hyperparameters._replace(environment=params._replace(beta=beta))
+        )
+        reported = with_more(metrics, more)
+        return state._replace(iteration=state.iteration + 1, policy=learned), reported
+
+    def evaluation(key: jax.Array, state: FeedbackState, params: PyTree) -> Evaluation:
+        numbers = state.policy.hyperparameters.environment
+        trajectory = play(key, params, numbers)
+        reference = policy.unroll(numbers.reference, trajectory).log_prob(trajectory.action)
+        kl = jnp.sum(jnp.where(trajectory.mask, trajectory.log_prob - reference, 0), axis=0)
+        notes = {name: jnp.sum(note, axis=0) for name, note in trajectory.notes.items()}
+        return Evaluation(written(trajectory, length), notes["gold"], notes["proxy"], notes["length"], kl)
+
+    return Feedback(
+        Algorithm(init, update, hyperparameters),
+        environment,
+        lambda key, state: evaluation(key, state, state.params),
+        lambda key, state: evaluation(key, state, state.policy.hyperparameters.environment.reference),
+    )
