@@ -191,19 +191,24 @@ def attend(q: jax.Array, keys: jax.Array, values: jax.Array, pads: jax.Array, ro
 
 
 def over_rows(
-    at_each_token: Callable[[jax.Array], jax.Array], window: jax.Array, context: int, beyond: float
+    read: Callable[[jax.Array], jax.Array],
+    say: Callable[[jax.Array], jax.Array],
+    window: jax.Array,
+    context: int,
+    beyond: float,
 ) -> jax.Array:
-    """Return what a function says at the end of each window, [T, E, ...], by one pass over the texts.
+    """Return what is said at the end of each window, [T, E, ...], by one pass over the texts.
 
     Args:
-        at_each_token: From texts [E, L] to [E, L, ...].
+        read: From texts [E, L] to what they are at each token, [E, L, ...].
+        say: And from that to what is said.
         window: [T, E, W]; the texts are the tokens of the first, and each later one's last.
         context: Tokens of a text at most; of rows beyond it nothing is computed.
         beyond: What is said there.
     """
     T, W = window.shape[0], window.shape[-1]
     tokens = jnp.concatenate([window[0], window[1:, :, -1].T], axis=1)[:, :context]
-    said = jnp.moveaxis(at_each_token(tokens)[:, W - 1 :], 1, 0)
+    said = say(jnp.moveaxis(read(tokens)[:, W - 1 :], 1, 0))
     missing = jnp.full((T - said.shape[0], *said.shape[1:]), beyond, said.dtype)
     return jnp.concatenate([said, missing])
 
@@ -264,8 +269,13 @@ def transformer(environment: Environment, sizes: Sizes) -> Policy:
         return cache, Categorical(network.apply(params, x, method="scores"))
 
     def unroll(params: PyTree, trajectory: Any) -> Categorical:
-        x = over_rows(lambda tokens: network.apply(params, tokens), trajectory.observation, sizes.context, jnp.nan)
-        return Categorical(network.apply(params, x, method="scores"))
+        def read(tokens: jax.Array) -> jax.Array:
+            return network.apply(params, tokens)
+
+        def say(x: jax.Array) -> jax.Array:
+            return network.apply(params, x, method="scores")
+
+        return Categorical(over_rows(read, say, trajectory.observation, sizes.context, jnp.nan))
 
     return Policy(init, memory, step, unroll)
 
@@ -305,6 +315,9 @@ def transformer_value(sizes: Sizes) -> ValueFunction:
     init, values = token_values(sizes)
 
     def unroll(params: PyTree, trajectory: Any) -> jax.Array:
-        return over_rows(lambda tokens: values(params, tokens), trajectory.observation, sizes.context, 0.0)
+        def read(tokens: jax.Array) -> jax.Array:
+            return values(params, tokens)
+
+        return over_rows(read, lambda value: value, trajectory.observation, sizes.context, 0.0)
 
     return ValueFunction(init, unroll, memoryless=False)

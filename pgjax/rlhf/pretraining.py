@@ -61,7 +61,6 @@ def pretraining(policy: Policy, texts: Any, *, batch: int = 64, steps: int = 50,
     Raises:
         InputError: See `next_tokens` and `pgjax.behaviour_cloning`.
     """
-
     examples, context = next_tokens(texts), context_of(policy)
     if context is not None and len(examples.mask) > context:
         raise InputError(

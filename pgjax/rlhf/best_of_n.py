@@ -1,0 +1,48 @@
+"""Best-of-n sampling: draw n outputs and keep the one that scores best, the other way to spend KL."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import gammaln
+
+from pgjax.errors import InputError
+
+
+def best_of_n_kl(n: Any) -> Any:
+    """Return KL(best of n ‖ one) = ln n − (n − 1)/n, in nats, exact where no two outputs score the same.
+
+    Source: Stiennon et al., *Learning to summarize from human feedback*, 2020, appendix G.3.
+    """
+    return np.log(n) - (np.asarray(n) - 1) / np.asarray(n)
+
+
+def best_of_n(proxy: jax.Array, values: jax.Array, n: Any) -> jax.Array:
+    """Return the expected value of the output with the largest proxy among n of a pool of N, [].
+
+    All subsets of n are averaged over, exactly: of N outputs sorted by proxy, the i-th is the best of C(i − 1, n − 1)
+    of the C(N, n) subsets. Among equal proxies, the later one of the pool counts as the larger.
+
+    Args:
+        proxy: What they are chosen by, [N].
+        values: What is averaged, [N]: the gold reward, or the proxy itself.
+        n: From 1 to N; may be traced.
+
+    Raises:
+        InputError: If a plain n is out of range.
+
+    Source: Nakano et al., *WebGPT*, 2021, appendix I.
+    """
+    N = proxy.shape[0]
+    if isinstance(n, int | np.integer) and not 1 <= n <= N:
+        raise InputError(f"expected n from 1 to {N}, the outputs that there are, got {n}")
+    i = jnp.arange(1, N + 1)
+    possible = i >= n
+
+    def log_choose(a: Any, b: Any) -> jax.Array:
+        return gammaln(a + 1.0) - gammaln(b + 1.0) - gammaln(a - b + 1.0)
+
+    log_weight = log_choose(jnp.maximum(i, n) - 1, n - 1.0) - log_choose(N, n)
+    weight = jnp.where(possible, jnp.exp(log_weight), 0)
+    return jnp.sum(weight / jnp.sum(weight) * values[jnp.argsort(proxy)])

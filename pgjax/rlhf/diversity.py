@@ -1,0 +1,46 @@
+"""How different outputs are from each other."""
+
+import jax
+import jax.numpy as jnp
+
+
+def _grams(tokens: jax.Array, output: jax.Array, n: int, vocabulary: int) -> tuple[jax.Array, jax.Array]:
+    """Return the n-grams of outputs as numbers, [E, L − n + 1] int32, and where they lie within an output."""
+    E, L = tokens.shape
+    number, inside = jnp.zeros((E, L - n + 1), jnp.int32), jnp.ones((E, L - n + 1), bool)
+    for i in range(n):
+        number = number * vocabulary + tokens[:, i : L - n + 1 + i]
+        inside &= output[:, i : L - n + 1 + i]
+    return number, inside
+
+
+def distinct_n(tokens: jax.Array, output: jax.Array, n: int, vocabulary: int) -> jax.Array:
+    """Return the fraction of all n-grams of outputs that are left if each is counted once, []; 0 if there are none.
+
+    Args:
+        tokens: [E, L].
+        output: Where the outputs are, [E, L] bool.
+        n: 1, 2, 3, …
+        vocabulary: V, with V^n below 2³¹.
+
+    Source: Li et al., *A diversity-promoting objective function for neural conversation models*, 2016.
+    """
+    number, inside = _grams(tokens, output, n, vocabulary)
+    ordered = jnp.sort(jnp.where(inside, number, -1).reshape(-1))
+    new = (ordered[1:] != ordered[:-1]) & (ordered[1:] >= 0)
+    different = jnp.sum(new) + (ordered[0] >= 0)
+    return different / jnp.maximum(jnp.sum(inside), 1)
+
+
+def self_overlap(tokens: jax.Array, output: jax.Array, vocabulary: int) -> jax.Array:
+    """Return of each output the fraction of its bigrams that another output has too, [E]; 0 for one without any.
+
+    It is near 1 where all outputs are alike, as self-BLEU is (Zhu et al., *Texygen*, 2018), of which it is the
+    precision of bigrams against all others. Arguments are those of `distinct_n`.
+    """
+    number, inside = _grams(tokens, output, 2, vocabulary)
+    E = tokens.shape[0]
+    row = jnp.broadcast_to(jnp.arange(E)[:, None], number.shape)
+    has = jnp.zeros((E, vocabulary**2), bool).at[row, number].max(inside)
+    by_others = jnp.sum(has, axis=0, dtype=jnp.int32)[number] > 1  # its own is one of them
+    return jnp.sum(inside & by_others, axis=1) / jnp.maximum(jnp.sum(inside, axis=1), 1)

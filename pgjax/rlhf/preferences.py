@@ -1,0 +1,307 @@
+"""What people prefer: rankings of outputs, simulated people who make them, and the likelihood of a ranking.
+
+A ranking says in which order a person likes K outputs to one prompt; for K = 2 it is a comparison. Under the model of
+Plackett and Luce the best of K is chosen with probabilities softmax(utilities), then the best of the rest, and so on;
+for K = 2 that is Bradley and Terry's: the first is preferred with probability σ(u_1 − u_2).
+
+Rankings are stored as JSON lines, so that those of people from elsewhere go in the same way:
+
+    {"prompt": "se ", "outputs": ["nos nan.", "ma."], "ranking": [1, 0], "annotator": "ada", "ended": [true, true]}
+
+`ranking` lists outputs by their index, best first, each at most once and at least two of them. `annotator` may be left
+out, and so may `ended`: whether an output came to its end or was cut off.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax.errors import InputError
+from pgjax.rlhf.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded
+
+
+class Rankings(NamedTuple):
+    """N rankings of K outputs each, of which fewer may be ranked."""
+
+    tokens: Any  # [N, K, W + T] int32, prompts and outputs
+    order: Any  # [N, K] int32, indices of outputs, best first; −1 in the places after those that were ranked
+    mask: Any  # [N] bool, a real ranking; the others are room for more
+    annotator: Any  # [N] int32, who made it
+
+
+class Annotators(NamedTuple):
+    """How people choose; all are traced scalars, so any can be swept. Biases and tastes are in nats of utility."""
+
+    temperature: Any = 1.0  # τ: what a difference in the gold reward counts is Δ/τ
+    position_bias: Any = 0.0  # for each place that an output is shown earlier
+    length_bias: Any = 0.0  # for each token of an output
+    disagreement: Any = 0.0  # standard deviation of what a person's own taste says of an output
+
+
+def check_annotators(annotators: Annotators) -> None:
+    """Raise unless numbers that are known make people who can choose.
+
+    Raises:
+        InputError: If the temperature is not above 0, or the disagreement is below it.
+    """
+    temperature, disagreement = annotators.temperature, annotators.disagreement
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise InputError(f"expected annotators with a temperature τ above 0, got {temperature}")
+    if isinstance(disagreement, int | float) and not disagreement >= 0:
+        raise InputError(f"expected annotators with a disagreement of 0 or more, got {disagreement}")
+
+
+def tastes(
+    key: jax.Array, tokens: jax.Array, output: jax.Array, annotator: jax.Array, people: int, vocabulary: int
+) -> jax.Array:
+    """Return what each person's own taste says of outputs, [N, K]: Σ_token weight / √(tokens).
+
+    A person has a weight for every token, drawn once from N(0, 1), and so says the same of the same output again.
+
+    Args:
+        key: Who these people are.
+        tokens: [N, K, L].
+        output: Where the outputs are in them, [N, K, L] bool.
+        annotator: Who looks, [N], from 0 to `people` − 1.
+        people: How many there are.
+        vocabulary: V.
+    """
+    weights = jax.random.normal(key, (people, vocabulary))[annotator]  # [N, V]
+    N, K, L = tokens.shape
+    of_token = jnp.take_along_axis(weights, tokens.reshape(N, K * L), axis=1).reshape(N, K, L)
+    count = jnp.sum(output, axis=-1, dtype=weights.dtype)
+    return jnp.sum(jnp.where(output, of_token, 0), axis=-1) / jnp.sqrt(jnp.maximum(count, 1))
+
+
+def utilities(annotators: Annotators, gold: jax.Array, length: jax.Array, taste: jax.Array) -> jax.Array:
+    """Return gold/τ + length_bias · length + disagreement · taste − position_bias · k, [N, K], in nats.
+
+    Args:
+        annotators: How they choose.
+        gold: The gold reward of each output, [N, K], in the order in which they are shown: k = 0 … K − 1.
+        length: Tokens of each, [N, K].
+        taste: See `tastes`, [N, K].
+    """
+    chex.assert_rank(gold, 2)
+    chex.assert_equal_shape([gold, length, taste])
+    place = jnp.arange(gold.shape[1], dtype=gold.dtype)[None]
+    said = gold / annotators.temperature + annotators.length_bias * length + annotators.disagreement * taste
+    return said - annotators.position_bias * place
+
+
+def rank(key: jax.Array, utilities: jax.Array) -> jax.Array:
+    """Draw rankings from Plackett–Luce, [N, K] int32 from utilities [N, K]: indices, best first.
+
+    The order of utilities plus independent Gumbel noise has that law.
+    """
+    noise = jax.random.gumbel(key, utilities.shape, utilities.dtype)
+    return jnp.argsort(-(utilities + noise), axis=1).astype(jnp.int32)
+
+
+def pairs_of(K: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return all i < j below K, as two arrays."""
+    first, second = np.triu_indices(K, 1)
+    return first, second
+
+
+def accuracy_ceiling(utilities: jax.Array) -> jax.Array:
+    """Return the accuracy on pairs of rankings that nobody can beat, who is told no more than the outputs, [].
+
+    It is the mean of max(p, 1 − p) over all pairs of [N, K], with p = σ(u_i − u_j) that i is put before j.
+    """
+    first, second = pairs_of(utilities.shape[1])
+    p = jax.nn.sigmoid(utilities[:, first] - utilities[:, second])
+    return jnp.mean(jnp.maximum(p, 1 - p))
+
+
+def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.Array:
+    """Return the mean negative log-likelihood of rankings, [], in nats: −Σ_i (s_(i) − ln Σ_{j ≥ i} e^{s_(j)}).
+
+    For a pair it is −ln σ(r(X') − r(X)) with X' the preferred one: the lecture's l(θ_r), which is printed there without
+    the minus sign, as something to maximise. What is added to all scores of a ranking changes nothing.
+
+    Args:
+        scores: r of each output, [N, K].
+        order: [N, K], best first, −1 in places after the last.
+        mask: [N] bool, the rankings that count; the loss is 0 if none does.
+
+    Source: the lecture; Bradley & Terry, *Rank analysis of incomplete block designs*, 1952; Plackett, *The analysis of
+    permutations*, 1975.
+    """
+    chex.assert_rank([scores, order, mask], [2, 2, 1])
+    chex.assert_equal_shape([scores, order])
+    chex.assert_equal_shape_prefix([scores, mask], 1)
+    ranked = order >= 0
+    ordered = jnp.take_along_axis(scores, jnp.maximum(order, 0), axis=1)
+    rest = jax.lax.cumlogsumexp(jnp.where(ranked, ordered, -1e30), axis=1, reverse=True)  # ln Σ_{j ≥ i}
+    each = jnp.sum(jnp.where(ranked, rest - ordered, 0), axis=1)
+    return jnp.sum(jnp.where(mask, each, 0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def pair_accuracy(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.Array:
+    """Return the fraction of ranked pairs that scores put in the same order, []; a tie counts half.
+
+    Arguments are those of `plackett_luce_loss`; it is 0 if there is no pair.
+    """
+    chex.assert_rank([scores, order, mask], [2, 2, 1])
+    chex.assert_equal_shape([scores, order])
+    better, worse = pairs_of(scores.shape[1])
+    ordered = jnp.take_along_axis(scores, jnp.maximum(order, 0), axis=1)
+    counts = (order[:, worse] >= 0) & mask[:, None]
+    right = 0.5 * (1 + jnp.sign(ordered[:, better] - ordered[:, worse]))
+    return jnp.sum(jnp.where(counts, right, 0)) / jnp.maximum(jnp.sum(counts), 1)
+
+
+class Calibration(NamedTuple):
+    """What a reward model says of pairs against what people do, by what it says; bins without a pair are left out."""
+
+    predicted: np.ndarray  # [B], mean σ(r_1 − r_2) of a bin
+    preferred: np.ndarray  # [B], fraction of its pairs in which the first was preferred
+    count: np.ndarray  # [B] int
+    error: float  # the mean distance of the two, by count: the expected calibration error
+
+
+def calibration(scores: Any, order: Any, mask: Any, bins: int = 10) -> Calibration:
+    """Return how far probabilities σ(r_1 − r_2) can be trusted, for pairs: arguments [N, 2], [N, 2] and [N].
+
+    Source: Guo et al., *On calibration of modern neural networks*, 2017.
+    """
+    scores, order, mask = np.asarray(scores, float), np.asarray(order), np.asarray(mask, bool)
+    chex.assert_shape(scores, (None, 2))
+    p = 1 / (1 + np.exp(scores[mask, 1] - scores[mask, 0]))
+    first = order[mask, 0] == 0
+    which = np.minimum((p * bins).astype(int), bins - 1)
+    count = np.bincount(which, minlength=bins)
+    some = count > 0
+    predicted = np.bincount(which, p, bins)[some] / count[some]
+    preferred = np.bincount(which, first, bins)[some] / count[some]
+    error = float(np.sum(count[some] * np.abs(predicted - preferred)) / max(1, count.sum()))
+    return Calibration(predicted, preferred, count[some], error)
+
+
+def save_rankings(
+    path: str | Path, rankings: Rankings, tokenizer: Tokenizer, width: int, names: Sequence[str] | None = None
+) -> None:
+    """Write rankings as JSON lines; the file is there as a whole or not at all.
+
+    Args:
+        path: Where.
+        rankings: Those whose `mask` is true are written.
+        tokenizer: Of their texts.
+        width: W, columns of the prompts.
+        names: Of the annotators; their numbers, if not given.
+    """
+    lines = []
+    for tokens, order, real, who in zip(*(np.asarray(leaf) for leaf in rankings), strict=True):
+        if real:
+            line = {
+                "prompt": tokenizer.decode(tokens[0, :width]),
+                "outputs": [tokenizer.decode(row[width:]) for row in tokens],
+                "ranking": [int(i) for i in order if i >= 0],
+                "annotator": str(who) if names is None else names[who],
+                "ended": [bool((row[width:] == EOS).any()) for row in tokens],
+            }
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    unfinished = Path(path).with_name(f".{Path(path).name}")
+    unfinished.write_text("".join(lines), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def load_rankings(path: str | Path, tokenizer: Tokenizer, width: int, length: int) -> tuple[Rankings, tuple[str, ...]]:
+    """Read rankings from JSON lines, and the names of the annotators that they number.
+
+    Args:
+        path: Where.
+        tokenizer: Of the model that is to learn from them.
+        width: W, columns for prompts, bos included.
+        length: T, columns for outputs, eos included.
+
+    Returns:
+        Rankings with K of the line that has most outputs; lines with fewer have empty ones, which are not ranked.
+
+    Raises:
+        InputError: If the file cannot be read, or a line is not as the module says: it names the line.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"expected rankings in UTF-8 in {path}, got a byte that is none at {error.start}") from error
+    except OSError as error:
+        raise InputError(f"expected a file of rankings, got {path}: {error.strerror}") from error
+    if not lines:
+        raise InputError(f"expected one or more rankings in {path}, got an empty file")
+    read = [
+        _read_line(f"{path}, line {number}", line, tokenizer, width, length) for number, line in enumerate(lines, 1)
+    ]
+    names = sorted({who for *_, who in read})
+    K = max(len(outputs) for _, outputs, *_ in read)
+    tokens = np.full((len(read), K, width + length), PAD, np.int32)
+    order = np.full((len(read), K), -1, np.int32)
+    for i, (prompt, outputs, ranking, _) in enumerate(read):
+        tokens[i, :, :width] = left_padded([prompt], width)
+        tokens[i, : len(outputs), width:] = right_padded(outputs, length)
+        order[i, : len(ranking)] = ranking
+    annotator = np.asarray([names.index(who) for *_, who in read], np.int32)
+    return Rankings(tokens, order, np.ones(len(read), bool), annotator), tuple(names)
+
+
+def _read_line(
+    where: str, line: str, tokenizer: Tokenizer, width: int, length: int
+) -> tuple[np.ndarray, list[np.ndarray], list[int], str]:
+    """Return a line's prompt, outputs, ranking and annotator, the first two as tokens.
+
+    Raises:
+        InputError: In a sentence that begins with `where`.
+    """
+
+    def expect(condition: bool, expected: str, came: Any) -> None:
+        if not condition:
+            raise InputError(f"{where}: expected {expected}, got {came}")
+
+    def is_index(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: expected JSON, got {line[:40]!r}: {error.msg}") from error
+    expect(isinstance(fields, dict), "an object with prompt, outputs and ranking", type(fields).__name__)
+    missing = {"prompt", "outputs", "ranking"} - set(fields)
+    unknown = set(fields) - {"prompt", "outputs", "ranking", "annotator", "ended"}
+    expect(not missing, "prompt, outputs and ranking", f"no {min(missing, default='')}")
+    expect(not unknown, "no other fields than prompt, outputs, ranking, annotator and ended", min(unknown, default=""))
+    prompt, outputs, ranking = fields["prompt"], fields["outputs"], fields["ranking"]
+    who = fields.get("annotator", "")
+    expect(isinstance(prompt, str), "a prompt that is a text", type(prompt).__name__)
+    expect(isinstance(who, str), "an annotator that is a text", type(who).__name__)
+    texts = isinstance(outputs, list) and all(isinstance(output, str) for output in outputs)
+    expect(texts and len(outputs) >= 2, "two or more outputs that are texts", str(outputs)[:60])
+    expect(isinstance(ranking, list) and all(map(is_index, ranking)), "a ranking of indices", str(ranking)[:60])
+    for index in ranking:
+        expect(0 <= index < len(outputs), f"indices from 0 to {len(outputs) - 1} in the ranking", index)
+        expect(ranking.count(index) == 1, "every output at most once in the ranking", f"{index} twice or more")
+    expect(len(ranking) >= 2, "two or more outputs in the ranking", len(ranking))
+    ended = fields.get("ended", [True] * len(outputs))
+    flags = isinstance(ended, list) and len(ended) == len(outputs) and all(isinstance(flag, bool) for flag in ended)
+    expect(flags, "true or false for each output in ended", str(ended)[:60])
+
+    def encode(text: str) -> np.ndarray:
+        try:
+            return tokenizer.encode(text)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+
+    begin = np.concatenate([[BOS], encode(prompt)])
+    expect(len(begin) <= width, f"a prompt of at most {width - 1} characters", len(begin) - 1)
+    rows = []
+    for output, flag in zip(outputs, ended, strict=True):
+        row = np.concatenate([encode(output), [EOS]] if flag else [encode(output)]).astype(np.int32)
+        expect(len(row) <= length, f"outputs of at most {length} tokens, eos included", len(row))
+        rows.append(row)
+    return begin, rows, ranking, who
