@@ -194,7 +194,7 @@ def compiled(case: Case, runs: int, iterations: int, block: int | None) -> Progr
     """Compile a program for a batch of so many runs, and segments of so many iterations."""
     devices = jax.local_devices()[:runs]
     plan = first_plan(case.algorithm, runs, devices, batch=runs, block=block)
-    return compile_program(case.algorithm, case.numbers, [], iterations, plan, devices)
+    return compile_program(case.algorithm, case.numbers, {}, iterations, plan, devices)
 
 
 def begin(program: Program, params: Any = None, standing_still: bool = False) -> Any:

@@ -17,8 +17,10 @@ from pgjax.errors import InputError
 def with_values(tree: PyTree, values: Mapping[str, Any]) -> PyTree:
     """Return hyper-parameters with some replaced: {"learning_rate": 0.1, "environment.length": 1.0}.
 
+    A number takes the place of a number; anything else, such as the parameters of a model, of whatever was there.
+
     Raises:
-        InputError: If there is no hyper-parameter of that name.
+        InputError: If there is no hyper-parameter of that name, or something that is no number would become one.
     """
     for path, value in values.items():
         tree = _with_value(tree, path, path.split("."), value)
@@ -45,6 +47,8 @@ def _with_value(tree: Any, path: str, names: list[str], value: Any) -> Any:
     old = tree[name] if isinstance(tree, dict) else getattr(tree, name)
     if rest:
         return replace(**{name: _with_value(old, path, rest, value)})
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int) or jnp.ndim(value) != 0:
+        return replace(**{name: value})
     if not isinstance(old, jax.Array | float | int) or jnp.ndim(old) != 0:
         raise InputError(f"expected a hyper-parameter that is one number, got {path!r}")
     return replace(**{name: jnp.asarray(value, jnp.result_type(old))})

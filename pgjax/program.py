@@ -8,7 +8,7 @@ accelerator the block is as large as its memory allows.
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -114,7 +114,7 @@ class Program(NamedTuple):
     """A sweep's compiled functions, for batches of devices · share runs."""
 
     plan: Plan
-    start: jax.stages.Compiled  # keys [B], values {name: [B]} -> states [B]
+    start: jax.stages.Compiled  # keys [B], values {name: [B, ...]} -> states [B]
     advance: jax.stages.Compiled  # states, *goal -> states, metrics [B, width], iterations done by each run [B]
     segment: int  # iterations that `advance` does at most where all runs are equally far
     states: PyTree  # what stands for the states [B]: shapes, types, shardings
@@ -154,17 +154,26 @@ class Program(NamedTuple):
 def compile_program(
     algorithm: Algorithm,
     hyperparameters: PyTree,
-    names: Sequence[str],
+    inputs: Mapping[str, PyTree],
     segment: int,
     plan: Plan,
     devices: Sequence[jax.Device],
 ) -> Program:
-    """Compile the functions that a plan needs; nothing is run."""
+    """Compile the functions that a plan needs; nothing is run.
+
+    Args:
+        algorithm: What to run.
+        hyperparameters: Those that all runs share.
+        inputs: Those that each run has its own of, or what stands for them, of one run.
+        segment: Iterations that are done at once, at most.
+        plan: How runs are cut up.
+        devices: Where.
+    """
     mesh = jax.sharding.Mesh(np.asarray(devices), ("run",))
     runs = PartitionSpec("run")
 
-    def start(keys: jax.Array, values: dict[str, jax.Array]) -> PyTree:
-        def init(run: tuple[jax.Array, dict[str, jax.Array]]) -> PyTree:
+    def start(keys: jax.Array, values: dict[str, PyTree]) -> PyTree:
+        def init(run: tuple[jax.Array, dict[str, PyTree]]) -> PyTree:
             return algorithm.init(run[0], with_values(hyperparameters, run[1]))
 
         return by_block(init, (keys, values), plan.block)
@@ -189,7 +198,9 @@ def compile_program(
     B = len(devices) * plan.share
     sharding = jax.sharding.NamedSharding(mesh, runs)
     keys = jax.ShapeDtypeStruct((B,), jax.random.key(0).dtype, sharding=sharding)
-    values = {name: jax.ShapeDtypeStruct((B,), jnp.result_type(float), sharding=sharding) for name in names}
+    values = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((B, *leaf.shape), leaf.dtype, sharding=sharding), dict(inputs)
+    )
     started = jax.jit(over_devices(start, runs, runs)).lower(keys, values)
     states = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), started.out_info

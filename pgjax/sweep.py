@@ -47,18 +47,27 @@ class Runs(NamedTuple):
     study: int
     seeds: Sequence[int]
     grid: Mapping[str, Sequence[float]]
+    by_seed: Mapping[str, PyTree]  # of which each leaf is [seeds, ...]
 
     @property
     def points(self) -> list[tuple[float, ...]]:
         """The points of the grid, the last hyper-parameter fastest."""
         return list(itertools.product(*self.grid.values()))
 
-    def inputs(self, chosen: Sequence[int]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the keys [B] and the hyper-parameters {name: [B]} of some runs."""
+    def inputs(self, chosen: Sequence[int]) -> tuple[jax.Array, dict[str, PyTree]]:
+        """Return the keys [B] and the hyper-parameters {name: [B, ...]} of some runs."""
         points, n = self.points, len(self.seeds)
         values = np.asarray([points[run // n] for run in chosen]).reshape(len(chosen), len(self.grid))
         keys = run_keys(self.study, [self.seeds[run % n] for run in chosen])
-        return keys, {name: jnp.asarray(values[:, i], jnp.result_type(float)) for i, name in enumerate(self.grid)}
+        numbers = {name: jnp.asarray(values[:, i], jnp.result_type(float)) for i, name in enumerate(self.grid)}
+        return keys, numbers | self.of_seeds([run % n for run in chosen])
+
+    def of_seeds(self, places: Sequence[int] | int) -> dict[str, PyTree]:
+        """Return what some seeds have of their own, by their places; of a single one without the axis."""
+        return {
+            name: jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[places]), tree)
+            for name, tree in self.by_seed.items()
+        }
 
     def regions(self, chosen: Sequence[int]) -> Iterator[tuple[dict[str, slice], slice]]:
         """Cut some runs, in order, where they leave a gap or a point of the grid; say where in results and batch."""
@@ -98,12 +107,33 @@ def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequenc
             raise InputError(f"expected every value of {name} once, got some twice")
 
 
+def check_by_seed(by_seed: Mapping[str, PyTree], seeds: Sequence[int], grid: Mapping[str, Sequence[float]]) -> None:
+    """Raise unless each seed has what is said to be its own, and nothing is given twice.
+
+    Raises:
+        InputError: If not.
+    """
+    for name, tree in by_seed.items():
+        leaves_of = jax.tree.leaves(tree)
+        if not leaves_of:
+            raise InputError(f"expected arrays [seeds, ...] as {name} by seed, got none")
+        for leaf in leaves_of:
+            if np.shape(leaf)[:1] != (len(seeds),):
+                raise InputError(
+                    f"expected arrays of {len(seeds)} seeds as {name} by seed, got one of shape {np.shape(leaf)}"
+                )
+        for other in (*grid, *(other for other in by_seed if other != name)):
+            if f"{other}.".startswith(f"{name}.") or f"{name}.".startswith(f"{other}."):
+                raise InputError(f"expected every hyper-parameter once, got {name} by seed beside {other}")
+
+
 def sweep(
     algorithm: Algorithm,
     *,
     iterations: int,
     seeds: Sequence[int],
     grid: Mapping[str, Sequence[float]] | None = None,
+    by_seed: Mapping[str, PyTree] | None = None,
     hyperparameters: PyTree = None,
     study: int = 0,
     out: str | Path | None = None,
@@ -126,6 +156,8 @@ def sweep(
         iterations: Updates of each run.
         seeds: Numbers of the runs, for example `range(256)`. A run's key is fold_in(key(study), seed).
         grid: Values of hyper-parameters to combine, {"learning_rate": [1e-3, 3e-3], "environment.length": [0.5, 1.0]}.
+        by_seed: Hyper-parameters of which each seed has its own, at every point of the grid: {name: a tree of arrays
+            [seeds, ...]}, such as the parameters that an earlier sweep of the same seeds ended with.
         hyperparameters: The others; `algorithm.hyperparameters()` if not given.
         study: See `run_keys`.
         out: Directory for the results. Given the same configuration again, a sweep goes on from what it finished.
@@ -157,6 +189,8 @@ def sweep(
     seeds = [int(seed) for seed in seeds]
     grid = {name: [float(value) for value in values] for name, values in (grid or {}).items()}
     check_runs(iterations, seeds, grid, study)
+    by_seed = dict(by_seed or {})
+    check_by_seed(by_seed, seeds, grid)
     for name, number in (("batch", batch), ("block", block), ("memory", memory), ("segment", segment)):
         if number is not None and number < 1:
             raise InputError(f"expected {name} to be 1 or more, got {number}")
@@ -168,16 +202,19 @@ def sweep(
     for name, number in numbers.items():
         if "." not in name and isinstance(number, float) and not math.isfinite(number):
             raise InputError(f"expected finite values of {name}, got {number}")
-    state, metrics = jax.eval_shape(train_once(algorithm), jax.random.key(0), hyperparameters)
+    runs = Runs(study, seeds, grid, by_seed)
+    one = with_values(hyperparameters, runs.of_seeds(0))
+    state, metrics = jax.eval_shape(train_once(algorithm), jax.random.key(0), one)
     if keep_params and not hasattr(state, "params"):
         raise InputError("expected an algorithm whose state has params, or keep_params=False, got one without")
     process, processes = jax.process_index(), jax.process_count()
     check_out(out, configuration, processes)
     out = None if out is None else Path(out)
 
-    runs = Runs(study, seeds, grid)
-    whole = {**runs._asdict(), "iterations": iterations, "hyperparameters": numbers}
+    whole = {"study": study, "seeds": seeds, "grid": grid, "iterations": iterations, "hyperparameters": numbers}
     whole |= {"configuration": configuration or {}}
+    if by_seed:
+        whole |= {"by_seed": fingerprint(by_seed)}
     params = state.params if keep_params else None
     store = results.create(out, whole, grid, seeds, iterations, metrics._fields, params, processes)
     mine = results.share(store, process, processes)
@@ -187,8 +224,10 @@ def sweep(
         budget = memory_budget() if memory is None else memory
         checkpoint = None if out is None else Checkpoint(checkpoints.place(out, process), checkpoint_seconds)
 
+        inputs = {name: jnp.zeros(()) for name in grid} | runs.of_seeds(0)
+
         def compile_plan(plan: Plan) -> Program:
-            return compile_program(algorithm, hyperparameters, list(grid), segment, plan, devices)
+            return compile_program(algorithm, hyperparameters, inputs, segment, plan, devices)
 
         def make(plan: Plan) -> Program:
             return compile_within(budget, compile_plan, plan)

@@ -23,8 +23,9 @@ def kl_penalty(environment: Environment, reference: Policy, params: PyTree, beta
 
     Its expected return is ρ(θ) − β KL(f ‖ f_SL), over whole episodes. ln f is that of the moment when the action was
     drawn, a number like any reward, and nothing is differentiated through it: the gradient of the expected KL is the
-    policy gradient with this reward, as E[∇ ln f] = 0. It notes `kl`, an estimate of the KL of an episode that is never
-    negative: Σ_t (e^{−x_t} − 1 + x_t) with x_t = ln f/f_SL.
+    policy gradient with this reward, as E[∇ ln f] = 0. It notes `kl`, the very Σ_t ln f/f_SL of the penalty, an
+    estimate of the KL without bias. (Of e^{−x} − 1 + x with x = ln f/f_SL, which has the same mean and is never
+    negative, rare values are so large beyond a few nats that it is the less accurate one there.)
 
     The lecture prints + β ln f/f_SL, which rewards straying; its words, "keep generated outputs close", want −.
 
@@ -50,7 +51,7 @@ def kl_penalty(environment: Environment, reference: Policy, params: PyTree, beta
             base = environment.score(trajectory, params.environment)
         log_prob = reference.unroll(params.reference, trajectory).log_prob(trajectory.action)
         x = jnp.where(trajectory.mask, trajectory.log_prob - log_prob, 0)
-        return Score(base.reward - params.beta * x, {**base.notes, "kl": jnp.expm1(-x) + x})
+        return Score(base.reward - params.beta * x, {**base.notes, "kl": x})
 
     def within(params: Penalized) -> PyTree:
         return params.environment

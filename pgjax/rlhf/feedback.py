@@ -51,6 +51,7 @@ class FeedbackHyperparameters(NamedTuple):
     """The numbers of a run; all are traced, so any can be swept."""
 
     supervised: PyTree  # θ_SL; () to let the policy's `init` draw it
+    reward_body: PyTree  # weights of a language model that reward models begin with; () for new ones
     learning_rate: Any  # η of REINFORCE
     beta: Any  # β of the KL penalty; where there is a target, its first value
     kl_target: Any  # nats an episode that β is steered to; 0 to leave β as it is
@@ -124,13 +125,13 @@ def feedback(
     length: int,
     rounds: int = 1,
     updates: int = 100,
-    rankings: int = 256,
+    rankings: int = 1024,
     outputs: int = 2,
     test_rankings: int = 128,
     annotators: int = 1,
     members: int = 1,
-    reward_updates: int = 15,
-    reward_steps: int = 20,
+    reward_updates: int = 25,
+    reward_steps: int = 10,
     episodes: int = 64,
     same_start: int = 4,
     evaluated: int = 256,
@@ -145,7 +146,7 @@ def feedback(
     1. outputs are drawn from the model as it is now, and nobody reuses those of earlier rounds for this;
     2. annotators rank them: a Plackett–Luce choice by the gold reward (for two outputs: Bradley–Terry), with their
        biases, see `Annotators`;
-    3. a reward model is fitted, from new weights, to the rankings of all rounds, and its scores are normalised;
+    3. a reward model is fitted, from where it began, to the rankings of all rounds, and its scores are normalised;
     4. the following updates optimise θ: reward r(θ_r, ·) at the end, − β ln f/f_SL at each token.
 
     θ_SL, from which θ starts and from which it is kept, stays what it is. After `rounds` rounds nothing is ranked any
@@ -201,7 +202,7 @@ def feedback(
         return Judgement(proxy, notes)
 
     def members_of(key: jax.Array) -> PyTree:
-        return jax.vmap(model.init)(jax.random.split(key, members))
+        return jax.vmap(lambda key: model.init(key, ()))(jax.random.split(key, members))
 
     def unknown(key: jax.Array, caution: jax.Array) -> LearnedReward:
         return LearnedReward(members_of(key), jnp.zeros(()), jnp.ones(()), caution)
@@ -228,6 +229,7 @@ def feedback(
 
     def hyperparameters(
         supervised: PyTree = (),
+        reward_body: PyTree = (),
         learning_rate: Any = 3e-4,
         beta: Any = 0.1,
         kl_target: Any = 0.0,
@@ -249,10 +251,22 @@ def feedback(
                 raise InputError(f"expected a {name} of 0 or more, got {number}")
         if isinstance(comparisons, int | float) and not 1 <= comparisons <= room:
             raise InputError(f"expected 1 to {room} comparisons of a round, got {comparisons}")
-        numbers = (learning_rate, beta, kl_target, steering, baseline_decay, value_learning_rate, entropy_coefficient)
-        more = (comparisons, reward_learning_rate, reward_weight_decay, caution)
-        floats = [jnp.asarray(number, float) for number in (*numbers, *more)]
-        return FeedbackHyperparameters(supervised, *floats, Annotators(*(jnp.asarray(x, float) for x in people)))
+        return FeedbackHyperparameters(
+            supervised,
+            reward_body,
+            jnp.asarray(learning_rate, float),
+            jnp.asarray(beta, float),
+            jnp.asarray(kl_target, float),
+            jnp.asarray(steering, float),
+            jnp.asarray(baseline_decay, float),
+            jnp.asarray(value_learning_rate, float),
+            jnp.asarray(entropy_coefficient, float),
+            jnp.asarray(comparisons, float),
+            jnp.asarray(reward_learning_rate, float),
+            jnp.asarray(reward_weight_decay, float),
+            jnp.asarray(caution, float),
+            Annotators(*(jnp.asarray(number, float) for number in people)),
+        )
 
     def init(key: jax.Array, hyperparameters: FeedbackHyperparameters) -> FeedbackState:
         key, policy_key, learner_key, judge_key = jax.random.split(key, 4)
@@ -313,7 +327,7 @@ def feedback(
             state.rankings,
             new,
         )
-        fitting = reward_modelling(model, known, steps=reward_steps)
+        fitting = reward_modelling(model, known, body=numbers.reward_body, steps=reward_steps)
         fit = train(fitting, reward_updates)
         how = fitting.hyperparameters(numbers.reward_learning_rate, numbers.reward_weight_decay)
         fitted = jax.vmap(lambda key: fit(key, how)[0].params)(jax.random.split(fit_key, members))

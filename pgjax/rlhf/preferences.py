@@ -163,8 +163,8 @@ class Calibration(NamedTuple):
 
     predicted: np.ndarray  # [B], mean σ(r_1 − r_2) of a bin
     preferred: np.ndarray  # [B], fraction of its pairs in which the first was preferred
-    count: np.ndarray  # [B] int
-    error: float  # the mean distance of the two, by count: the expected calibration error
+    pairs: np.ndarray  # [B] int, how many there are
+    error: float  # the mean distance of the two, over pairs: the expected calibration error
 
 
 def calibration(scores: Any, order: Any, mask: Any, bins: int = 10) -> Calibration:

@@ -22,11 +22,12 @@ from pgjax.rlhf.tokens import PAD
 class RewardModel(NamedTuple):
     """A score of texts with parameters of its own, as pure functions.
 
-    `init(key) -> params`; `score(params, tokens[N, L]) -> [N]`, one number for each text, whatever pads stand on either
+    `init(key, body) -> params`, which begins with the weights of a language model of the same sizes, or with new ones
+    where the body is (); `score(params, tokens[N, L]) -> [N]`, one number for each text, whatever pads stand on either
     side of it. Only differences between outputs to the same prompt have a meaning.
     """
 
-    init: Callable[[jax.Array], PyTree]
+    init: Callable[[jax.Array, PyTree], PyTree]
     score: Callable[[PyTree, jax.Array], jax.Array]
 
 
@@ -37,7 +38,20 @@ def reward_model(sizes: Sizes) -> RewardModel:
         InputError: If there is no transformer of these sizes.
     """
     check_sizes(sizes)
-    init, values = token_values(sizes)
+    fresh, values = token_values(sizes)
+
+    def init(key: jax.Array, body: PyTree = ()) -> PyTree:
+        params = fresh(key)
+        if not jax.tree.leaves(body):
+            return params
+        weights = {**params["params"], "body": body["params"]}
+        ours, theirs = (
+            [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+            for tree in (params, {"params": weights})
+        )
+        if ours != theirs:
+            raise InputError(f"expected the weights of a language model of sizes {tuple(sizes)}, got those of another")
+        return {"params": weights}
 
     def score(params: PyTree, tokens: jax.Array) -> jax.Array:
         L = tokens.shape[1]
@@ -97,7 +111,13 @@ class RewardMetrics(NamedTuple):
 
 
 def reward_modelling(
-    model: RewardModel, rankings: Rankings, *, batch: int = 32, steps: int = 20, held_out: float = 0.1
+    model: RewardModel,
+    rankings: Rankings,
+    *,
+    body: PyTree = (),
+    batch: int = 32,
+    steps: int = 20,
+    held_out: float = 0.1,
 ) -> Algorithm:
     """Return the fit of a reward model to rankings as an algorithm: AdamW on the negative log-likelihood.
 
@@ -108,6 +128,7 @@ def reward_modelling(
     Args:
         model: r.
         rankings: [N, K]; arrays that all runs share, or, inside of a run, its own.
+        body: Weights of a language model to begin with, see `RewardModel`.
         batch: Rankings of a minibatch, drawn with replacement.
         steps: Gradient steps of an update.
         held_out: The fraction of the rankings that is not fitted, rounded down.
@@ -134,7 +155,7 @@ def reward_modelling(
 
     def init(key: jax.Array, hyperparameters: RewardHyperparameters) -> RewardState:
         key, params_key, choice_key = jax.random.split(key, 3)
-        params = model.init(params_key)
+        params = model.init(params_key, body)
         chance = jnp.where(rankings.mask, jax.random.uniform(choice_key, rankings.mask.shape), 2)
         rank = jnp.argsort(jnp.argsort(chance))  # the real ones first, in random order
         real = jnp.sum(rankings.mask)
@@ -166,10 +187,12 @@ def reward_modelling(
         mean, found, accuracy = total / steps, total / steps, zero
         better = jnp.bool_(True)
         if held_out:
-            scores = scores_of(model, latest, rankings.tokens)
-            some = jnp.any(aside)
-            found = jnp.where(some, plackett_luce_loss(scores, rankings.order, aside), mean)
-            accuracy = pair_accuracy(scores, rankings.order, aside)
+            # No more than these can be held out, and nobody needs scores of the others.
+            kept = jnp.argsort(~aside)[: int(held_out * len(aside)) + 1]
+            judged = jax.tree.map(lambda leaf: leaf[kept], rankings._replace(mask=aside))
+            scores, some = scores_of(model, latest, judged.tokens), jnp.any(aside)
+            found = jnp.where(some, plackett_luce_loss(scores, judged.order, judged.mask), mean)
+            accuracy = pair_accuracy(scores, judged.order, judged.mask)
             better = ~some | (found < state.best)
         following = state._replace(
             iteration=state.iteration + 1,
