@@ -3,7 +3,7 @@
 What is listed here is public; the rest may change.
 """
 
-from pgjax import compounding, exact
+from pgjax import compounding, exact, rlhf
 from pgjax.algorithm import Algorithm, pretrained, run_keys, train
 from pgjax.baselines import (
     Baseline,
@@ -19,9 +19,10 @@ from pgjax.baselines import (
 )
 from pgjax.dagger import dagger, exponential_mixture, linear_mixture, mixture
 from pgjax.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
-from pgjax.environments.environment import Box, Discrete, Environment, Step
+from pgjax.environments.environment import Box, Discrete, Environment, Score, Step
 from pgjax.environments.finite import FiniteMDP, finite, tables
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
+from pgjax.environments.kl_penalty import kl_penalty
 from pgjax.environments.maze import maze, maze_tables
 from pgjax.environments.noise import noisy_actions
 from pgjax.errors import InputError
@@ -51,6 +52,7 @@ from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, memoryless, policy_for
 from pgjax.policies.recurrent import recurrent
+from pgjax.policies.sampling import at_temperature, top_k, top_p
 from pgjax.policies.tabular import tabular, tabular_by_time
 from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, tabular_value, value_for
 from pgjax.program import over_runs
@@ -96,6 +98,7 @@ __all__ = [
     "Gaussian",
     "InputError",
     "Policy",
+    "Score",
     "Step",
     "Trajectory",
     "ValueFunction",
@@ -103,6 +106,7 @@ __all__ = [
     "acrobot_controller",
     "action_value_for",
     "all_actions",
+    "at_temperature",
     "behaviour_cloning",
     "cartpole_controller",
     "collect",
@@ -127,6 +131,7 @@ __all__ = [
     "given_values",
     "gymnax_names",
     "interquartile_mean",
+    "kl_penalty",
     "labelled",
     "lambda_return",
     "lambda_returns",
@@ -162,6 +167,7 @@ __all__ = [
     "reverse_kl",
     "reward_to_go",
     "rewards_to_go",
+    "rlhf",
     "run_keys",
     "running_average",
     "save_demonstrations",
@@ -174,6 +180,8 @@ __all__ = [
     "tabular_by_time",
     "tabular_value",
     "tolerance_interval",
+    "top_k",
+    "top_p",
     "train",
     "trained",
     "value_for",

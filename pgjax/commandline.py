@@ -45,6 +45,8 @@ from pgjax.returns import (
     reward_to_go,
     whole_episode,
 )
+from pgjax.rlhf.corpora import Corpus, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
+from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share
 
 Options = TypeVar("Options")
 
@@ -241,6 +243,45 @@ def policy_named(name: str, environment: Environment, hidden: Sequence[int], bfl
             f"{type(actions).__name__}"
         )
     return mlp(states, actions, hidden, product_dtype=jnp.bfloat16 if bfloat16 else jnp.float32)
+
+
+def corpus_named(name: str, seed: int, sentences: int, length: int, prompt_words: int) -> Corpus:
+    """Return a corpus: grammar (made from a seed), python-docs, or a file of text.
+
+    Args:
+        name: Which.
+        seed: Of the grammar and its sentences.
+        sentences: How many of them.
+        length: Tokens of a text, where it is no sentence of the grammar.
+        prompt_words: Words of a prompt.
+
+    Raises:
+        InputError: If there is no such file, or nothing in it.
+    """
+    if sentences < 1:
+        raise InputError(f"expected 1 or more sentences, got {sentences}")
+    if name == "grammar":
+        return grammar_corpus(grammar(seed), jax.random.key(seed), sentences, prompt_words)
+    text = python_docs() if name == "python-docs" else read_text(name)
+    return text_corpus(text, f"{name} ({digest(text)})", length, prompt_words)
+
+
+def gold_named(name: str, corpus: Corpus, seed: int) -> Gold:
+    """Return a gold reward: words, length, or letters: followed by the letters that are wanted.
+
+    For a grammar, its words have values drawn with a seed; for another corpus, its frequent words are worth 1 each.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    kind, _, letters = name.partition(":")
+    if name == "words":
+        return common_words(corpus) if corpus.grammar is None else grammar_gold(corpus.grammar, seed)
+    if name == "length":
+        return length_gold()
+    if kind == "letters" and letters:
+        return letter_share(corpus.tokenizer, letters)
+    raise InputError(f"expected a gold reward words, length or letters:LETTERS, got {name}")
 
 
 def baseline_named(name: str, environment: Environment, hidden: Sequence[int], steps: int) -> Baseline:

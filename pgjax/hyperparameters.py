@@ -1,9 +1,9 @@
-"""Hyper-parameters by name: one number of a pytree replaced, and all of them as plain numbers."""
+"""Hyper-parameters by name: one of a pytree replaced, and all of them as plain numbers."""
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -17,41 +17,61 @@ from pgjax.errors import InputError
 def with_values(tree: PyTree, values: Mapping[str, Any]) -> PyTree:
     """Return hyper-parameters with some replaced: {"learning_rate": 0.1, "environment.length": 1.0}.
 
-    A number takes the place of a number; anything else, such as the parameters of a model, of whatever was there.
+    What is replaced may be a whole subtree, and its value anything: where there was None, the parameters of a model. A
+    number that takes the place of a number is given its type.
 
     Raises:
-        InputError: If there is no hyper-parameter of that name, or something that is no number would become one.
+        InputError: If there is no hyper-parameter of that name.
     """
     for path, value in values.items():
         tree = _with_value(tree, path, path.split("."), value)
     return tree
 
 
+def check_numbers(tree: PyTree, names: Iterable[str]) -> None:
+    """Raise unless each name is that of a hyper-parameter that is one number.
+
+    Raises:
+        InputError: If not.
+    """
+    for path in names:
+        found = tree
+        for name in path.split("."):
+            found, _ = _named(found, path, name)
+        if not _is_number(found):
+            raise InputError(f"expected a hyper-parameter that is one number, got {path!r}")
+
+
 def _with_value(tree: Any, path: str, names: list[str], value: Any) -> Any:
     name, *rest = names
-    known: list[str]
+    old, replace = _named(tree, path, name)
+    if rest:
+        value = _with_value(old, path, rest, value)
+    elif _is_number(old) and _is_number(value):
+        value = jnp.asarray(value, jnp.result_type(old))
+    return replace(**{name: value})
+
+
+def _named(tree: Any, path: str, name: str) -> tuple[Any, Callable[..., Any]]:
+    """Return what has a name in a tree, and a function that returns the tree with something else there."""
+    known: Mapping[str, Any]
     replace: Callable[..., Any]
     if isinstance(tree, dict):
-        known, replace = list(tree), functools.partial(dict, tree)
+        known, replace = tree, functools.partial(dict, tree)
     elif hasattr(tree, "_fields"):
-        known, replace = list(tree._fields), tree._replace
+        known, replace = tree._asdict(), tree._replace
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        known, replace = (
-            [field.name for field in dataclasses.fields(tree)],
-            functools.partial(dataclasses.replace, tree),
-        )
+        known = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
+        replace = functools.partial(dataclasses.replace, tree)
     else:
         raise InputError(f"expected the name of a hyper-parameter, got {path!r}: nothing has a name below a number")
     if name not in known:
         raise InputError(f"expected the name of a hyper-parameter, got {path!r}; there are {', '.join(known)}")
-    old = tree[name] if isinstance(tree, dict) else getattr(tree, name)
-    if rest:
-        return replace(**{name: _with_value(old, path, rest, value)})
-    if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int) or jnp.ndim(value) != 0:
-        return replace(**{name: value})
-    if not isinstance(old, jax.Array | float | int) or jnp.ndim(old) != 0:
-        raise InputError(f"expected a hyper-parameter that is one number, got {path!r}")
-    return replace(**{name: jnp.asarray(value, jnp.result_type(old))})
+    return known[name], replace
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, jax.Array | np.ndarray | np.generic | float | int) and jnp.ndim(value) == 0
 
 
 def fingerprint(hyperparameters: PyTree) -> dict[str, Any]:

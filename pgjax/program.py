@@ -164,7 +164,7 @@ def compile_program(
     Args:
         algorithm: What to run.
         hyperparameters: Those that all runs share.
-        inputs: Those that each run has its own of, or what stands for them, of one run.
+        inputs: One run's of those that each run has its own of, or what stands for them: shapes and types.
         segment: Iterations that are done at once, at most.
         plan: How runs are cut up.
         devices: Where.
@@ -211,14 +211,18 @@ def compile_program(
     advancing = jax.jit(over_devices(advance, runs, runs, everywhere, everywhere), donate_argnums=0)
     advanced = advancing.lower(states, ahead, count, count)
     _, metrics, _ = advanced.out_info
-    compiled = advanced.compile()
-    memory = compiled.memory_analysis()
-    peak = 0
-    if memory is not None:
-        peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-        peak -= memory.alias_size_in_bytes
+    compiled = started.compile(), advanced.compile()
     digest = hashlib.sha256(advanced.as_text().encode()).hexdigest()
-    return Program(plan, started.compile(), compiled, segment, states, metrics, peak, digest)
+    return Program(plan, *compiled, segment, states, metrics, max(map(bytes_used, compiled)), digest)
+
+
+def bytes_used(compiled: jax.stages.Compiled) -> int:
+    """Return how much of a device's memory a function has in use at most, 0 if the compiler does not say."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return whole - memory.alias_size_in_bytes
 
 
 def compile_within(budget: int, compile_plan: Callable[[Plan], Program], plan: Plan) -> Program:

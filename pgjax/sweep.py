@@ -33,7 +33,7 @@ from pgjax.algorithm import Algorithm, run_keys
 from pgjax.checkpoints import Running
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError, say
-from pgjax.hyperparameters import fingerprint, with_values
+from pgjax.hyperparameters import check_numbers, fingerprint, with_values
 from pgjax.program import Plan, Program, compile_program, compile_within, first_plan, halved, memory_budget
 
 SEGMENT_SECONDS = 20.0  # that a segment takes at most, once it is known how long an iteration takes
@@ -47,7 +47,7 @@ class Runs(NamedTuple):
     study: int
     seeds: Sequence[int]
     grid: Mapping[str, Sequence[float]]
-    by_seed: Mapping[str, PyTree]  # of which each leaf is [seeds, ...]
+    by_seed: Mapping[str, PyTree]  # trees of arrays [seeds, ...]
 
     @property
     def points(self) -> list[tuple[float, ...]]:
@@ -59,15 +59,9 @@ class Runs(NamedTuple):
         points, n = self.points, len(self.seeds)
         values = np.asarray([points[run // n] for run in chosen]).reshape(len(chosen), len(self.grid))
         keys = run_keys(self.study, [self.seeds[run % n] for run in chosen])
-        numbers = {name: jnp.asarray(values[:, i], jnp.result_type(float)) for i, name in enumerate(self.grid)}
-        return keys, numbers | self.of_seeds([run % n for run in chosen])
-
-    def of_seeds(self, places: Sequence[int] | int) -> dict[str, PyTree]:
-        """Return what some seeds have of their own, by their places; of a single one without the axis."""
-        return {
-            name: jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[places]), tree)
-            for name, tree in self.by_seed.items()
-        }
+        numbers = {name: values[:, i].astype(jnp.result_type(float)) for i, name in enumerate(self.grid)}
+        own = jax.tree.map(lambda leaf: leaf[[run % n for run in chosen]], dict(self.by_seed))
+        return keys, numbers | own
 
     def regions(self, chosen: Sequence[int]) -> Iterator[tuple[dict[str, slice], slice]]:
         """Cut some runs, in order, where they leave a gap or a point of the grid; say where in results and batch."""
@@ -107,24 +101,24 @@ def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequenc
             raise InputError(f"expected every value of {name} once, got some twice")
 
 
-def check_by_seed(by_seed: Mapping[str, PyTree], seeds: Sequence[int], grid: Mapping[str, Sequence[float]]) -> None:
-    """Raise unless each seed has what is said to be its own, and nothing is given twice.
+def check_by_seed(by_seed: Mapping[str, PyTree], seeds: int, grid: Mapping[str, Sequence[float]]) -> None:
+    """Raise unless there is something for each of the seeds, its numbers are finite, and nothing is given twice.
 
     Raises:
         InputError: If not.
     """
     for name, tree in by_seed.items():
-        leaves_of = jax.tree.leaves(tree)
-        if not leaves_of:
-            raise InputError(f"expected arrays [seeds, ...] as {name} by seed, got none")
-        for leaf in leaves_of:
-            if np.shape(leaf)[:1] != (len(seeds),):
-                raise InputError(
-                    f"expected arrays of {len(seeds)} seeds as {name} by seed, got one of shape {np.shape(leaf)}"
-                )
+        if not jax.tree.leaves(tree):
+            raise InputError(f"expected {name} of each seed, got no arrays")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if leaf.shape[:1] != (seeds,):
+                leaf_name = name + jax.tree_util.keystr(path)
+                raise InputError(f"expected {leaf_name} of {seeds} seeds, [{seeds}, ...], got shape {leaf.shape}")
+            if not path and leaf.ndim == 1 and not np.isfinite(leaf).all():
+                raise InputError(f"expected finite values of {name}, got {leaf[~np.isfinite(leaf)][0]}")
         for other in (*grid, *(other for other in by_seed if other != name)):
             if f"{other}.".startswith(f"{name}.") or f"{name}.".startswith(f"{other}."):
-                raise InputError(f"expected every hyper-parameter once, got {name} by seed beside {other}")
+                raise InputError(f"expected every hyper-parameter once, got {name} of each seed and {other}")
 
 
 def sweep(
@@ -156,8 +150,10 @@ def sweep(
         iterations: Updates of each run.
         seeds: Numbers of the runs, for example `range(256)`. A run's key is fold_in(key(study), seed).
         grid: Values of hyper-parameters to combine, {"learning_rate": [1e-3, 3e-3], "environment.length": [0.5, 1.0]}.
-        by_seed: Hyper-parameters of which each seed has its own, at every point of the grid: {name: a tree of arrays
-            [seeds, ...]}, such as the parameters that an earlier sweep of the same seeds ended with.
+        by_seed: Hyper-parameters of which each seed has its own, the same at every point of the grid: {name: a tree of
+            arrays [len(seeds), ...]}, in the order of `seeds`. The tree takes the place of whatever the name stands
+            for. For example, to start from what an earlier sweep of these seeds ended with:
+            {"supervised": load_params(earlier, like)}.
         hyperparameters: The others; `algorithm.hyperparameters()` if not given.
         study: See `run_keys`.
         out: Directory for the results. Given the same configuration again, a sweep goes on from what it finished.
@@ -189,22 +185,22 @@ def sweep(
     seeds = [int(seed) for seed in seeds]
     grid = {name: [float(value) for value in values] for name, values in (grid or {}).items()}
     check_runs(iterations, seeds, grid, study)
-    by_seed = dict(by_seed or {})
-    check_by_seed(by_seed, seeds, grid)
+    by_seed = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.result_type(leaf)), dict(by_seed or {}))
+    check_by_seed(by_seed, len(seeds), grid)
     for name, number in (("batch", batch), ("block", block), ("memory", memory), ("segment", segment)):
         if number is not None and number < 1:
             raise InputError(f"expected {name} to be 1 or more, got {number}")
     if not checkpoint_seconds >= 0:
         raise InputError(f"expected 0 or more seconds between checkpoints, got {checkpoint_seconds}")
     hyperparameters = algorithm.hyperparameters() if hyperparameters is None else hyperparameters
-    with_values(hyperparameters, {name: values[0] for name, values in grid.items()})
-    numbers = fingerprint(hyperparameters)
+    check_numbers(hyperparameters, grid)
+    numbers = fingerprint(with_values(hyperparameters, by_seed))
     for name, number in numbers.items():
         if "." not in name and isinstance(number, float) and not math.isfinite(number):
             raise InputError(f"expected finite values of {name}, got {number}")
     runs = Runs(study, seeds, grid, by_seed)
-    one = with_values(hyperparameters, runs.of_seeds(0))
-    state, metrics = jax.eval_shape(train_once(algorithm), jax.random.key(0), one)
+    key, inputs = jax.tree.map(lambda leaf: leaf[0], runs.inputs([0]))
+    state, metrics = jax.eval_shape(train_once(algorithm), key, with_values(hyperparameters, inputs))
     if keep_params and not hasattr(state, "params"):
         raise InputError("expected an algorithm whose state has params, or keep_params=False, got one without")
     process, processes = jax.process_index(), jax.process_count()
@@ -213,8 +209,8 @@ def sweep(
 
     whole = {"study": study, "seeds": seeds, "grid": grid, "iterations": iterations, "hyperparameters": numbers}
     whole |= {"configuration": configuration or {}}
-    if by_seed:
-        whole |= {"by_seed": fingerprint(by_seed)}
+    if by_seed:  # whose arrays are among the hyper-parameters
+        whole |= {"by_seed": sorted(by_seed)}
     params = state.params if keep_params else None
     store = results.create(out, whole, grid, seeds, iterations, metrics._fields, params, processes)
     mine = results.share(store, process, processes)
@@ -223,8 +219,6 @@ def sweep(
         devices = jax.local_devices()[: max(1, len(mine.runs))]
         budget = memory_budget() if memory is None else memory
         checkpoint = None if out is None else Checkpoint(checkpoints.place(out, process), checkpoint_seconds)
-
-        inputs = {name: jnp.zeros(()) for name in grid} | runs.of_seeds(0)
 
         def compile_plan(plan: Plan) -> Program:
             return compile_program(algorithm, hyperparameters, inputs, segment, plan, devices)
@@ -353,7 +347,7 @@ def pad(chosen: Sequence[int], B: int) -> list[int]:
     return [chosen[i % len(chosen)] for i in range(B)]
 
 
-def begin(program: Program, keys: jax.Array, values: dict[str, jax.Array], iterations: int) -> Running:
+def begin(program: Program, keys: jax.Array, values: dict[str, PyTree], iterations: int) -> Running:
     """Return a batch with nothing done."""
     begun = time.perf_counter()
     states = program.start(*jax.device_put((keys, values), program.start.input_shardings[0]))

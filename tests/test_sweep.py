@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import pgjax
 from pgjax import results
 from pgjax.checkpoints import Running
 from pgjax.hyperparameters import with_values
-from pgjax.program import Plan, Program, compile_within, first_plan
+from pgjax.program import Plan, Program, compile_program, compile_within, first_plan
 from pgjax.sweep import Runs
 from tests.cases import random_mdp
 
@@ -29,10 +29,54 @@ OWN_CLOCKS = pgjax.reinforce(
 GRID = {"learning_rate": [0.1, 0.5], "discount": [0.9, 1.0, 0.5]}
 
 
+class Inner(NamedTuple):
+    offset: Any = 0.0
+    reference: Any = None
+
+
+class Numbers(NamedTuple):
+    rate: Any = 1.0
+    start: Any = None
+    inner: Inner = Inner()
+
+
+class Walk(NamedTuple):
+    params: Any
+    numbers: Numbers
+
+
+class Place(NamedTuple):
+    total: jax.Array
+
+
+def walk_from(key, numbers):
+    fresh = {"w": jax.random.randint(key, (2,), 0, 99).astype(float), "b": jnp.zeros(())}
+    return Walk(fresh if numbers.start is None else numbers.start, numbers)
+
+
+def walk_on(walk):
+    params = jax.tree.map(lambda x: x + walk.numbers.rate, walk.params)
+    far = 0.0 if walk.numbers.inner.reference is None else walk.numbers.inner.reference["far"][1]
+    return walk._replace(params=params), Place(sum(map(jnp.sum, jax.tree.leaves(params))) + far)
+
+
+# An algorithm that adds its rate to three numbers in each iteration, and tells their total; whole numbers stay exact.
+WALK = pgjax.Algorithm(walk_from, walk_on, Numbers)
+SEEDS = [9, 2, 5]
+STARTS = {"w": np.float32([[1, 2], [30, 40], [500, 600]]), "b": np.float32([7, 8, 9])}
+
+
 def swept(algorithm=ALGORITHM, **options):
     return pgjax.sweep(
         algorithm, **{"iterations": 7, "seeds": range(5), "progress": False, "configuration": {}} | options
     )
+
+
+def walked(**options):
+    """Six runs, in two batches of four unless there are options."""
+    grid = {"rate": [1.0, 10.0]}
+    defaults = {"iterations": 3, "seeds": SEEDS, "grid": grid, "by_seed": {"start": STARTS}, "batch": 4, "block": 2}
+    return swept(WALK, **defaults | options)
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +144,120 @@ def test_order_of_seeds_does_not_matter(undisturbed):
 def test_number_of_devices_does_not_matter(tmp_path):
     script = f"""
 import jax, pgjax
-from tests.test_sweep import GRID, swept
+from tests.test_sweep import GRID, swept, walked
 assert jax.device_count() == 4
-swept(grid=GRID, out={str(tmp_path)!r})
+swept(grid=GRID, out={str(tmp_path / "a")!r})
+walked(out={str(tmp_path / "b")!r}, batch=None)
 """
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=200)
-    found = pgjax.read(tmp_path)
+    found = pgjax.read(tmp_path / "a")
     assert found.attrs["device"].startswith("4 x")
     assert_same(found, swept(grid=GRID))
+    assert_each_from_its_start(pgjax.read(tmp_path / "b"))
+
+
+def assert_each_from_its_start(found):
+    rates, iterations = np.float32([1, 10])[:, None, None], np.arange(1, 4)
+    begun = STARTS["w"].sum(axis=1) + STARTS["b"]
+    np.testing.assert_array_equal(found.seed, SEEDS)
+    np.testing.assert_array_equal(found.total, begun[None, :, None] + 3 * rates * iterations)
+    for rate in (1.0, 10.0):
+        params = pgjax.load_params(found, jax.tree.map(lambda leaf: leaf[0], STARTS), point={"rate": rate})
+        jax.tree.map(np.testing.assert_array_equal, params, {name: leaf + 3 * rate for name, leaf in STARTS.items()})
+
+
+@pytest.mark.parametrize("options", [{}, {"batch": 6, "block": 3}, {"batch": 1}])
+def test_each_seed_has_its_own(options):
+    found = walked(**options)
+    assert_each_from_its_start(found)
+    configuration = json.loads(found.attrs["configuration"])
+    assert configuration["by_seed"] == ["start"]
+    assert configuration["hyperparameters"]["start['w']"].startswith("(3, 2) ")
+
+
+def test_a_sweep_goes_on_with_what_another_ended_with():
+    whole, first = (swept(WALK, seeds=SEEDS, iterations=iterations) for iterations in (5, 2))
+    assert len(np.unique(first.total)) == 6
+    params = pgjax.load_params(first, jax.tree.map(lambda leaf: leaf[0], STARTS))
+    second = swept(WALK, seeds=SEEDS, iterations=3, by_seed={"start": params}, batch=2)
+    np.testing.assert_array_equal(second.total, whole.total[:, 2:])
+
+
+def test_what_is_by_seed_may_be_numbers_and_lie_within_others():
+    by_seed = {
+        "inner.reference": {"far": np.arange(6.0).reshape(3, 2)},
+        "rate": np.array([1, 2, 3]),  # in the place of a float
+        "start": [10.0 * jnp.arange(3)],
+    }
+    found = swept(WALK, seeds=SEEDS, iterations=2, by_seed=by_seed, grid={"inner.offset": [0.0, 1.0]}, batch=4)
+    expected = [[10 * i + (i + 1) * step + 2 * i + 1 for step in (1, 2)] for i in range(3)]
+    np.testing.assert_array_equal(found.total, [expected, expected])
+    alone = swept(WALK, seeds=SEEDS, iterations=1, by_seed={"start": np.arange(3.0)})  # a number instead of None
+    np.testing.assert_array_equal(alone.total[:, 0], [1, 2, 3])
 
 
 class KilledError(Exception):
     pass
+
+
+def test_what_is_by_seed_belongs_to_the_results(tmp_path, monkeypatch):
+    go_on, calls = sweep_module.go_on, []
+
+    def killing(*arguments):
+        calls.append(None)
+        if len(calls) == 6:
+            raise KilledError
+        return go_on(*arguments)
+
+    options = {"out": tmp_path, "segment": 1, "checkpoint_seconds": 0}
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep_module, "go_on", killing)
+        with pytest.raises(KilledError):
+            walked(**options)
+        assert pgjax.read(tmp_path).completed.sum() == 4
+        for by_seed, message in (
+            ({"start": STARTS | {"b": np.float32([7, 8, 8])}}, r"hyperparameters.start\['b'\] is '\(3,\) .* there and"),
+            ({"start": jax.tree.map(lambda leaf: leaf[::-1], STARTS)}, r"hyperparameters.start\['b'\] is"),
+            ({}, r"by_seed is \['start'\] there and None here"),
+        ):
+            with pytest.raises(pgjax.InputError, match=message):
+                walked(**options, by_seed=by_seed)
+        assert len(calls) == 6
+        found = walked(**options, by_seed={"start": jax.tree.map(jnp.asarray, STARTS)})
+    assert len(calls) == 6 + 1  # the last segment of the second batch
+    assert_each_from_its_start(found)
+
+
+@pytest.mark.parametrize(
+    ("by_seed", "message"),
+    [
+        ({"start": {"w": np.ones((3, 2)), "b": np.ones(4)}}, r"start\['b'\] of 3 seeds, \[3, ...\], got shape \(4,\)$"),
+        ({"start": np.float32(1)}, r"start of 3 seeds, \[3, ...\], got shape \(\)$"),
+        ({"start": {}}, "start of each seed, got no arrays$"),
+        ({"start": None}, "start of each seed, got no arrays$"),
+        ({"begin": STARTS}, "the name of a hyper-parameter, got 'begin'; there are rate, start, inner$"),
+        ({"inner.begin": STARTS}, "the name of a hyper-parameter, got 'inner.begin'; there are offset, reference$"),
+        ({"rate": np.ones(3)}, "every hyper-parameter once, got rate of each seed and rate$"),
+        ({"inner": STARTS}, "every hyper-parameter once, got inner of each seed and inner.offset$"),
+        ({"rate.x": STARTS}, "every hyper-parameter once, got rate.x of each seed and rate$"),
+        ({"start": STARTS, "start.w": np.ones(3)}, "every hyper-parameter once, got start of each seed and start.w$"),
+        ({"start": np.array([1, np.nan, 2])}, "finite values of start, got nan$"),
+    ],
+)
+def test_what_cannot_be_by_seed_is_refused_before_anything_is_compiled(tmp_path, by_seed, message, monkeypatch):
+    monkeypatch.setattr(sweep_module, "compile_program", None)
+    grid = {"rate": [1.0], "inner.offset": [0.0]}
+    with pytest.raises(pgjax.InputError, match="^expected " + message):
+        walked(by_seed=by_seed, grid=grid, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_by_seed_counts_as_memory():
+    sums = WALK._replace(init=lambda key, numbers: Walk(jnp.sum(numbers.start), Numbers()))
+    own = {"start": np.ones(1000, np.float32)}
+    program = compile_program(sums, Numbers(), own, 1, Plan(8, 8), jax.devices()[:1])
+    assert program.bytes > 8 * own["start"].nbytes
 
 
 @pytest.mark.parametrize("after", [0, 2])
@@ -236,6 +381,7 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
         ({"grid": {"learning_rate": [0.1, 0.1]}}, "every value of learning_rate once"),
         ({"grid": {"momentum": [0.1]}}, "got 'momentum'; there are learning_rate"),
         ({"grid": {"environment": [0.1]}}, "that is one number, got 'environment'"),
+        ({"grid": {"environment.p": [0.1]}}, "that is one number, got 'environment.p'"),
         ({"grid": {"learning_rate.x": [0.1]}}, "nothing has a name below a number"),
         ({"batch": 0}, "batch to be 1 or more"),
         ({"configuration": {"f": len}}, "plain numbers"),
@@ -310,7 +456,7 @@ def test_plans_cover_every_run():
 
 
 def test_regions_cut_a_batch_where_the_grid_turns():
-    runs = Runs(0, [7, 8, 9], {"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    runs = Runs(0, [7, 8, 9], {"a": [1.0, 2.0], "b": [3.0, 4.0]}, {})
     pieces = [(region["a"], region["b"], region["seed"], rows) for region, rows in runs.regions(range(2, 10))]
     [gap, beyond] = [(region["seed"], rows) for region, rows in runs.regions([0, 2])]
     assert (gap, beyond) == ((slice(0, 1), slice(0, 1)), (slice(2, 3), slice(1, 2)))

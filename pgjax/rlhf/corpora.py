@@ -192,6 +192,7 @@ class Corpus(NamedTuple):
     tokenizer: Tokenizer
     texts: np.ndarray  # [N, L] int32: bos, characters, perhaps eos, pads to the right
     prompts: np.ndarray  # [M, W] int32: pads to the left, bos, characters
+    grammar: Grammar | None = None  # that they are of
 
 
 def grammar_corpus(grammar: Grammar, key: jax.Array, n: int, prompt_words: int = 1) -> Corpus:
@@ -201,7 +202,8 @@ def grammar_corpus(grammar: Grammar, key: jax.Array, n: int, prompt_words: int =
         InputError: See `beginnings`.
     """
     texts = np.asarray(jax.jit(grammar.sample, static_argnums=1)(key, n))
-    return Corpus("grammar", grammar.tokenizer, texts, beginnings(texts, grammar.tokenizer, prompt_words))
+    prompts = beginnings(texts, grammar.tokenizer, prompt_words)
+    return Corpus("grammar", grammar.tokenizer, texts, prompts, grammar)
 
 
 def beginnings(texts: np.ndarray, tokenizer: Tokenizer, words: int) -> np.ndarray:

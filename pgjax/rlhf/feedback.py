@@ -47,6 +47,13 @@ class LearnedReward(NamedTuple):
     caution: jax.Array  # [], what disagreement of an ensemble costs, see `ensemble_score`
 
 
+class Tuned(NamedTuple):
+    """What a run ends with, and a sweep keeps."""
+
+    policy: PyTree  # θ
+    reward: LearnedReward  # r, of the last round
+
+
 class FeedbackHyperparameters(NamedTuple):
     """The numbers of a run; all are traced, so any can be swept."""
 
@@ -78,13 +85,13 @@ class FeedbackState(NamedTuple):
     ceiling: jax.Array  # [], what the annotators' noise allows at best
 
     @property
-    def params(self) -> PyTree:
-        """θ, the policy's."""
-        return self.policy.params
+    def params(self) -> Tuned:
+        """The policy's θ, and the reward that it was optimised for."""
+        return Tuned(self.policy.params, self.policy.hyperparameters.environment.environment.judge)
 
 
 class Evaluation(NamedTuple):
-    """What outputs of a model are worth, each [E]."""
+    """What outputs of a model are worth, each [E]; so many beside each other have the same prompt."""
 
     tokens: jax.Array  # [E, W + T]
     gold: jax.Array
@@ -94,16 +101,11 @@ class Evaluation(NamedTuple):
 
 
 class Feedback(NamedTuple):
-    """The algorithm, and what it is made of.
-
-    `evaluate(key, state) -> Evaluation` of fresh outputs, of the model; `evaluate_supervised` likewise, of the
-    supervised model, judged by the same reward model.
-    """
+    """The algorithm, and what it is made of."""
 
     algorithm: Algorithm
-    environment: Environment  # of texts, with the judge and the KL penalty
-    evaluate: Callable[[jax.Array, FeedbackState], Evaluation]
-    evaluate_supervised: Callable[[jax.Array, FeedbackState], Evaluation]
+    environment: Environment  # of texts, with the learned reward and the KL penalty
+    evaluate: Callable[..., Evaluation]  # of (key, θ, reward: LearnedReward, θ_SL), fresh outputs of θ
 
 
 def steer(beta: jax.Array, kl: jax.Array, target: jax.Array, steering: jax.Array) -> jax.Array:
@@ -134,7 +136,8 @@ def feedback(
     reward_steps: int = 10,
     episodes: int = 64,
     same_start: int = 4,
-    evaluated: int = 256,
+    evaluated: int = 1024,
+    candidates: int = 32,
     credit: Credit | None = None,
     baseline: Baseline | None = None,
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
@@ -151,7 +154,7 @@ def feedback(
 
     θ_SL, from which θ starts and from which it is kept, stays what it is. After `rounds` rounds nothing is ranked any
     more. Beside REINFORCE's metrics there are: gold, proxy (normalised), length, kl, distinct_2 and self_overlap of the
-    outputs of the update, accuracy of the reward model, ceiling of that, and beta.
+    outputs of the update, accuracy of the reward model, ceiling of that, and steered_beta.
 
     Args:
         policy: f; its `init` draws θ_SL where the hyper-parameters hold none (`pgjax.pretrained` makes it do so).
@@ -172,6 +175,7 @@ def feedback(
         episodes: E of an update of REINFORCE.
         same_start: So many of them have the same prompt.
         evaluated: Outputs of an `evaluate`.
+        candidates: So many of these have the same prompt, to choose the best of some of them.
         credit: `reward_to_go()` if not given.
         baseline: `leave_one_out(among=same_start)` if not given.
         optimizer: Of REINFORCE, from η to an optax transformation.
@@ -224,7 +228,7 @@ def feedback(
     )
     asked = rankings + test_rankings
     draw = collect(texts._replace(score=None), policy, asked * outputs, same_start=outputs)
-    play = collect(environment, policy, evaluated)
+    play = collect(environment, policy, evaluated, same_start=candidates)
     W = texts.observation_space.shape[0]
 
     def hyperparameters(
@@ -354,24 +358,19 @@ def feedback(
         params = learned.hyperparameters.environment
         numbers = state.hyperparameters
         beta = steer(params.beta, metrics.kl, numbers.kl_target, numbers.steering)
-        more = {"accuracy": state.accuracy, "ceiling": state.ceiling, "beta": params.beta}
+        more = {"accuracy": state.accuracy, "ceiling": state.ceiling, "steered_beta": params.beta}
         learned = learned._replace(
             hyperparameters=learned.hyperparameters._replace(environment=params._replace(beta=beta))
         )
         reported = with_more(metrics, more)
         return state._replace(iteration=state.iteration + 1, policy=learned), reported
 
-    def evaluation(key: jax.Array, state: FeedbackState, params: PyTree) -> Evaluation:
-        numbers = state.policy.hyperparameters.environment
+    def evaluate(key: jax.Array, params: PyTree, reward: LearnedReward, supervised: PyTree) -> Evaluation:
+        numbers = environment.params._replace(
+            beta=jnp.zeros(()), reference=supervised, environment=texts.params._replace(judge=reward)
+        )
         trajectory = play(key, params, numbers)
-        reference = policy.unroll(numbers.reference, trajectory).log_prob(trajectory.action)
-        kl = jnp.sum(jnp.where(trajectory.mask, trajectory.log_prob - reference, 0), axis=0)
-        notes = {name: jnp.sum(note, axis=0) for name, note in trajectory.notes.items()}
-        return Evaluation(written(trajectory, length), notes["gold"], notes["proxy"], notes["length"], kl)
+        sums = {name: jnp.sum(note, axis=0) for name, note in trajectory.notes.items()}
+        return Evaluation(written(trajectory, length), sums["gold"], sums["proxy"], sums["length"], sums["kl"])
 
-    return Feedback(
-        Algorithm(init, update, hyperparameters),
-        environment,
-        lambda key, state: evaluation(key, state, state.params),
-        lambda key, state: evaluation(key, state, state.policy.hyperparameters.environment.reference),
-    )
+    return Feedback(Algorithm(init, update, hyperparameters), environment, evaluate)

@@ -1,5 +1,7 @@
 """Gold rewards: what people want of a text, as a function that can be computed. Only annotators get to see it."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import jax
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.errors import InputError
-from pgjax.rlhf.corpora import STOP, Grammar
+from pgjax.rlhf.corpora import STOP, Corpus, Grammar
 from pgjax.rlhf.tokens import EOS, PAD, Tokenizer, right_padded
 
 # From texts [E, L], and where their output is, eos included, [E, L] bool, to what each is worth, [E].
@@ -82,6 +84,20 @@ def grammar_gold(grammar: Grammar, seed: int = 0) -> Gold:
     """Return `word_values` of a grammar's words with values from the standard normal distribution, centred."""
     values = np.random.default_rng([seed, 1]).normal(size=len(grammar.words))
     return word_values(grammar.tokenizer, grammar.words, values - values.mean())
+
+
+def common_words(corpus: Corpus, most: int = 300, letters: int = 3) -> Gold:
+    """Return `word_values` of a corpus's most frequent words of so many letters or more: 1 for each, −0.5 for others.
+
+    It wants many different words that there are. That an output is cut off does not matter.
+
+    Raises:
+        InputError: If there is no such word.
+    """
+    said = " ".join(corpus.tokenizer.decode(row) for row in corpus.texts)
+    count = Counter(word for word in re.split(r"[ .]+", said) if len(word) >= letters)
+    words = [word for word, _ in count.most_common(most)]
+    return word_values(corpus.tokenizer, words, np.ones(len(words)), unknown=-0.5, unfinished=0.0)
 
 
 def letter_share(tokenizer: Tokenizer, letters: str) -> Gold:

@@ -13,10 +13,12 @@ import optax
 
 from pgjax.algorithm import Algorithm
 from pgjax.demonstrations import Demonstrations
+from pgjax.environments.text import Judgement, text
 from pgjax.errors import InputError
 from pgjax.imitation import behaviour_cloning
 from pgjax.policies.policy import Policy
-from pgjax.policies.transformer import context_of
+from pgjax.policies.transformer import Sizes, context_of, transformer
+from pgjax.rlhf.corpora import Corpus
 from pgjax.rlhf.tokens import BOS, EOS, PAD
 
 
@@ -82,3 +84,25 @@ def mean_log_prob(policy: Policy, texts: Any) -> Any:
         return jnp.sum(jnp.where(examples.mask, log_prob, 0)) / jnp.sum(examples.mask)
 
     return mean
+
+
+def language_model(corpus: Corpus, length: int, width: int, layers: int, heads: int) -> tuple[Policy, Sizes]:
+    """Return a transformer for a corpus, and its sizes; the context holds a text, or a prompt and an output.
+
+    Args:
+        corpus: Whose vocabulary and prompts.
+        length: T, tokens of an output.
+        width: Of the transformer.
+        layers: Of it.
+        heads: In each layer.
+
+    Raises:
+        InputError: See `pgjax.transformer` and `text`.
+    """
+    V, W = corpus.tokenizer.vocabulary, corpus.prompts.shape[1]
+    sizes = Sizes(V, max(W + length, corpus.texts.shape[1]), width, layers, heads)
+
+    def no_judge(tokens: jax.Array, output: jax.Array, params: Any) -> Judgement:
+        return Judgement(jnp.zeros(len(tokens)))
+
+    return transformer(text(corpus.prompts, V, length, no_judge), sizes), sizes

@@ -90,7 +90,9 @@ def test_noise_and_the_parameters_beneath_have_names():
 
 def test_a_trajectory_holds_what_was_chosen_and_a_score_gets_the_parameters_beneath():
     theta = jnp.tile(jnp.array([[50.0, -50.0]]), (3, 1))
-    noisy = pgjax.noisy_actions(FINITE._replace(score=lambda trajectory, mdp: Score(trajectory.last * mdp.r[0, 0, 0])), 1.0)
+    noisy = pgjax.noisy_actions(
+        FINITE._replace(score=lambda trajectory, mdp: Score(trajectory.last * mdp.r[0, 0, 0])), 1.0
+    )
     trajectory = jax.jit(pgjax.collect(noisy, TABLE, episodes=16))(jax.random.key(0), theta, noisy.params)
     assert not np.asarray(trajectory.action)[np.asarray(trajectory.mask)].any()
     np.testing.assert_array_equal(trajectory.reward.sum(axis=0), MDP.r[0, 0, 0])

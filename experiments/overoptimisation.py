@@ -1,0 +1,384 @@
+"""What goes wrong when a learned reward is optimised? Gold and proxy reward against the distance from the start.
+
+A reward model is fitted to comparisons, and a language model is optimised against it: by REINFORCE without a KL
+penalty, and by best-of-n sampling. At first what people want (the gold reward) rises with what the model says they want
+(the proxy); then only the proxy does. This asks how that depends on the number of comparisons and on the size of the
+reward model, whether Gao et al.'s laws describe it, what a KL penalty changes, what happens to diversity and length
+where annotators like length, and what it helps to ask people again as the model changes.
+
+Writes a directory of results for each sweep, summary.json, overoptimisation.png and side_effects.png into the directory
+--out, and prints tables. The same command again goes on where it was stopped.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import pgjax
+from pgjax import commandline, rlhf
+from pgjax.plotting import COLOURS
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options; a language model of each reward model's size is pretrained for it to begin with."""
+
+    seeds: int = 16
+    """How many runs of everything."""
+    first_seed: int = 0
+    """The number of the first of them."""
+    comparisons: tuple[int, ...] = (256, 1024, 4096)
+    """Numbers of comparisons that a reward model is fitted to."""
+    reward_width: tuple[int, ...] = (16, 32, 64)
+    """Sizes of reward models: widths of transformers of two layers."""
+    width: int = 32
+    """Width of the language model that is optimised, which must be among the reward models'."""
+    updates: int = 200
+    """Of REINFORCE."""
+    pretraining: int = 500
+    """Gradient steps of supervised pretraining."""
+    learning_rate: float = 5e-4
+    """η of REINFORCE."""
+    beta: tuple[float, ...] = (0.02, 0.1)
+    """Coefficients of the KL penalty that are compared with none."""
+    length_bias: float = 0.2
+    """What a token more is worth to annotators who like length, in nats."""
+    rounds: int = 4
+    """How often people are asked, with a part of the comparisons each, where that is compared with asking once."""
+    temperature: float = 0.7
+    """τ of the annotators' choice."""
+    pool: int = 1024
+    """Outputs to each of 8 prompts, for best-of-n."""
+    study: int = 0
+    """Runs of two studies have no randomness in common."""
+    block: int = 2
+    """Runs vmapped together on a device."""
+    out: Path = Path("results/overoptimisation")
+    """Directory for what is found."""
+
+
+LENGTH = 24  # tokens of an output
+PROMPTS = 8  # of the pool
+SENTENCES = 4096
+PRETRAINING_STEPS = 50  # of an update
+POINT = 5  # updates that a point of a curve is the mean of
+
+
+class Curve(NamedTuple):
+    """Rewards against the distance, means over seeds."""
+
+    d: np.ndarray  # √KL
+    gold: np.ndarray  # relative to the supervised model
+    low: np.ndarray  # of a 95% interval of the mean over seeds
+    high: np.ndarray
+    proxy: np.ndarray
+
+
+class Study(NamedTuple):
+    """What all sweeps share."""
+
+    options: Options
+    corpus: rlhf.Corpus
+    gold: rlhf.Gold
+    supervised: dict[int, Any]  # by width: θ_SL of each seed
+
+    def sizes(self, width: int) -> tuple[pgjax.Policy, rlhf.Sizes]:
+        """Return the language model of a width, and its sizes."""
+        return rlhf.language_model(self.corpus, LENGTH, width, layers=2, heads=4)
+
+    def feedback(self, reward_width: int, rankings: int, rounds: int) -> rlhf.Feedback:
+        """Return the loop: REINFORCE on what a reward model of a width says."""
+        policy, _ = self.sizes(self.options.width)
+        return rlhf.feedback(
+            policy,
+            rlhf.reward_model(self.sizes(reward_width)[1]),
+            self.gold,
+            self.corpus.prompts,
+            vocabulary=self.corpus.tokenizer.vocabulary,
+            length=LENGTH,
+            rounds=rounds,
+            updates=-(-self.options.updates // rounds),
+            rankings=rankings,
+            evaluated=PROMPTS * self.options.pool,
+            candidates=self.options.pool,
+        )
+
+    def sweep(
+        self,
+        name: str,
+        reward_width: int,
+        rankings: int,
+        *,
+        rounds: int = 1,
+        grid: Mapping[str, Sequence[float]] | None = None,
+        **numbers: float,
+    ) -> tuple[rlhf.Feedback, xr.Dataset]:
+        """Run the loop for every seed at every point of a grid."""
+        options, loop = self.options, self.feedback(reward_width, rankings, rounds)
+        print(f"{name}: REINFORCE against a reward model of width {reward_width}", flush=True)
+        bias = numbers.pop("length_bias", 0.0)
+        people = rlhf.Annotators(temperature=options.temperature, length_bias=bias)
+        results = pgjax.sweep(
+            loop.algorithm,
+            iterations=options.updates,
+            seeds=range(options.first_seed, options.first_seed + options.seeds),
+            grid=grid,
+            by_seed={"supervised": self.supervised[options.width], "reward_body": self.supervised[reward_width]},
+            hyperparameters=loop.algorithm.hyperparameters(
+                **{"learning_rate": options.learning_rate, "beta": 0.0} | numbers, annotators=people
+            ),
+            study=options.study,
+            out=options.out / name,
+            configuration={"what": name, "width": options.width, "reward_width": reward_width, "rounds": rounds,
+                           "rankings": rankings, "pretraining": options.pretraining},
+            block=options.block,
+        )  # fmt: skip
+        return loop, results
+
+
+def pretrain(options: Options, corpus: rlhf.Corpus) -> dict[int, Any]:
+    """Return θ_SL of every seed, for each width that is needed."""
+    found = {}
+    for width in dict.fromkeys((*options.reward_width, options.width)):
+        policy, _ = rlhf.language_model(corpus, LENGTH, width, layers=2, heads=4)
+        algorithm = rlhf.pretraining(policy, corpus.texts, steps=PRETRAINING_STEPS)
+        print(f"pretraining of width {width}", flush=True)
+        results = pgjax.sweep(
+            algorithm,
+            iterations=-(-options.pretraining // PRETRAINING_STEPS),
+            seeds=range(options.first_seed, options.first_seed + options.seeds),
+            hyperparameters=algorithm.hyperparameters(learning_rate=3e-3),
+            study=options.study,
+            out=options.out / f"pretraining-{width}",
+            configuration={"what": "pretraining", "width": width, "sentences": SENTENCES},
+            block=options.block,
+        )
+        found[width] = pgjax.load_params(results, jax.eval_shape(policy.init, jax.random.key(0)))
+    return found
+
+
+def curve_of(results: xr.Dataset) -> Curve:
+    """Return how REINFORCE went, each point over some updates and all seeds."""
+    kept = results.sizes["iteration"] // POINT * POINT
+
+    def by_point(name: str) -> np.ndarray:
+        values = results[name].transpose("seed", "iteration").values[:, :kept]
+        return values.reshape(len(values), -1, POINT).mean(-1)
+
+    start = results.gold.transpose("seed", "iteration").values[:, :1]  # the first update's outputs are f_SL's
+    gold = by_point("gold") - start.mean()
+    half = 1.96 * gold.std(0, ddof=1) / np.sqrt(len(gold)) if len(gold) > 1 else np.zeros(gold.shape[1])
+    mean = gold.mean(0)
+    d = np.sqrt(np.maximum(by_point("kl").mean(0), 0))
+    return Curve(d, mean, mean - half, mean + half, by_point("proxy").mean(0))
+
+
+def best_of_n_curve(loop: rlhf.Feedback, results: xr.Dataset, study: Study, point: Mapping[str, float]) -> Curve:
+    """Return what the best of n of the supervised model's outputs are worth, for n up to the whole pool."""
+    pool, options = study.options.pool, study.options
+    ns = np.unique(np.round(np.geomspace(1, pool, 20)).astype(int))
+    supervised = study.supervised[options.width]
+    like = jax.eval_shape(lambda key: loop.algorithm.init(key, loop.algorithm.hyperparameters()).params,
+                          jax.random.key(0))  # fmt: skip
+    tuned = pgjax.load_params(results, like, point=point)
+
+    def one(key: jax.Array, tuned: rlhf.Tuned, supervised: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+        found = loop.evaluate(key, supervised, tuned.reward, supervised)
+        gold, proxy = (values.reshape(PROMPTS, pool) for values in (found.gold, found.proxy))
+
+        def best(n: jax.Array) -> tuple[jax.Array, jax.Array]:
+            over_prompts = jax.vmap(rlhf.best_of_n, (0, 0, None))
+            return over_prompts(proxy, gold, n).mean(), over_prompts(proxy, proxy, n).mean()
+
+        return *jax.lax.map(best, jnp.asarray(ns)), gold.mean()
+
+    keys = pgjax.run_keys(options.study + 1, range(options.first_seed, options.first_seed + options.seeds))
+    golds, proxies, start = map(np.asarray, pgjax.over_runs(one, block=1)(keys, tuned, supervised))
+    relative = golds - start[:, None]
+    half = 1.96 * relative.std(0, ddof=1) / np.sqrt(len(relative)) if len(relative) > 1 else np.zeros(len(ns))
+    mean = relative.mean(0)
+    return Curve(np.sqrt(rlhf.best_of_n_kl(ns)), mean, mean - half, mean + half, proxies.mean(0))
+
+
+def row_of(curve: Curve, method: str, **what: Any) -> dict[str, Any]:
+    """Return a curve, the law fitted to it, and where its gold reward is largest, as plain numbers."""
+    fit = rlhf.fit_rl(curve.d, curve.gold) if method == "RL" else rlhf.fit_best_of_n(curve.d, curve.gold)
+    best = int(np.argmax(curve.gold))
+    return {
+        **what,
+        "method": method,
+        "alpha": fit.alpha,
+        "beta_of_fit": fit.beta,
+        "r_squared": fit.r_squared,
+        "fitted_peak": fit.peak if np.isfinite(fit.peak) else None,
+        "peak": float(curve.d[best]),
+        "peak_gold": float(curve.gold[best]),
+        "peak_interval": [float(curve.low[best]), float(curve.high[best])],
+        "final_gold": float(curve.gold[-1]),
+        "final_interval": [float(curve.low[-1]), float(curve.high[-1])],
+        "curve": {name: np.round(values, 5).tolist() for name, values in curve._asdict().items()},
+    }
+
+
+def shade(axes: Axes, curve: Curve, colour: str, label: str, style: str = "-") -> None:
+    """Draw a gold reward with its interval."""
+    axes.plot(curve.d, curve.gold, style, color=colour, linewidth=1.6, label=label)
+    axes.fill_between(curve.d, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+
+
+def dress(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """Give a panel its title, axes, grid and legend."""
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize="x-small", frameon=False)
+
+
+def draw_laws(rows: Sequence[Mapping[str, Any]], widths: Sequence[int], path: Path) -> None:
+    """Draw gold rewards against √KL with the fitted laws, RL above and best-of-n below, a panel a reward model."""
+    figure = Figure(figsize=(4.1 * len(widths), 7.4), layout="constrained")
+    panels = figure.subplots(2, len(widths), sharey="row", squeeze=False)
+    for i, method in enumerate(("RL", "best-of-n")):
+        for axes, width in zip(panels[i], widths, strict=True):
+            for row in (row for row in rows if row["method"] == method and row["reward_width"] == width):
+                curve = Curve(*(np.asarray(values) for values in row["curve"].values()))
+                colour = COLOURS[sorted({r["comparisons"] for r in rows}).index(row["comparisons"]) % len(COLOURS)]
+                shade(axes, curve, colour, f"{row['comparisons']} comparisons, R² {row['r_squared']:.2f}")
+                fit = rlhf.Fit(row["alpha"], row["beta_of_fit"], 0, 0)
+                fitted = (rlhf.predict_rl if method == "RL" else rlhf.predict_best_of_n)(fit, curve.d)
+                axes.plot(curve.d, fitted, ":", color=colour, linewidth=1.2)
+            axes.axhline(0, color="0.6", linewidth=0.8)
+            how = "REINFORCE, no penalty" if method == "RL" else "best of n"
+            dress(axes, f"{how}; reward model of width {width}", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
+    figure.savefig(path, dpi=150)
+
+
+def draw_side_effects(
+    penalties: Mapping[str, xr.Dataset], biased: Mapping[str, xr.Dataset], asked: Mapping[str, Curve], path: Path
+) -> None:
+    """Draw what a penalty changes, what a bias for length does, and what asking again is worth."""
+    figure = Figure(figsize=(12.5, 7.4), layout="constrained")
+    panels = figure.subplots(2, 3)
+    for colour, (label, results) in zip(COLOURS, penalties.items(), strict=False):
+        shade(panels[0, 0], curve_of(results), colour, label)
+    dress(panels[0, 0], "a KL penalty stops early", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
+    for colour, (label, curve) in zip(COLOURS, asked.items(), strict=False):
+        shade(panels[0, 1], curve, colour, label)
+    dress(panels[0, 1], "asking people again", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
+    what = {
+        "length": "tokens of an output",
+        "distinct_2": "distinct bigrams / bigrams",
+        "self_overlap": "bigrams that others have too",
+        "entropy": "entropy of a token (nats)",
+    }
+    for axes, (name, ylabel) in zip(panels.flat[2:], what.items(), strict=True):
+        for colour, (label, results) in zip(COLOURS, biased.items(), strict=False):
+            runs = results[name].transpose("seed", "iteration").values
+            middle, (low, high) = pgjax.interquartile_mean(runs), pgjax.confidence_interval(runs)
+            axes.plot(middle, color=colour, linewidth=1.6, label=label)
+            axes.fill_between(np.arange(len(middle)), low, high, color=colour, alpha=0.2, linewidth=0)
+        dress(axes, "annotators who like length", "update", ylabel)
+    figure.savefig(path, dpi=150)
+
+
+def check(options: Options) -> None:
+    """Raise unless the options can be used.
+
+    Raises:
+        InputError: If a count is below 1, or a number is out of range.
+    """
+    counts = {"seeds": options.seeds, "gradient steps of pretraining": options.pretraining, "rounds": options.rounds}
+    for what, count in (*counts.items(), *(("comparisons", n) for n in options.comparisons)):
+        if count < 1:
+            raise pgjax.InputError(f"expected 1 or more {what}, got {count}")
+    if not options.comparisons or not options.reward_width:
+        raise pgjax.InputError("expected one or more numbers of comparisons and widths of reward models, got none")
+    if options.width not in options.reward_width:
+        raise pgjax.InputError(
+            f"expected a width among those of reward models {options.reward_width}, got {options.width}"
+        )
+    if options.updates < 3 * POINT:
+        raise pgjax.InputError(f"expected {3 * POINT} or more updates, for a curve, got {options.updates}")
+    if options.pool < 4:
+        raise pgjax.InputError(f"expected a pool of 4 or more outputs to a prompt, got {options.pool}")
+    for beta in options.beta:
+        if not beta > 0:
+            raise pgjax.InputError(f"expected KL coefficients β above 0, to compare with none, got {beta}")
+
+
+def main(options: Options) -> None:
+    """Run the sweeps, then fit, write, draw and print what they found."""
+    check(options)
+    middle = sorted(options.comparisons)[len(options.comparisons) // 2]
+    names = [f"comparisons-{width}" for width in options.reward_width]
+    names += [f"pretraining-{width}" for width in options.reward_width]
+    files = ["summary.json", "overoptimisation.png", "side_effects.png", "penalty", "length-bias", "rounds"]
+    commandline.check_directory_of_study(options.out, [*names, *files])
+    corpus = commandline.corpus_named("grammar", seed=0, sentences=SENTENCES, length=0, prompt_words=1)
+    study = Study(options, corpus, commandline.gold_named("words", corpus, 0), pretrain(options, corpus))
+
+    sweeps, loops = {}, {}
+    for width in options.reward_width:
+        grid = {"comparisons": options.comparisons}
+        loops[width], sweeps[width] = study.sweep(f"comparisons-{width}", width, max(options.comparisons), grid=grid)
+    once = sweeps[options.width].sel(comparisons=middle)
+    room = max(options.comparisons)
+    _, penalized = study.sweep("penalty", options.width, room, grid={"beta": options.beta}, comparisons=middle)
+    _, liked = study.sweep("length-bias", options.width, room, length_bias=options.length_bias, comparisons=middle)
+    _, again = study.sweep("rounds", options.width, -(-middle // options.rounds), rounds=options.rounds)
+    commandline.leave_to_the_first_process()
+
+    rows = []
+    for width in options.reward_width:
+        for count in options.comparisons:
+            here = sweeps[width].sel(comparisons=count)
+            what = {"reward_width": width, "comparisons": count, "accuracy": float(here.accuracy[:, -1].mean()),
+                    "accuracy_ceiling": float(here.ceiling[:, -1].mean())}  # fmt: skip
+            rows.append(row_of(curve_of(here), "RL", **what))
+            rows.append(
+                row_of(best_of_n_curve(loops[width], sweeps[width], study, {"comparisons": count}), "best-of-n", **what)
+            )
+    side = {"asked once": curve_of(once), f"asked {options.rounds} times": curve_of(again)}
+    penalties = {"β = 0": once} | {f"β = {beta:g}": penalized.sel(beta=beta) for beta in options.beta}
+    biased = {"no bias": once, f"{options.length_bias:g} nats a token": liked}
+    effects = []
+    for label, results in (*penalties.items(), *biased.items(), (f"asked {options.rounds} times", again)):
+        last = {name: results[name].transpose("seed", "iteration").values[:, -10:].mean(1)
+                for name in ("gold", "proxy", "kl", "length", "distinct_2", "self_overlap", "entropy")}  # fmt: skip
+        found = {name: float(pgjax.interquartile_mean(runs)) for name, runs in last.items()}
+        intervals = {name: [float(x) for x in pgjax.confidence_interval(runs)] for name, runs in last.items()}
+        curve = curve_of(results)
+        best = int(np.argmax(curve.gold))
+        peak = {"peak": float(curve.d[best]), "peak_gold": float(curve.gold[best])}
+        effects.append({"what": label, **found, **peak, "intervals": intervals})
+    everything = [*sweeps.values(), penalized, liked, again]
+    summary = {
+        "rows": rows,
+        "side_effects": effects,
+        "seeds": options.seeds,
+        "updates": options.updates,
+        "least_r_squared": min(row["r_squared"] for row in rows),
+        "device": once.attrs["device"],
+        "seconds": sum(float(results.seconds.sum()) for results in everything),
+    }
+    commandline.write_json(options.out / "summary.json", summary)
+    draw_laws(rows, options.reward_width, options.out / "overoptimisation.png")
+    draw_side_effects(penalties, biased, side, options.out / "side_effects.png")
+    shown = ["reward_width", "comparisons", "method", "accuracy", "peak", "peak_gold", "final_gold", "r_squared"]
+    print(pd.DataFrame(rows)[shown].round(3).to_string(index=False))
+    print(pd.DataFrame(effects).drop(columns="intervals").round(3).to_string(index=False))
+    print(f"{options.seeds} seeds; {summary['seconds']:.0f} s of computing; written to {options.out}")
+
+
+if __name__ == "__main__":
+    commandline.use_every_core()
+    commandline.run(main, Options, __doc__)
