@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pgjax.algorithm import Algorithm, train
@@ -36,6 +37,8 @@ from pgjax.rlhf.preferences import (
 )
 from pgjax.rlhf.reward_model import RewardModel, ensemble_score, reward_modelling
 from pgjax.rollout import collect, together
+
+FIRST_OUTPUTS = 512  # of the supervised model, to normalise scores
 
 
 class LearnedReward(NamedTuple):
@@ -80,7 +83,8 @@ class FeedbackState(NamedTuple):
     iteration: jax.Array  # [] int32
     hyperparameters: FeedbackHyperparameters
     policy: State  # REINFORCE's; the reward model, β and θ_SL are in its environment's params
-    rankings: Rankings  # of all rounds so far, [rounds · N, K]
+    rankings: Rankings  # of all rounds so far, and those that were given, [rounds · N + G, K]
+    first_outputs: jax.Array  # [S, W + T], some of the supervised model's, under which scores are normalised
     accuracy: jax.Array  # [], of the reward model on rankings of this round that it has not seen
     ceiling: jax.Array  # [], what the annotators' noise allows at best
 
@@ -129,6 +133,7 @@ def feedback(
     updates: int = 100,
     rankings: int = 1024,
     outputs: int = 2,
+    given: Rankings | None = None,
     test_rankings: int = 128,
     annotators: int = 1,
     members: int = 1,
@@ -165,8 +170,10 @@ def feedback(
         length: T.
         rounds: R, how often people are asked.
         updates: U of REINFORCE in a round; R · U are the iterations of the whole.
-        rankings: N of a round, at most; the hyper-parameter `comparisons` says how many are used.
+        rankings: N of a round, at most; the hyper-parameter `comparisons` says how many are used. It may be 0 where
+            rankings are given.
         outputs: K that are ranked together.
+        given: Rankings of K outputs by people from elsewhere (`load_rankings`), which are fitted in every round too.
         test_rankings: More rankings of a round, that measure the reward model and nothing else.
         annotators: How many people share the rankings.
         members: Reward models of an ensemble.
@@ -188,7 +195,7 @@ def feedback(
     *Training language models to follow instructions with human feedback*, 2022; for REINFORCE with leave-one-out,
     Ahmadian et al., *Back to basics*, 2024.
     """
-    counts = {"rounds": rounds, "updates of a round": updates, "rankings of a round": rankings}
+    counts = {"rounds": rounds, "updates of a round": updates, "rankings": rankings + (0 if given is None else 1)}
     counts |= {"test rankings": test_rankings, "annotators": annotators, "members of an ensemble": members}
     counts |= {"updates of the reward model": reward_updates, "evaluated outputs": evaluated}
     for name, count in counts.items():
@@ -196,7 +203,12 @@ def feedback(
             raise InputError(f"expected 1 or more {name}, got {count}")
     if outputs < 2:
         raise InputError(f"expected 2 or more outputs to rank together, got {outputs}")
-    room = rankings
+    W = np.shape(prompts)[-1]
+    if given is not None and np.shape(given.tokens)[1:] != (outputs, W + length):
+        raise InputError(
+            f"expected rankings of {outputs} outputs in rows of {W + length} tokens, got {np.shape(given.tokens)[1:]}"
+        )
+    room, most = rankings, max(rankings, 1)
 
     def judge(tokens: jax.Array, output: jax.Array, params: LearnedReward) -> Judgement:
         proxy = (ensemble_score(model, params.params, tokens, params.caution) - params.mean) / params.spread
@@ -229,7 +241,7 @@ def feedback(
     asked = rankings + test_rankings
     draw = collect(texts._replace(score=None), policy, asked * outputs, same_start=outputs)
     play = collect(environment, policy, evaluated, same_start=candidates)
-    W = texts.observation_space.shape[0]
+    before = collect(texts._replace(score=None), policy, FIRST_OUTPUTS)
 
     def hyperparameters(
         supervised: PyTree = (),
@@ -241,7 +253,7 @@ def feedback(
         baseline_decay: Any = 0.9,
         value_learning_rate: Any = 1e-3,
         entropy_coefficient: Any = 0.0,
-        comparisons: Any = room,
+        comparisons: Any = most,
         reward_learning_rate: Any = 1e-3,
         reward_weight_decay: Any = 0.0,
         caution: Any = 0.0,
@@ -253,8 +265,8 @@ def feedback(
         for name, number in least.items():
             if isinstance(number, int | float) and not number >= 0:
                 raise InputError(f"expected a {name} of 0 or more, got {number}")
-        if isinstance(comparisons, int | float) and not 1 <= comparisons <= room:
-            raise InputError(f"expected 1 to {room} comparisons of a round, got {comparisons}")
+        if isinstance(comparisons, int | float) and not 1 <= comparisons <= most:
+            raise InputError(f"expected 1 to {most} comparisons of a round, got {comparisons}")
         return FeedbackHyperparameters(
             supervised,
             reward_body,
@@ -273,7 +285,7 @@ def feedback(
         )
 
     def init(key: jax.Array, hyperparameters: FeedbackHyperparameters) -> FeedbackState:
-        key, policy_key, learner_key, judge_key = jax.random.split(key, 4)
+        key, policy_key, learner_key, judge_key, first_key = jax.random.split(key, 5)
         theta = hyperparameters.supervised
         if not jax.tree.leaves(theta):
             theta = policy.init(policy_key)
@@ -292,13 +304,16 @@ def feedback(
         begun = learner.init(learner_key, numbers)
         begun = begun._replace(params=theta, optimizer=optimizer(hyperparameters.learning_rate).init(theta))
         N, zero = rounds * room, jnp.zeros(())
-        empty = Rankings(
+        known = Rankings(
             jnp.zeros((N, outputs, W + length), jnp.int32),
             jnp.zeros((N, outputs), jnp.int32),
             jnp.zeros(N, bool),
             jnp.zeros(N, jnp.int32),
         )
-        return FeedbackState(key, jnp.int32(0), hyperparameters, begun, empty, zero, zero)
+        if given is not None:
+            known = jax.tree.map(lambda room, these: jnp.concatenate([room, jnp.asarray(these)]), known, given)
+        first = written(before(first_key, theta, start.environment), length)
+        return FeedbackState(key, jnp.int32(0), hyperparameters, begun, known, first, zero, zero)
 
     def people_rank(key: jax.Array, tokens: jax.Array, numbers: Annotators, state: FeedbackState) -> tuple[Any, Any]:
         """Return rankings of outputs [N, K, L], and the utilities [N, K] that they were drawn with."""
@@ -337,16 +352,16 @@ def feedback(
         fitted = jax.vmap(lambda key: fit(key, how)[0].params)(jax.random.split(fit_key, members))
 
         def scores(tokens: jax.Array) -> jax.Array:
-            said = ensemble_score(model, fitted, tokens.reshape(-1, W + length), numbers.caution)
-            return said.reshape(tokens.shape[:2])
+            return ensemble_score(model, fitted, tokens, numbers.caution)
 
-        first = scores(known.tokens[:room])  # outputs of the first round are those of the supervised model
-        judged = LearnedReward(fitted, jnp.mean(first), jnp.maximum(jnp.std(first), 1e-6), numbers.caution)
+        usual = scores(state.first_outputs)
+        judged = LearnedReward(fitted, jnp.mean(usual), jnp.maximum(jnp.std(usual), 1e-6), numbers.caution)
+        of_test = scores(test.tokens.reshape(-1, W + length)).reshape(test.order.shape)
         params = params._replace(environment=params.environment._replace(judge=judged))
         return state._replace(
             policy=learned._replace(hyperparameters=learned.hyperparameters._replace(environment=params)),
             rankings=known,
-            accuracy=pair_accuracy(scores(test.tokens), test.order, test.mask),
+            accuracy=pair_accuracy(of_test, test.order, test.mask),
             ceiling=accuracy_ceiling(u),
         )
 
