@@ -36,6 +36,7 @@ from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, policy_for
 from pgjax.policies.recurrent import recurrent
 from pgjax.policies.tabular import tabular
+from pgjax.policies.transformer import Sizes, transformer_value
 from pgjax.policies.value import action_value_for, value_for
 from pgjax.returns import (
     Credit,
@@ -80,6 +81,7 @@ BaselineName = Literal[
     "learned-action-value",
     "all-actions",
 ]
+TextBaselineName = Literal["running-average", "leave-one-out", "leave-one-out-by-time", "learned-value"]
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
 
 # Mean return over 100 episodes from which gymnasium's registry calls the task solved.
@@ -243,6 +245,15 @@ def policy_named(name: str, environment: Environment, hidden: Sequence[int], bfl
             f"{type(actions).__name__}"
         )
     return mlp(states, actions, hidden, product_dtype=jnp.bfloat16 if bfloat16 else jnp.float32)
+
+
+def text_baseline_named(name: TextBaselineName, same_start: int, sizes: Sizes) -> Baseline:
+    """Return a baseline for texts: among outputs to the same prompt, or a learned one that is a transformer."""
+    if name == "learned-value":
+        return learned_value(transformer_value(sizes), steps=2)
+    if name == "running-average":
+        return running_average()
+    return (leave_one_out if name == "leave-one-out" else leave_one_out_by_time)(among=same_start)
 
 
 def corpus_named(name: str, seed: int, sentences: int, length: int, prompt_words: int) -> Corpus:

@@ -47,6 +47,15 @@ def confidence_interval(
     return found.low, found.high
 
 
+def mean_interval(runs: Any, confidence: float = 0.95) -> dict[str, float]:
+    """Return the mean of runs [n] and its confidence interval by Student's t: mean, low, high; of one run, that run."""
+    runs = np.asarray(runs, float)
+    mean, half = float(runs.mean()), 0.0
+    if len(runs) > 1:
+        half = float(stats.t.ppf(0.5 + confidence / 2, len(runs) - 1) * runs.std(ddof=1) / np.sqrt(len(runs)))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
 def tolerance_interval(
     runs: Any, axis: int = 0, coverage: float = 0.9, confidence: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,9 @@ import numpy as np
 
 from pgjax.environments.environment import Box, Discrete, Environment, PyTree, Score, Step
 from pgjax.errors import InputError
-from pgjax.rlhf.tokens import BOS, EOS, PAD, check_tokens
-from pgjax.rollout import Trajectory
+from pgjax.policies.policy import Policy
+from pgjax.rlhf.tokens import EOS, PAD, check_tokens
+from pgjax.rollout import Trajectory, collect
 
 
 class TextParams(NamedTuple):
@@ -107,6 +108,12 @@ def text(
     )
 
 
-def from_nothing() -> np.ndarray:
-    """Return the prompts [1, 1] of texts without a context: bos."""
-    return np.full((1, 1), BOS, np.int32)
+def outputs(
+    environment: Environment, policy: Policy, episodes: int, same_start: int = 1
+) -> Callable[[jax.Array, PyTree, PyTree], jax.Array]:
+    """Return a function (key, policy params, environment params) -> texts [E, W + T] that a policy writes.
+
+    Nothing is scored. Arguments are those of `pgjax.collect`.
+    """
+    run = collect(environment._replace(score=None), policy, episodes, same_start=same_start)
+    return lambda key, params, env_params: written(run(key, params, env_params), environment.horizon)

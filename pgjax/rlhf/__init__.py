@@ -3,7 +3,7 @@
 What is listed here is public; the rest may change.
 """
 
-from pgjax.environments.text import Judgement, TextParams, text, written
+from pgjax.environments.text import Judgement, TextParams, outputs, text, written
 from pgjax.policies.transformer import Sizes, transformer, transformer_value
 from pgjax.rlhf.best_of_n import best_of_n, best_of_n_kl
 from pgjax.rlhf.corpora import Corpus, Grammar, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
@@ -71,6 +71,7 @@ __all__ = [
     "mean_log_prob",
     "next_tokens",
     "output_of",
+    "outputs",
     "pair_accuracy",
     "plackett_luce_loss",
     "predict_best_of_n",

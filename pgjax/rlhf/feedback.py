@@ -19,6 +19,7 @@ from pgjax.baselines import Baseline, leave_one_out
 from pgjax.environments.environment import Environment, PyTree
 from pgjax.environments.kl_penalty import kl_penalty
 from pgjax.environments.text import Judgement, text, written
+from pgjax.environments.text import outputs as written_by
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy
 from pgjax.reinforce import State, reinforce, with_more
@@ -239,9 +240,9 @@ def feedback(
         optimizer=optimizer,
     )
     asked = rankings + test_rankings
-    draw = collect(texts._replace(score=None), policy, asked * outputs, same_start=outputs)
+    draw = written_by(texts, policy, asked * outputs, same_start=outputs)
     play = collect(environment, policy, evaluated, same_start=candidates)
-    before = collect(texts._replace(score=None), policy, FIRST_OUTPUTS)
+    before = written_by(texts, policy, FIRST_OUTPUTS)
 
     def hyperparameters(
         supervised: PyTree = (),
@@ -312,7 +313,7 @@ def feedback(
         )
         if given is not None:
             known = jax.tree.map(lambda room, these: jnp.concatenate([room, jnp.asarray(these)]), known, given)
-        first = written(before(first_key, theta, start.environment), length)
+        first = before(first_key, theta, start.environment)
         return FeedbackState(key, jnp.int32(0), hyperparameters, begun, known, first, zero, zero)
 
     def people_rank(key: jax.Array, tokens: jax.Array, numbers: Annotators, state: FeedbackState) -> tuple[Any, Any]:
@@ -336,8 +337,7 @@ def feedback(
         turn = state.iteration // updates
         draw_key, rank_key, fit_key, test_key = jax.random.split(jax.random.fold_in(state.key, turn), 4)
         params = learned.hyperparameters.environment
-        trajectory = draw(draw_key, learned.params, params.environment)
-        tokens = written(trajectory, length).reshape(asked, outputs, W + length)
+        tokens = draw(draw_key, learned.params, params.environment).reshape(asked, outputs, W + length)
         new, _ = people_rank(rank_key, tokens[:room], numbers.annotators, state)
         new = new._replace(mask=jnp.arange(room) < numbers.comparisons)
         test, u = people_rank(test_key, tokens[room:], numbers.annotators, state)

@@ -213,7 +213,9 @@ def save_rankings(
     unfinished.replace(path)
 
 
-def load_rankings(path: str | Path, tokenizer: Tokenizer, width: int, length: int) -> tuple[Rankings, tuple[str, ...]]:
+def load_rankings(
+    path: str | Path, tokenizer: Tokenizer, width: int, length: int, outputs: int | None = None
+) -> tuple[Rankings, tuple[str, ...]]:
     """Read rankings from JSON lines, and the names of the annotators that they number.
 
     Args:
@@ -221,9 +223,10 @@ def load_rankings(path: str | Path, tokenizer: Tokenizer, width: int, length: in
         tokenizer: Of the model that is to learn from them.
         width: W, columns for prompts, bos included.
         length: T, columns for outputs, eos included.
+        outputs: K; if not given, that of the line which has most.
 
     Returns:
-        Rankings with K of the line that has most outputs; lines with fewer have empty ones, which are not ranked.
+        Rankings of K outputs; lines with fewer have empty ones, which are not ranked.
 
     Raises:
         InputError: If the file cannot be read, or a line is not as the module says: it names the line.
@@ -240,12 +243,15 @@ def load_rankings(path: str | Path, tokenizer: Tokenizer, width: int, length: in
         _read_line(f"{path}, line {number}", line, tokenizer, width, length) for number, line in enumerate(lines, 1)
     ]
     names = sorted({who for *_, who in read})
-    K = max(len(outputs) for _, outputs, *_ in read)
+    K = max(len(texts) for _, texts, *_ in read) if outputs is None else outputs
+    for number, (_, texts, *_) in enumerate(read, 1):
+        if len(texts) > K:
+            raise InputError(f"{path}, line {number}: expected at most {K} outputs, got {len(texts)}")
     tokens = np.full((len(read), K, width + length), PAD, np.int32)
     order = np.full((len(read), K), -1, np.int32)
-    for i, (prompt, outputs, ranking, _) in enumerate(read):
+    for i, (prompt, texts, ranking, _) in enumerate(read):
         tokens[i, :, :width] = left_padded([prompt], width)
-        tokens[i, : len(outputs), width:] = right_padded(outputs, length)
+        tokens[i, : len(texts), width:] = right_padded(texts, length)
         order[i, : len(ranking)] = ranking
     annotator = np.asarray([names.index(who) for *_, who in read], np.int32)
     return Rankings(tokens, order, np.ones(len(read), bool), annotator), tuple(names)
