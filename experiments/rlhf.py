@@ -6,8 +6,8 @@ annotators see; so at the end it can be said whether the model got better at it:
 and best-of-n sampling with it, both against the supervised model.
 
 Writes the results of both sweeps, summary.json, samples.txt, rankings.jsonl (some of the annotators', in the format
-that --rankings reads) and rlhf.png into the directory --out, and prints samples and a table. The same command again goes
-on where it was stopped.
+that --rankings reads) and rlhf.png into the directory --out, and prints samples and a table. The same command again
+goes on where it was stopped.
 """
 
 import time
@@ -67,7 +67,7 @@ class Options:
     ranked: int = 2
     """Outputs that are ranked together."""
     rankings: Path | None = None
-    """A file of rankings by people, of at most --ranked outputs each; fitted beside those of the simulated annotators."""
+    """A file of rankings by people, of at most --ranked outputs each, that are fitted too."""
     annotators: int = 1
     """How many people share the rankings."""
     temperature: float = 0.7
