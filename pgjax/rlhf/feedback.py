@@ -22,6 +22,7 @@ from pgjax.environments.text import Judgement, text, written
 from pgjax.environments.text import outputs as written_by
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy
+from pgjax.policies.transformer import context_of
 from pgjax.reinforce import State, reinforce, with_more
 from pgjax.returns import Credit, reward_to_go
 from pgjax.rlhf.diversity import distinct_n, self_overlap
@@ -209,6 +210,12 @@ def feedback(
         raise InputError(
             f"expected rankings of {outputs} outputs in rows of {W + length} tokens, got {np.shape(given.tokens)[1:]}"
         )
+    context = context_of(policy)
+    if context is not None and W + length - 1 > context:
+        raise InputError(
+            f"expected prompts and outputs of at most {context + 1} tokens together, as the context allows, got "
+            f"{W} and {length}"
+        )
     room, most = rankings, max(rankings, 1)
 
     def judge(tokens: jax.Array, output: jax.Array, params: LearnedReward) -> Judgement:
@@ -338,14 +345,14 @@ def feedback(
         draw_key, rank_key, fit_key, test_key = jax.random.split(jax.random.fold_in(state.key, turn), 4)
         params = learned.hyperparameters.environment
         tokens = draw(draw_key, learned.params, params.environment).reshape(asked, outputs, W + length)
-        new, _ = people_rank(rank_key, tokens[:room], numbers.annotators, state)
-        new = new._replace(mask=jnp.arange(room) < numbers.comparisons)
+        known = state.rankings
+        if room:
+            new, _ = people_rank(rank_key, tokens[:room], numbers.annotators, state)
+            new = new._replace(mask=jnp.arange(room) < numbers.comparisons)
+            known = jax.tree.map(
+                lambda rows, more: jax.lax.dynamic_update_slice_in_dim(rows, more, turn * room, axis=0), known, new
+            )
         test, u = people_rank(test_key, tokens[room:], numbers.annotators, state)
-        known = jax.tree.map(
-            lambda all_of_them, these: jax.lax.dynamic_update_slice_in_dim(all_of_them, these, turn * room, axis=0),
-            state.rankings,
-            new,
-        )
         fitting = reward_modelling(model, known, body=numbers.reward_body, steps=reward_steps)
         fit = train(fitting, reward_updates)
         how = fitting.hyperparameters(numbers.reward_learning_rate, numbers.reward_weight_decay)

@@ -55,6 +55,8 @@ def reward_model(sizes: Sizes) -> RewardModel:
 
     def score(params: PyTree, tokens: jax.Array) -> jax.Array:
         L = tokens.shape[1]
+        if sizes.context < L:
+            raise InputError(f"expected texts of at most {sizes.context} tokens for a reward model, got {L}")
         last = L - 1 - jnp.argmax((tokens != PAD)[:, ::-1], axis=1)
         return jnp.take_along_axis(values(params, tokens), last[:, None], axis=1)[:, 0]
 
