@@ -30,8 +30,9 @@ import pandas as pd
 from jax.sharding import PartitionSpec
 
 import pgjax
-from pgjax import commandline
+from pgjax import commandline, rlhf
 from pgjax.algorithm import Algorithm
+from pgjax.policies.sampling import adjusted
 from pgjax.program import Program, compile_program, first_plan
 
 ENVIRONMENT = "CartPole-v1"
@@ -39,6 +40,7 @@ HIDDEN = (64, 64)
 SOLVED_AT, FRESH_EPISODES = 475.0, 100
 MATRIX = 2048  # rows and columns of a large matrix
 SLOTS = 4096  # of the environment alone, on each device
+LENGTHS = (32, 64, 128, 256)  # of texts that a language model writes; it learns from the shortest
 PEER_SEEDS = 256  # side by side, when the peer's steps are counted
 PEER = Path(__file__).with_name("benchmark_peer.py")
 
@@ -61,6 +63,10 @@ class Options:
     """Runs vmapped together on a device; by default as for a sweep."""
     bfloat16: bool = False
     """Round the operands of matrix products to bfloat16."""
+    text: tuple[int, ...] = (1, 16)
+    """How many language models side by side; none to leave them out."""
+    text_alone: bool = False
+    """Measure the language models and nothing else."""
     peer: bool = True
     """Whether to measure rejax beside it; it needs uv."""
     out: Path = Path("results/benchmark")
@@ -380,6 +386,66 @@ def beside_peer(
     return found
 
 
+def language_models(seeds: Sequence[int], repetitions: int, gflops: float, block: int | None) -> dict[str, Any]:
+    """Return the rate at which texts are written, scored and learned from, and at which they are written alone.
+
+    An update writes 64 texts of 32 tokens with a transformer of about 106 thousand parameters, scores them by a
+    function and by the KL penalty, for which the supervised model reads them, and makes a step of Adam.
+    """
+    episodes, width, V = 64, 8, 50
+
+    def model(length: int) -> tuple[pgjax.Environment, pgjax.Policy]:
+        def judge(tokens: jax.Array, output: jax.Array, params: Any) -> rlhf.Judgement:
+            return rlhf.Judgement(jnp.sum((tokens == V - 1) & output, axis=1).astype(jnp.float32))
+
+        texts = rlhf.text(np.full((1, width), rlhf.BOS), V, length, judge)
+        policy = rlhf.transformer(texts, rlhf.Sizes(V, width + length, width=64, layers=2, heads=4))
+        # Nobody ends a text, so that all have the same length.
+        return texts, adjusted(policy, lambda logits: logits.at[..., rlhf.EOS].set(-jnp.inf))
+
+    texts, policy = model(LENGTHS[0])
+    params = policy.init(jax.random.key(0))
+    algorithm = pgjax.reinforce(
+        pgjax.kl_penalty(texts, policy, params, 0.05),
+        policy,
+        episodes=episodes,
+        same_start=4,
+        baseline=pgjax.leave_one_out(among=4),
+    )
+    # To write, to read as the supervised model, and to differentiate: 2, 2 and 6 operations a parameter and token.
+    products = sum(leaf.size for leaf in jax.tree.leaves(params) if leaf.ndim == 2)
+    flop = 10 * products
+    rows = []
+    for n in seeds:
+        program = compiled(Case(episodes, algorithm, 1e-4, {}), n, 4, block)
+        row = throughput(program, None, 4, repetitions, flop, gflops)
+        rows.append({"seeds": n, "tokens_per_second": row.pop("real_steps_per_second"), **row})
+    sampling = []
+    for length in LENGTHS:
+        texts, policy = model(length)
+        write = jax.jit(rlhf.outputs(texts, policy, episodes))
+        arguments = jax.random.key(0), policy.init(jax.random.key(0)), texts.params
+        timed(write, *arguments)
+        timing = median([timed(write, *arguments)[0] for _ in range(repetitions)])
+        sampling.append({"length": length, "tokens_per_second": episodes * length / timing.seconds})
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return {"parameters": parameters, "flop_per_token": flop, "rows": rows, "sampling": sampling}
+
+
+def report_language_models(found: dict[str, Any]) -> None:
+    """Print what `language_models` found, as tables."""
+    rows = pd.DataFrame(found["rows"])[["seeds", "tokens_per_second", "roofline_share", "cores_busy"]]
+    rows["tokens_per_second"] = (rows["tokens_per_second"] / 1e3).map("{:.1f} k".format)
+    rows["roofline_share"] = rows["roofline_share"].map("{:.0%}".format)
+    rows["cores_busy"] = rows["cores_busy"].map("{:.1f}".format)
+    sampling = pd.DataFrame(found["sampling"])
+    sampling["tokens_per_second"] = (sampling["tokens_per_second"] / 1e3).map("{:.1f} k".format)
+    print(f"language model of {found['parameters']} parameters, 64 texts of 32 tokens an update")
+    print(rows.to_string(index=False))
+    print("writing alone, by the length of texts")
+    print(sampling.to_string(index=False))
+
+
 def report(summary: dict[str, Any]) -> None:
     """Print what the summary holds, as tables."""
 
@@ -420,27 +486,43 @@ def main(options: Options) -> None:
     for name in ("repetitions", "solve_seeds", "solve_iterations", "block"):
         if (number := getattr(options, name)) is not None and number < 1:
             raise pgjax.InputError(f"expected {name} to be 1 or more, got {number}")
-    if not options.seeds or min(*options.seeds, *options.scale, 1) < 1:
-        raise pgjax.InputError(f"expected counts of seeds of 1 or more, got {options.seeds} and {options.scale}")
+    if not options.seeds or min(*options.seeds, *options.scale, *options.text, 1) < 1:
+        raise pgjax.InputError(
+            f"expected counts of seeds of 1 or more, got {options.seeds}, {options.scale} and {options.text}"
+        )
+    if options.text_alone and not options.text:
+        raise pgjax.InputError("expected one or more counts of language models with --text-alone, got none")
     if jax.process_count() > 1:
         raise pgjax.InputError(f"expected one process, got {jax.process_count()}: a benchmark is of one machine")
     commandline.check_directory_of_study(options.out, {"summary.json", "peer.json", "peer_plain.json"})
     options.out.mkdir(parents=True, exist_ok=True)
     accelerator = jax.default_backend() != "cpu"
     solve_seeds = options.solve_seeds or (2048 if accelerator else 256)
+    dtype = jnp.bfloat16 if options.bfloat16 else jnp.float32
+    gflops = matmul_gflops(options.repetitions, dtype, MATRIX)
+    print(f"matrix products {gflops:.0f} GFLOP/s", flush=True)
+    spoken = None
+    if options.text:
+        spoken = language_models(options.text, options.repetitions, gflops, options.block)
+        report_language_models(spoken)
+    if options.text_alone:
+        device = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {os.cpu_count()} cores"
+        found = {"device": device, "versions": {"jax": jax.__version__}, "matmul_gflops": gflops, "text": spoken}
+        commandline.write_json(options.out / "summary.json", found)
+        print(f"written to {options.out}")
+        return
     environment = pgjax.from_gymnax(ENVIRONMENT)
     policy = pgjax.mlp(
         environment.observation_space,
         environment.action_space,
         HIDDEN,
-        product_dtype=jnp.bfloat16 if options.bfloat16 else jnp.float32,
+        product_dtype=dtype,
     )
     lecture, packed, single, critic = cases(environment, policy)
 
-    dtype = jnp.bfloat16 if options.bfloat16 else jnp.float32
-    gflops, flop = matmul_gflops(options.repetitions, dtype, MATRIX), flop_per_step(environment)
+    flop = flop_per_step(environment)
     alone = environment_steps_per_second(environment, options.repetitions, SLOTS)
-    print(f"matrix products {gflops:.0f} GFLOP/s; environment alone {alone / 1e6:.1f} M steps/s", flush=True)
+    print(f"environment alone {alone / 1e6:.1f} M steps/s", flush=True)
     solved = solve(single, policy, solve_seeds, options)
     print(f"{solve_seeds} seeds: {solved.fraction[-1]:.1%} solved after {solved.seconds[-1]:.1f} s", flush=True)
 
@@ -464,6 +546,7 @@ def main(options: Options) -> None:
         "versions": {"jax": jax.__version__},
         "matmul_gflops": gflops,
         "flop_per_step": flop,
+        "text": spoken,
         "environment_steps_per_second": alone,
         "rows": rows,
         "rows_without_budget": unpacked,

@@ -7,7 +7,20 @@ import pytest
 from experiments import benchmark as study
 from tests.cases import run_experiment
 
-TINY = ["--seeds", "2", "--repetitions", "1", "--solve-seeds", "2", "--solve-iterations", "5", "--scale", "2"]
+TINY = [
+    "--seeds",
+    "2",
+    "--repetitions",
+    "1",
+    "--solve-seeds",
+    "2",
+    "--solve-iterations",
+    "5",
+    "--scale",
+    "2",
+    "--text",
+    "1",
+]
 PEER = {
     "device": "cpu",
     "steps_per_second": {"median": 1e6},
@@ -30,6 +43,7 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "MATRIX", 64)
         patch.setattr(study, "SLOTS", 16)
+        patch.setattr(study, "LENGTHS", (4, 8))
         patch.setattr(study.shutil, "which", lambda name: f"/bin/{name}")
         patch.setattr(study.subprocess, "run", answer)
         assert run_experiment(patch, study, *TINY, "--out", out) == 0
@@ -57,6 +71,13 @@ def test_the_summary_holds_every_measurement(measured):
     assert summary["solved_fraction"] == 0
     assert summary["compile_seconds"] > 0
     assert summary["peak_bytes"] > 0
+    text = summary["text"]
+    assert 100_000 < text["parameters"] < 110_000
+    (row,) = text["rows"]
+    assert row["seeds"] == 1
+    assert row["tokens_per_second"] > 0
+    assert row["real_fraction"] == 1  # nobody ends a text
+    assert [sampled["length"] for sampled in text["sampling"]] == [4, 8]
 
 
 def test_the_operations_of_a_step_are_those_of_its_products():
@@ -81,6 +102,7 @@ def test_the_peer_is_asked_in_both_ways(measured):
     [
         (["--repetitions", "0"], "expected repetitions to be 1 or more, got 0"),
         (["--seeds", "0"], "expected counts of seeds of 1 or more"),
+        (["--text-alone", "--text"], "expected one or more counts of language models with --text-alone, got none"),
         (["--solve-iterations", "-5"], "expected solve_iterations to be 1 or more, got -5"),
     ],
 )
