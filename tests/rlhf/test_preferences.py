@@ -1,0 +1,237 @@
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import pgjax
+from pgjax import rlhf
+from pgjax.rlhf.preferences import check_annotators
+from pgjax.rlhf.tokens import EOS, PAD
+
+PAIR = jnp.array([[0, 1]]), jnp.array([True])
+
+
+def test_equal_scores_cost_ln_2():
+    assert rlhf.plackett_luce_loss(jnp.zeros((1, 2)), *PAIR) == pytest.approx(np.log(2))
+    assert rlhf.plackett_luce_loss(jnp.zeros((4, 3)), jnp.tile(jnp.arange(3), (4, 1)), jnp.ones(4, bool)) == (
+        pytest.approx(np.log(6))
+    )
+
+
+def test_a_pair_is_judged_by_bradley_and_terry():
+    scores = jnp.array([[0.3, 1.5]])
+    loss = rlhf.plackett_luce_loss(scores, *PAIR)
+    assert loss == pytest.approx(-np.log(1 / (1 + np.exp(1.2))), rel=1e-6)
+    swapped = rlhf.plackett_luce_loss(scores[:, ::-1], jnp.array([[1, 0]]), PAIR[1])
+    assert swapped == loss
+
+
+def test_what_is_added_to_all_outputs_of_a_prompt_changes_neither_loss_nor_gradient():
+    key = jax.random.key(0)
+    scores, more = jax.random.normal(key, (6, 4)), 10 * jax.random.normal(jax.random.key(1), (6, 1))
+    order = rlhf.rank(jax.random.key(2), scores)
+    mask = jnp.arange(6) != 3
+    value = jax.value_and_grad(rlhf.plackett_luce_loss)
+    for one, other in zip(value(scores, order, mask), value(scores + jnp.tile(more, (1, 4)), order, mask), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    gradient = value(scores, order, mask)[1]
+    np.testing.assert_allclose(gradient.sum(1), 0, atol=1e-6)
+    assert not gradient[3].any()
+
+
+def test_likelihoods_of_all_rankings_sum_to_one_and_are_drawn_so():
+    u, n = jnp.array([0.2, -0.5, 1.0]), 60_000
+    orders = np.asarray(list(itertools.permutations(range(3))))
+    p = np.exp([-rlhf.plackett_luce_loss(u[None], jnp.asarray(order)[None], PAIR[1]) for order in orders])
+    assert p.sum() == pytest.approx(1, abs=1e-5)
+    by_hand = np.exp(u[2]) / np.exp(u).sum() * np.exp(u[0]) / (np.exp(u[0]) + np.exp(u[1]))
+    assert p[orders.tolist().index([2, 0, 1])] == pytest.approx(by_hand, rel=1e-5)
+    drawn = np.asarray(rlhf.rank(jax.random.key(0), jnp.tile(u, (n, 1))))
+    counts = np.asarray([(drawn == order).all(1).sum() for order in orders])
+    # χ² with five degrees of freedom; wrong with probability 10⁻⁴.
+    assert np.sum((counts - n * p) ** 2 / (n * p)) < stats.chi2.ppf(1 - 1e-4, 5)
+
+
+def test_what_is_not_ranked_does_not_count():
+    scores = jnp.array([[0.3, 1.5, -9.0, 50.0]])
+    order = jnp.array([[1, 0, -1, -1]])
+    loss, gradient = jax.value_and_grad(rlhf.plackett_luce_loss)(scores, order, PAIR[1])
+    assert loss == pytest.approx(float(np.log1p(np.exp(-1.2))), rel=1e-5)
+    assert not gradient[0, 2:].any()
+    assert rlhf.pair_accuracy(scores, order, PAIR[1]) == 1
+    nothing = jnp.array([False])
+    assert rlhf.plackett_luce_loss(scores, order, nothing) == 0
+    assert rlhf.pair_accuracy(scores, order, nothing) == 0
+    assert np.isfinite(jax.grad(rlhf.plackett_luce_loss)(scores, order, nothing)).all()
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    with pytest.raises(AssertionError):
+        rlhf.plackett_luce_loss(jnp.zeros((4, 1)), jnp.zeros((4, 2), int), jnp.ones(4, bool))
+    with pytest.raises(AssertionError):
+        rlhf.plackett_luce_loss(jnp.zeros((4, 2)), jnp.zeros((4, 2), int), jnp.ones((4, 1), bool))
+
+
+def test_accuracy_counts_pairs_and_ties_by_half():
+    scores, order = jnp.array([[3.0, 1.0, 2.0], [1.0, 1.0, 0.0]]), jnp.array([[0, 1, 2], [0, 1, 2]])
+    # Of the first: 0>1 and 0>2 right, 1>2 wrong; of the second: a tie, and two right.
+    assert rlhf.pair_accuracy(scores, order, jnp.ones(2, bool)) == pytest.approx((2 + 2.5) / 6)
+
+
+def choices(annotators, gold, length, n=40_000):
+    """Return how often the first of two outputs is preferred."""
+    u = rlhf.utilities(annotators, jnp.array([gold]), jnp.array([length]), jnp.zeros((1, 2)))
+    return float((rlhf.rank(jax.random.key(0), jnp.tile(u, (n, 1)))[:, 0] == 0).mean())
+
+
+@pytest.mark.parametrize(
+    ("annotators", "gold", "length", "logit"),
+    [
+        (rlhf.Annotators(0.5), [1.0, 0.6], [3.0, 9.0], 0.8),  # a flip has probability σ(−Δ/τ)
+        (rlhf.Annotators(2.0), [1.0, 0.6], [3.0, 9.0], 0.2),
+        (rlhf.Annotators(1.0, position_bias=0.7), [1.0, 1.0], [3.0, 9.0], 0.7),
+        (rlhf.Annotators(1.0, length_bias=0.1), [1.0, 1.0], [3.0, 9.0], -0.6),
+    ],
+)
+def test_people_choose_as_their_temperature_and_biases_say(annotators, gold, length, logit):
+    p, n = 1 / (1 + np.exp(-logit)), 40_000
+    # Four and a half standard deviations; wrong with probability below 10⁻⁵.
+    assert abs(choices(annotators, gold, length) - p) < 4.5 * np.sqrt(p * (1 - p) / n)
+
+
+def test_a_person_has_a_taste_of_their_own_and_keeps_it():
+    key, N, V = jax.random.key(4), 4000, 8
+    tokens = jax.random.randint(jax.random.key(0), (N, 2, 6), 3, V)
+    output = jnp.ones(tokens.shape, bool).at[:, 1, 4:].set(False)
+    person = jnp.arange(N, dtype=jnp.int32) % 3
+    taste = rlhf.tastes(key, tokens, output, person, 3, V)
+    np.testing.assert_array_equal(taste, rlhf.tastes(key, tokens, output, person, 3, V))
+    weights = np.asarray(jax.random.normal(key, (3, V)))
+    by_hand = weights[1][np.asarray(tokens[1, 1, :4])].sum() / 2
+    assert taste[1, 1] == pytest.approx(by_hand, abs=1e-5)
+    # Two people who are asked the same differ more often than one who is asked twice.
+    zero = jnp.zeros((N, 2))
+    people = rlhf.Annotators(1.0, disagreement=3.0)
+    answers = {}
+    for who, seed in ((0, 1), (0, 2), (1, 3)):
+        taste = rlhf.tastes(key, tokens, output, jnp.full(N, who), 3, V)
+        answers[who, seed] = rlhf.rank(jax.random.key(seed), rlhf.utilities(people, zero, zero, taste))[:, 0]
+    same = float((answers[0, 1] == answers[0, 2]).mean())
+    other = float((answers[0, 1] == answers[1, 3]).mean())
+    assert same > other + 0.1
+
+
+def test_the_ceiling_is_what_the_best_guess_would_reach():
+    u = jnp.array([[0.2, -0.5, 1.0], [0.0, 0.0, 3.0]])
+    best = []
+    for row in np.asarray(u):
+        for i, j in itertools.combinations(range(3), 2):
+            p = 1 / (1 + np.exp(row[j] - row[i]))
+            best.append(max(p, 1 - p))
+    assert rlhf.accuracy_ceiling(u) == pytest.approx(np.mean(best), rel=1e-5)
+    order = rlhf.rank(jax.random.key(0), jnp.tile(u, (30_000, 1)))
+    reached = rlhf.pair_accuracy(jnp.tile(u, (30_000, 1)), order, jnp.ones(60_000, bool))
+    # 180,000 pairs, in threes that are not independent: 4.5 of at most √(1/4 / 60,000), and a tie counts half there.
+    assert abs(reached - np.mean(best)) < 4.5 * np.sqrt(0.25 / 60_000)
+
+
+def test_calibration_by_hand():
+    scores = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    order = np.array([[0, 1], [1, 0], [1, 0], [0, 1]])
+    found = rlhf.calibration(scores, order, [True, True, True, True], bins=2)
+    high = 1 / (1 + np.exp(-2))
+    np.testing.assert_allclose(found.predicted, [1 - high, (2 * high + 0.5) / 3])
+    np.testing.assert_allclose(found.preferred, [0, 2 / 3])
+    np.testing.assert_array_equal(found.pairs, [1, 3])
+    assert found.error == pytest.approx(((1 - high) + 3 * abs((2 * high + 0.5) / 3 - 2 / 3)) / 4)
+
+
+TOKENIZER = rlhf.Tokenizer(" .ab")
+W, T = 4, 6
+LINE = {
+    "prompt": "a ",
+    "outputs": ["ab.", "b", ""],
+    "ranking": [2, 0],
+    "annotator": "ada",
+    "ended": [True, False, True],
+}
+
+
+def written(path, *lines):
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_rankings_come_back_from_a_file(tmp_path):
+    path = written(tmp_path / "rankings.jsonl", LINE, {"prompt": "", "outputs": ["a", "b"], "ranking": [1, 0]})
+    rankings, names = rlhf.load_rankings(path, TOKENIZER, W, T)
+    assert names == ("", "ada")
+    np.testing.assert_array_equal(rankings.annotator, [1, 0])
+    np.testing.assert_array_equal(rankings.order, [[2, 0, -1], [1, 0, -1]])
+    assert rankings.tokens.shape == (2, 3, W + T)
+    a, b, space, stop = (int(TOKENIZER.encode(c)[0]) for c in "ab .")
+    np.testing.assert_array_equal(rankings.tokens[0, 0], [PAD, 1, a, space, a, b, stop, EOS, PAD, PAD])
+    np.testing.assert_array_equal(rankings.tokens[0, 1, W:], [b, PAD, PAD, PAD, PAD, PAD])  # cut off
+    rlhf.save_rankings(tmp_path / "again.jsonl", rankings, TOKENIZER, W, names)
+    again, same = rlhf.load_rankings(tmp_path / "again.jsonl", TOKENIZER, W, T)
+    assert same == names
+    for one, other in zip(rankings, again, strict=True):
+        kept = slice(None) if one.ndim < 3 else np.s_[:1]  # the second line has an empty output more now
+        np.testing.assert_array_equal(one[kept], other[kept])
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["again.jsonl", "rankings.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("{", "expected JSON, got '{'"),
+        ("[1]", "expected an object with prompt, outputs and ranking, got list"),
+        ({"prompt": "a", "outputs": ["a", "b"]}, "expected prompt, outputs and ranking, got no ranking"),
+        ({**LINE, "rank": 1}, "expected no other fields than .*, got rank"),
+        ({**LINE, "prompt": 3}, "expected a prompt that is a text, got int"),
+        ({**LINE, "annotator": 3}, "expected an annotator that is a text, got int"),
+        ({**LINE, "outputs": []}, r"expected two or more outputs that are texts, got \[\]"),
+        ({**LINE, "outputs": ["a", 1]}, "expected two or more outputs that are texts"),
+        ({**LINE, "ranking": "01"}, "expected a ranking of indices, got 01"),
+        ({**LINE, "ranking": [True, 0]}, "expected a ranking of indices"),
+        ({**LINE, "ranking": [3, 0]}, "expected indices from 0 to 2 in the ranking, got 3"),
+        ({**LINE, "ranking": [1, 1]}, "expected every output at most once in the ranking, got 1 twice"),
+        ({**LINE, "ranking": [1]}, "expected two or more outputs in the ranking, got 1"),
+        ({**LINE, "ended": [True]}, "expected true or false for each output in ended"),
+        ({**LINE, "prompt": "c"}, "expected characters of the vocabulary ' .ab', got 'c' as character 0"),
+        ({**LINE, "prompt": "aaaa"}, "expected a prompt of at most 3 characters, got 4"),
+        ({**LINE, "outputs": ["aaaaaa", "b", ""]}, "expected outputs of at most 6 tokens, eos included, got 7"),
+    ],
+)
+def test_a_line_that_is_no_ranking_is_named(tmp_path, change, message):
+    path = written(tmp_path / "rankings.jsonl", LINE, change)
+    with pytest.raises(pgjax.InputError, match=f"rankings.jsonl, line 2: {message}"):
+        rlhf.load_rankings(path, TOKENIZER, W, T)
+
+
+def test_a_file_that_holds_no_rankings_is_refused(tmp_path):
+    with pytest.raises(pgjax.InputError, match=r"expected a file of rankings, got .*nowhere"):
+        rlhf.load_rankings(tmp_path / "nowhere", TOKENIZER, W, T)
+    with pytest.raises(pgjax.InputError, match=r"expected one or more rankings in .*, got an empty file"):
+        rlhf.load_rankings(written(tmp_path / "empty"), TOKENIZER, W, T)
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    with pytest.raises(pgjax.InputError, match="expected rankings in UTF-8"):
+        rlhf.load_rankings(tmp_path / "bytes", TOKENIZER, W, T)
+    with pytest.raises(pgjax.InputError, match="line 1: expected at most 2 outputs, got 3"):
+        rlhf.load_rankings(written(tmp_path / "three", LINE), TOKENIZER, W, T, outputs=2)
+
+
+@pytest.mark.parametrize(
+    ("annotators", "message"),
+    [
+        (rlhf.Annotators(0.0), "expected annotators with a temperature τ above 0, got 0.0"),
+        (rlhf.Annotators(1.0, disagreement=-1.0), "expected annotators with a disagreement of 0 or more, got -1.0"),
+    ],
+)
+def test_people_who_cannot_choose_are_refused(annotators, message):
+    with pytest.raises(pgjax.InputError, match=message):
+        check_annotators(annotators)
