@@ -49,11 +49,11 @@ class Options:
     learning_rate: float = 5e-4
     """η of REINFORCE."""
     beta: tuple[float, ...] = (0.02, 0.1)
-    """Coefficients of the KL penalty that are compared with none."""
+    """Coefficients of the KL penalty that are compared with none; may be left empty."""
     length_bias: float = 0.2
-    """What a token more is worth to annotators who like length, in nats."""
+    """What a token more is worth to annotators who like length, in nats; 0 to leave them out."""
     rounds: int = 4
-    """How often people are asked, with a part of the comparisons each, where that is compared with asking once."""
+    """How often people are asked, for a part of the comparisons each, where that is compared with once; 1 for not."""
     temperature: float = 0.7
     """τ of the annotators' choice."""
     pool: int = 1024
@@ -263,7 +263,7 @@ def draw_laws(rows: Sequence[Mapping[str, Any]], widths: Sequence[int], path: Pa
 
 
 def draw_side_effects(
-    penalties: Mapping[str, xr.Dataset], biased: Mapping[str, xr.Dataset], asked: Mapping[str, Curve], path: Path
+    penalties: Mapping[str, xr.Dataset], biased: Mapping[str, xr.Dataset], asked: Mapping[str, xr.Dataset], path: Path
 ) -> None:
     """Draw what a penalty changes, what a bias for length does, and what asking again is worth."""
     figure = Figure(figsize=(12.5, 7.4), layout="constrained")
@@ -271,8 +271,8 @@ def draw_side_effects(
     for colour, (label, results) in zip(COLOURS, penalties.items(), strict=False):
         shade(panels[0, 0], curve_of(results), colour, label)
     dress(panels[0, 0], "a KL penalty stops early", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
-    for colour, (label, curve) in zip(COLOURS, asked.items(), strict=False):
-        shade(panels[0, 1], curve, colour, label)
+    for colour, (label, results) in zip(COLOURS, asked.items(), strict=False):
+        shade(panels[0, 1], curve_of(results), colour, label)
     dress(panels[0, 1], "asking people again", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
     what = {
         "length": "tokens of an output",
@@ -332,9 +332,17 @@ def main(options: Options) -> None:
         loops[width], sweeps[width] = study.sweep(f"comparisons-{width}", width, max(options.comparisons), grid=grid)
     once = sweeps[options.width].sel(comparisons=middle)
     room = max(options.comparisons)
-    _, penalized = study.sweep("penalty", options.width, room, grid={"beta": options.beta}, comparisons=middle)
-    _, liked = study.sweep("length-bias", options.width, room, length_bias=options.length_bias, comparisons=middle)
-    _, again = study.sweep("rounds", options.width, -(-middle // options.rounds), rounds=options.rounds)
+    more = {}
+    if options.beta:
+        _, more["penalty"] = study.sweep(
+            "penalty", options.width, room, grid={"beta": options.beta}, comparisons=middle
+        )
+    if options.length_bias:
+        _, more["length-bias"] = study.sweep(
+            "length-bias", options.width, room, length_bias=options.length_bias, comparisons=middle
+        )
+    if options.rounds > 1:
+        _, more["rounds"] = study.sweep("rounds", options.width, -(-middle // options.rounds), rounds=options.rounds)
     commandline.leave_to_the_first_process()
 
     rows = []
@@ -347,11 +355,14 @@ def main(options: Options) -> None:
             rows.append(
                 row_of(best_of_n_curve(loops[width], sweeps[width], study, {"comparisons": count}), "best-of-n", **what)
             )
-    side = {"asked once": curve_of(once), f"asked {options.rounds} times": curve_of(again)}
-    penalties = {"β = 0": once} | {f"β = {beta:g}": penalized.sel(beta=beta) for beta in options.beta}
-    biased = {"no bias": once, f"{options.length_bias:g} nats a token": liked}
+    penalties = {"β = 0": once} | {f"β = {beta:g}": more["penalty"].sel(beta=beta) for beta in options.beta}
+    biased, asked = {"no bias": once}, {"asked once": once}
+    if options.length_bias:
+        biased[f"{options.length_bias:g} nats a token"] = more["length-bias"]
+    if options.rounds > 1:
+        asked[f"asked {options.rounds} times"] = more["rounds"]
     effects = []
-    for label, results in (*penalties.items(), *biased.items(), (f"asked {options.rounds} times", again)):
+    for label, results in (penalties | biased | asked).items():
         last = {name: results[name].transpose("seed", "iteration").values[:, -10:].mean(1)
                 for name in ("gold", "proxy", "kl", "length", "distinct_2", "self_overlap", "entropy")}  # fmt: skip
         found = {name: float(pgjax.interquartile_mean(runs)) for name, runs in last.items()}
@@ -360,7 +371,7 @@ def main(options: Options) -> None:
         best = int(np.argmax(curve.gold))
         peak = {"peak": float(curve.d[best]), "peak_gold": float(curve.gold[best])}
         effects.append({"what": label, **found, **peak, "intervals": intervals})
-    everything = [*sweeps.values(), penalized, liked, again]
+    everything = [*sweeps.values(), *more.values()]
     summary = {
         "rows": rows,
         "side_effects": effects,
@@ -372,7 +383,7 @@ def main(options: Options) -> None:
     }
     commandline.write_json(options.out / "summary.json", summary)
     draw_laws(rows, options.reward_width, options.out / "overoptimisation.png")
-    draw_side_effects(penalties, biased, side, options.out / "side_effects.png")
+    draw_side_effects(penalties, biased, asked, options.out / "side_effects.png")
     shown = ["reward_width", "comparisons", "method", "accuracy", "peak", "peak_gold", "final_gold", "r_squared"]
     print(pd.DataFrame(rows)[shown].round(3).to_string(index=False))
     print(pd.DataFrame(effects).drop(columns="intervals").round(3).to_string(index=False))
