@@ -175,21 +175,25 @@ def curve_of(results: xr.Dataset) -> Curve:
         return values.reshape(len(values), -1, POINT).mean(-1)
 
     start = results.gold.transpose("seed", "iteration").values[:, :1]  # the first update's outputs are f_SL's
-    gold = by_point("gold") - start.mean()
-    half = 1.96 * gold.std(0, ddof=1) / np.sqrt(len(gold)) if len(gold) > 1 else np.zeros(gold.shape[1])
+    return curve_over_seeds(by_point("kl").mean(0), by_point("gold") - start.mean(), by_point("proxy"))
+
+
+def curve_over_seeds(kl: np.ndarray, gold: np.ndarray, proxy: np.ndarray) -> Curve:
+    """Return the means over seeds of rewards [seeds, points] at KLs [points], with the intervals of gold."""
     mean = gold.mean(0)
-    d = np.sqrt(np.maximum(by_point("kl").mean(0), 0))
-    return Curve(d, mean, mean - half, mean + half, by_point("proxy").mean(0))
+    half = 1.96 * gold.std(0, ddof=1) / np.sqrt(len(gold)) if len(gold) > 1 else np.zeros_like(mean)
+    return Curve(np.sqrt(np.maximum(kl, 0)), mean, mean - half, mean + half, proxy.mean(0))
 
 
-def best_of_n_curve(loop: rlhf.Feedback, results: xr.Dataset, study: Study, point: Mapping[str, float]) -> Curve:
-    """Return what the best of n of the supervised model's outputs are worth, for n up to the whole pool."""
+def best_of_n_curves(loop: rlhf.Feedback, results: xr.Dataset, study: Study) -> list[Curve]:
+    """Return what the best of n of the supervised model's outputs are worth, for n up to the whole pool.
+
+    There is a curve for each number of comparisons.
+    """
     pool, options = study.options.pool, study.options
     ns = np.unique(np.round(np.geomspace(1, pool, 20)).astype(int))
-    supervised = study.supervised[options.width]
-    like = jax.eval_shape(lambda key: loop.algorithm.init(key, loop.algorithm.hyperparameters()).params,
-                          jax.random.key(0))  # fmt: skip
-    tuned = pgjax.load_params(results, like, point=point)
+    numbers = loop.algorithm.hyperparameters()
+    like = jax.eval_shape(lambda key: loop.algorithm.init(key, numbers).params, jax.random.key(0))
 
     def one(key: jax.Array, tuned: rlhf.Tuned, supervised: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
         found = loop.evaluate(key, supervised, tuned.reward, supervised)
@@ -201,17 +205,20 @@ def best_of_n_curve(loop: rlhf.Feedback, results: xr.Dataset, study: Study, poin
 
         return *jax.lax.map(best, jnp.asarray(ns)), gold.mean()
 
+    over_seeds = pgjax.over_runs(one, block=1)
     keys = pgjax.run_keys(options.study + 1, range(options.first_seed, options.first_seed + options.seeds))
-    golds, proxies, start = map(np.asarray, pgjax.over_runs(one, block=1)(keys, tuned, supervised))
-    relative = golds - start[:, None]
-    half = 1.96 * relative.std(0, ddof=1) / np.sqrt(len(relative)) if len(relative) > 1 else np.zeros(len(ns))
-    mean = relative.mean(0)
-    return Curve(np.sqrt(rlhf.best_of_n_kl(ns)), mean, mean - half, mean + half, proxies.mean(0))
+    curves = []
+    for count in options.comparisons:
+        tuned = pgjax.load_params(results, like, point={"comparisons": count})
+        golds, proxies, start = map(np.asarray, over_seeds(keys, tuned, study.supervised[options.width]))
+        curves.append(curve_over_seeds(rlhf.best_of_n_kl(ns), golds - start[:, None], proxies))
+    return curves
 
 
 def row_of(curve: Curve, method: str, **what: Any) -> dict[str, Any]:
     """Return a curve, the law fitted to it, and where its gold reward is largest, as plain numbers."""
-    fit = rlhf.fit_rl(curve.d, curve.gold) if method == "RL" else rlhf.fit_best_of_n(curve.d, curve.gold)
+    fits = [rlhf.fit_rl(curve.d, curve.gold), rlhf.fit_best_of_n(curve.d, curve.gold)]
+    fit, other = fits if method == "RL" else reversed(fits)
     best = int(np.argmax(curve.gold))
     return {
         **what,
@@ -219,6 +226,7 @@ def row_of(curve: Curve, method: str, **what: Any) -> dict[str, Any]:
         "alpha": fit.alpha,
         "beta_of_fit": fit.beta,
         "r_squared": fit.r_squared,
+        "r_squared_of_the_other_law": other.r_squared,
         "fitted_peak": fit.peak if np.isfinite(fit.peak) else None,
         "peak": float(curve.d[best]),
         "peak_gold": float(curve.gold[best]),
@@ -347,14 +355,12 @@ def main(options: Options) -> None:
 
     rows = []
     for width in options.reward_width:
-        for count in options.comparisons:
+        chosen = best_of_n_curves(loops[width], sweeps[width], study)
+        for count, best in zip(options.comparisons, chosen, strict=True):
             here = sweeps[width].sel(comparisons=count)
-            what = {"reward_width": width, "comparisons": count, "accuracy": float(here.accuracy[:, -1].mean()),
-                    "accuracy_ceiling": float(here.ceiling[:, -1].mean())}  # fmt: skip
-            rows.append(row_of(curve_of(here), "RL", **what))
-            rows.append(
-                row_of(best_of_n_curve(loops[width], sweeps[width], study, {"comparisons": count}), "best-of-n", **what)
-            )
+            what = {"reward_width": width, "comparisons": count}
+            what |= {"accuracy": float(here.accuracy[:, -1].mean()), "ceiling": float(here.ceiling[:, -1].mean())}
+            rows += [row_of(curve_of(here), "RL", **what), row_of(best, "best-of-n", **what)]
     penalties = {"β = 0": once} | {f"β = {beta:g}": more["penalty"].sel(beta=beta) for beta in options.beta}
     biased, asked = {"no bias": once}, {"asked once": once}
     if options.length_bias:
@@ -384,7 +390,8 @@ def main(options: Options) -> None:
     commandline.write_json(options.out / "summary.json", summary)
     draw_laws(rows, options.reward_width, options.out / "overoptimisation.png")
     draw_side_effects(penalties, biased, asked, options.out / "side_effects.png")
-    shown = ["reward_width", "comparisons", "method", "accuracy", "peak", "peak_gold", "final_gold", "r_squared"]
+    shown = ["reward_width", "comparisons", "method", "accuracy", "peak", "peak_gold", "final_gold"]
+    shown += ["r_squared", "r_squared_of_the_other_law"]
     print(pd.DataFrame(rows)[shown].round(3).to_string(index=False))
     print(pd.DataFrame(effects).drop(columns="intervals").round(3).to_string(index=False))
     print(f"{options.seeds} seeds; {summary['seconds']:.0f} s of computing; written to {options.out}")
