@@ -358,7 +358,7 @@ def main(options: Options) -> None:
         chosen = best_of_n_curves(loops[width], sweeps[width], study)
         for count, best in zip(options.comparisons, chosen, strict=True):
             here = sweeps[width].sel(comparisons=count)
-            what = {"reward_width": width, "comparisons": count}
+            what: dict[str, Any] = {"reward_width": width, "comparisons": count}
             what |= {"accuracy": float(here.accuracy[:, -1].mean()), "ceiling": float(here.ceiling[:, -1].mean())}
             rows += [row_of(curve_of(here), "RL", **what), row_of(best, "best-of-n", **what)]
     penalties = {"β = 0": once} | {f"β = {beta:g}": more["penalty"].sel(beta=beta) for beta in options.beta}
@@ -374,8 +374,8 @@ def main(options: Options) -> None:
         found = {name: float(pgjax.interquartile_mean(runs)) for name, runs in last.items()}
         intervals = {name: [float(x) for x in pgjax.confidence_interval(runs)] for name, runs in last.items()}
         curve = curve_of(results)
-        best = int(np.argmax(curve.gold))
-        peak = {"peak": float(curve.d[best]), "peak_gold": float(curve.gold[best])}
+        at = int(np.argmax(curve.gold))
+        peak = {"peak": float(curve.d[at]), "peak_gold": float(curve.gold[at])}
         effects.append({"what": label, **found, **peak, "intervals": intervals})
     everything = [*sweeps.values(), *more.values()]
     summary = {
