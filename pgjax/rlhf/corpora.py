@@ -113,14 +113,16 @@ class Grammar(NamedTuple):
         return tokens.at[row, end - 1].set(stop).at[row, end].set(EOS)
 
     def log_prob(self, tokens: object) -> np.ndarray:
-        """Return ln Pr of whole sentences [N, L], [N] float64; −inf for what is none."""
+        """Return ln Pr of whole sentences [N, L], [N] float64: bos, characters, eos, pads; −inf for what is none."""
         tokenizer = self.tokenizer
         number = {word: i for i, word in enumerate(self.words)}
         found = []
         for row in np.asarray(tokens):
             text = tokenizer.decode(row)
             words = text[:-1].split(" ")
-            whole = bool(row[0] == BOS) and EOS in row and text.endswith(STOP) and all(word in number for word in words)
+            spelled = [BOS, *tokenizer.encode(text), EOS]
+            whole = row[: len(spelled)].tolist() == spelled and bool((row[len(spelled) :] == PAD).all())
+            whole &= text.endswith(STOP) and all(word in number for word in words)
             found.append(self._log_prob([number[word] for word in words]) if whole else -np.inf)
         return np.asarray(found)
 
@@ -230,7 +232,8 @@ def text_corpus(text: str, name: str, length: int, prompt_words: int = 2, rare: 
     """Return any text as windows of `length` tokens that begin where a word does, and the first words of each.
 
     Runs of blanks and single line breaks count as one space. A paragraph ends at an empty line, and its last window
-    with eos; no window holds parts of two.
+    with eos; no window holds parts of two. A word that the end of a window cuts is the first of the next window, so
+    nothing is lost; only a word as long as a window goes on where it is cut, and may be the last without eos.
 
     Args:
         text: The whole of it.
@@ -262,17 +265,19 @@ def text_corpus(text: str, name: str, length: int, prompt_words: int = 2, rare: 
                 rows.append(np.concatenate([[BOS], tokens[begin:], [EOS]]))
                 break
             rows.append(np.concatenate([[BOS], tokens[begin:end]]))
-            begin = after_word(part, end)
+            begin = whole_word(part, begin, end)
     texts = right_padded([row for row in rows if len(row) > 2], length)
     return Corpus(name, tokenizer, texts, beginnings(texts, tokenizer, prompt_words))
 
 
-def after_word(text: str, place: int) -> int:
-    """Return where the next word begins at a place or after it."""
-    if text[place - 1] == " ":
-        return place
-    space = text.find(" ", place)
-    return len(text) if space < 0 else space + 1
+def whole_word(text: str, begin: int, end: int) -> int:
+    """Return where to go on after text[begin:end]: at its last word if that is cut or the text is over, else behind."""
+    if text[end - 1] == " ":
+        return end
+    if text[end : end + 1] == " ":
+        return end + 1
+    space = text.rfind(" ", begin, end)
+    return end if space < 0 else space + 1
 
 
 def python_docs() -> str:
@@ -298,7 +303,9 @@ def read_text(path: str | Path) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"expected text in UTF-8 in {path}, got a byte that is none at {error.start}") from error
     except OSError as error:
-        raise InputError(f"expected a file of text, got {path}: {error.strerror}") from error
+        raise InputError(f"expected a file of text, got {path}: {error.strerror or error}") from error
+    except ValueError as error:  # a null byte in the name
+        raise InputError(f"expected a file of text, got {str(path)!r}: {error}") from error
     if not text.strip():
         raise InputError(f"expected a text with one or more characters in {path}, got an empty one")
     return text

@@ -45,13 +45,16 @@ def word_values(
         unfinished: What is added if the text did not end by itself.
 
     Raises:
-        InputError: If there is no word, a value is missing, or a word is empty or has a blank or full stop in it.
+        InputError: If there is no word, a value is missing, a word is there twice, or one is empty or has a blank or
+            full stop in it.
     """
     if not len(words) or len(words) != len(values):
         raise InputError(f"expected one or more words with a value each, got {len(words)} and {len(values)}")
     for word in words:
         if not word or " " in word or STOP in word:
             raise InputError(f"expected words without blanks and full stops, got {word!r}")
+        if list(words).count(word) > 1:
+            raise InputError(f"expected each word once, got {word!r} twice or more")
     spelled = jnp.asarray(right_padded([tokenizer.encode(word) for word in words], max(map(len, words))))
     sizes = jnp.asarray([len(word) for word in words])
     worth = jnp.asarray(values, jnp.float32)

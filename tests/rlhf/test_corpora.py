@@ -3,10 +3,12 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import pgjax
 from pgjax import rlhf
-from pgjax.rlhf.corpora import after_word
+from pgjax.rlhf.corpora import whole_word
 from pgjax.rlhf.tokens import BOS, EOS, PAD, right_padded
 
 
@@ -61,6 +63,8 @@ def test_what_is_no_sentence_has_no_probability():
     assert (grammar.log_prob(right_padded(rows, 30)) == -np.inf).all()
     whole = np.concatenate([[BOS], letters.encode(f"{a}."), [EOS]])
     assert np.isfinite(grammar.log_prob(right_padded([whole, whole[:-1]], 30))).tolist() == [True, False]
+    strange = [np.insert(whole, 2, PAD), np.insert(whole, 2, BOS), np.append(whole, whole[1]), np.append(PAD, whole)]
+    assert (grammar.log_prob(right_padded(strange, 30)) == -np.inf).all()
     many = " ".join([a] * (grammar.longest + 1)) + "."
     assert grammar.log_prob([np.concatenate([[BOS], letters.encode(many), [EOS]])])[0] == -np.inf
 
@@ -90,14 +94,22 @@ def test_windows_follow_each_other_from_word_to_word():
     text = "one two three four five six\nseven eight\n\n\nnine  ten."
     corpus = rlhf.text_corpus(text, "numbers", length=12, prompt_words=1)
     said = [corpus.tokenizer.decode(row) for row in corpus.texts]
-    assert said == ["one two thr", "four five s", "seven eight", "nine ten."]
-    assert [EOS in row for row in corpus.texts] == [False, False, False, True]  # of "seven eight" eos did not fit in
+    assert said == ["one two thr", "three four ", "five six se", "seven eight", "eight", "nine ten."]
+    assert [EOS in row for row in corpus.texts] == [False, False, False, False, True, True]
     assert (corpus.texts[:, 0] == BOS).all()
-    # "seven " is more than half of the columns.
-    assert [corpus.tokenizer.decode(row) for row in corpus.prompts] == ["one ", "four ", "nine "]
-    assert after_word("one two", 2) == 4
-    assert after_word("one two", 4) == 4
-    assert after_word("one two", 5) == 7
+    # "three " and "seven " are more than half of the columns.
+    assert [corpus.tokenizer.decode(row) for row in corpus.prompts] == ["one ", "five ", "nine "]
+    assert [whole_word("one two", 0, end) for end in (2, 3, 4, 5, 7)] == [2, 4, 4, 4, 4]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.text("ab", min_size=1, max_size=6), min_size=2, max_size=20, unique=True), st.integers(8, 20))
+def test_every_word_of_a_text_is_whole_in_a_window(words, length):
+    corpus = rlhf.text_corpus(" ".join(words), "words", length, prompt_words=0)
+    said = [corpus.tokenizer.decode(row) for row in corpus.texts]
+    assert set(words) <= set(" ".join(said).split())
+    assert all(" " + text.rstrip() in " " + " ".join(words) for text in said)
+    assert (corpus.texts == EOS).any(1).tolist() == [False] * (len(said) - 1) + [True]
 
 
 def test_rare_characters_are_replaced():
@@ -130,6 +142,8 @@ def test_a_file_that_holds_no_text_is_refused(tmp_path, content, message):
         rlhf.read_text(path)
     with pytest.raises(pgjax.InputError, match=r"expected a file of text, got .*: Is a directory"):
         rlhf.read_text(tmp_path)
+    with pytest.raises(pgjax.InputError, match=r"expected a file of text, got 'a\\x00b': embedded null byte"):
+        rlhf.read_text("a\0b")
 
 
 @pytest.mark.parametrize(

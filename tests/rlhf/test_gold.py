@@ -97,6 +97,7 @@ def test_common_words_of_a_corpus():
             "expected one or more words with a value each, got 1 and 2",
         ),
         (lambda: rlhf.word_values(TOKENIZER, ["a b"], [1]), "expected words without blanks and full stops, got 'a b'"),
+        (lambda: rlhf.word_values(TOKENIZER, ["a", "a"], [1, 2]), "expected each word once, got 'a' twice or more"),
         (lambda: rlhf.word_values(TOKENIZER, ["c"], [1]), "expected characters of the vocabulary"),
         (lambda: rlhf.letter_share(TOKENIZER, ""), "expected one or more letters, got none"),
     ],
