@@ -73,10 +73,10 @@ def test_the_summary_holds_every_measurement(measured):
     assert summary["peak_bytes"] > 0
     text = summary["text"]
     assert 100_000 < text["parameters"] < 110_000
-    (row,) = text["rows"]
-    assert row["seeds"] == 1
-    assert row["tokens_per_second"] > 0
-    assert row["real_fraction"] == 1  # nobody ends a text
+    assert [(row["seeds"], row["kl_penalty"]) for row in text["rows"]] == [(1, True), (1, False)]
+    for row in text["rows"]:
+        assert row["tokens_per_second"] > 0
+        assert row["real_fraction"] == 1  # nobody ends a text
     assert [sampled["length"] for sampled in text["sampling"]] == [4, 8]
 
 

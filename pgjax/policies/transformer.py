@@ -25,7 +25,7 @@ from pgjax.policies.policy import Policy
 from pgjax.policies.value import ValueFunction
 from pgjax.rlhf.tokens import BOS, PAD
 
-LOOKED_AT = 32  # cached tokens that a step looks at, at least; then twice as many, and so on
+LOOKED_AT = 32  # cached tokens that a step looks at, at least; then twice, three times as many, and so on
 OUT_OF_SIGHT = -1e9  # the score of a token that nobody may look at; finite, as a pad looks at nothing at all
 
 
@@ -168,7 +168,7 @@ class Transformer(linen.Module):
 def attend(q: jax.Array, keys: jax.Array, values: jax.Array, pads: jax.Array, row: jax.Array) -> jax.Array:
     """Return what a column of tokens [heads, features, E] sees of the cache, rows pads … row of it.
 
-    Only so many rows are looked at as are in use, rounded up to a power of two: each is a branch of its own.
+    Only so many rows are looked at as are in use, rounded up to a multiple of 32: each of these is a branch of its own.
     """
 
     def over(count: int) -> Callable[..., jax.Array]:
@@ -183,7 +183,7 @@ def attend(q: jax.Array, keys: jax.Array, values: jax.Array, pads: jax.Array, ro
 
     room, counts = keys.shape[0], [min(LOOKED_AT, keys.shape[0])]
     while counts[-1] < room:
-        counts.append(min(2 * counts[-1], room))
+        counts.append(min(counts[-1] + LOOKED_AT, room))
     if len(counts) == 1:
         return over(room)(q, keys, values, pads, row)
     which = jnp.searchsorted(jnp.asarray(counts), row, side="right").astype(jnp.int32)

@@ -50,7 +50,7 @@ def test_the_sampler_and_the_parallel_pass_give_the_same_log_probabilities(name)
     assert 0 <= entropy.min() < entropy.max() <= np.log(V - 2) + 1e-6  # pad and bos are never written
 
 
-def test_a_long_context_is_read_by_powers_of_two():
+def test_of_a_long_context_as_much_is_read_as_is_in_use():
     sizes = Sizes(V, context=3 * LOOKED_AT + 4, width=8, layers=1, heads=2)
     environment = text(PROMPTS, V, 3 * LOOKED_AT, judge)
     policy = transformer(environment, sizes)
