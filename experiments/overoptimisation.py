@@ -265,8 +265,8 @@ def draw_laws(rows: Sequence[Mapping[str, Any]], widths: Sequence[int], path: Pa
                 fitted = (rlhf.predict_rl if method == "RL" else rlhf.predict_best_of_n)(fit, curve.d)
                 axes.plot(curve.d, fitted, ":", color=colour, linewidth=1.2)
             axes.axhline(0, color="0.6", linewidth=0.8)
-            how = "REINFORCE, no penalty" if method == "RL" else "best of n"
-            dress(axes, f"{how}; reward model of width {width}", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
+            how = "REINFORCE" if method == "RL" else "best of n"
+            dress(axes, f"{how}, reward model of width {width}", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
     figure.savefig(path, dpi=150)
 
 
@@ -278,10 +278,12 @@ def draw_side_effects(
     panels = figure.subplots(2, 3)
     for colour, (label, results) in zip(COLOURS, penalties.items(), strict=False):
         shade(panels[0, 0], curve_of(results), colour, label)
-    dress(panels[0, 0], "a KL penalty stops early", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
+    dress(panels[0, 0], "with a KL penalty", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
     for colour, (label, results) in zip(COLOURS, asked.items(), strict=False):
-        shade(panels[0, 1], curve_of(results), colour, label)
-    dress(panels[0, 1], "asking people again", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
+        curve = curve_of(results)
+        updates = POINT * (np.arange(len(curve.d)) + 0.5)  # the distance may shrink again, time does not
+        shade(panels[0, 1], curve._replace(d=updates), colour, label)
+    dress(panels[0, 1], "asking people again", "update", "gold reward above f_SL's")
     what = {
         "length": "tokens of an output",
         "distinct_2": "distinct bigrams / bigrams",
