@@ -77,7 +77,7 @@ class Options:
     length_bias: float = 0.0
     """For each token of an output."""
     disagreement: float = 0.0
-    """Standard deviation of what their own tastes say."""
+    """Times what each one's own taste says of an output, which is of the order of a nat."""
     members: int = 1
     """Reward models of an ensemble."""
     episodes: int = 64

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,14 +20,14 @@ def best_of_n_kl(n: Any) -> Any:
 
 
 def best_of_n(proxy: jax.Array, values: jax.Array, n: Any) -> jax.Array:
-    """Return the expected value of the output with the largest proxy among n of a pool of N, [].
+    """Return the expected value of the output with the largest proxy among n of a pool of N, [...].
 
     All subsets of n are averaged over, exactly: of N outputs sorted by proxy, the i-th is the best of C(i − 1, n − 1)
     of the C(N, n) subsets. Among equal proxies, the later one of the pool counts as the larger.
 
     Args:
         proxy: What they are chosen by, [N].
-        values: What is averaged, [N]: the gold reward, or the proxy itself.
+        values: What is averaged, [N, ...]: the gold reward, or the proxy itself.
         n: From 1 to N; may be traced.
 
     Raises:
@@ -34,6 +35,8 @@ def best_of_n(proxy: jax.Array, values: jax.Array, n: Any) -> jax.Array:
 
     Source: Nakano et al., *WebGPT*, 2021, appendix I.
     """
+    chex.assert_rank(proxy, 1)
+    chex.assert_equal_shape_prefix([proxy, values], 1)
     N = proxy.shape[0]
     if isinstance(n, int | np.integer) and not 1 <= n <= N:
         raise InputError(f"expected n from 1 to {N}, the outputs that there are, got {n}")
@@ -45,4 +48,5 @@ def best_of_n(proxy: jax.Array, values: jax.Array, n: Any) -> jax.Array:
 
     log_weight = log_choose(jnp.maximum(i, n) - 1, n - 1.0) - log_choose(N, n)
     weight = jnp.where(possible, jnp.exp(log_weight), 0)
-    return jnp.sum(weight / jnp.sum(weight) * values[jnp.argsort(proxy)])
+    weight = (weight / jnp.sum(weight)).reshape(N, *[1] * (values.ndim - 1))
+    return jnp.sum(weight * values[jnp.argsort(proxy)], axis=0)

@@ -3,14 +3,19 @@
 import jax
 import jax.numpy as jnp
 
+from pgjax.errors import InputError
+
 
 def _grams(tokens: jax.Array, output: jax.Array, n: int, vocabulary: int) -> tuple[jax.Array, jax.Array]:
     """Return the n-grams of outputs as numbers, [E, L − n + 1] int32, and where they lie within an output."""
+    if vocabulary**n > 2**31:
+        raise InputError(f"expected V^n of at most 2^31, got {vocabulary}^{n}")
     E, L = tokens.shape
-    number, inside = jnp.zeros((E, L - n + 1), jnp.int32), jnp.ones((E, L - n + 1), bool)
+    width = max(L - n + 1, 0)
+    number, inside = jnp.zeros((E, width), jnp.int32), jnp.ones((E, width), bool)
     for i in range(n):
-        number = number * vocabulary + tokens[:, i : L - n + 1 + i]
-        inside &= output[:, i : L - n + 1 + i]
+        number = number * vocabulary + tokens[:, i : i + width]
+        inside &= output[:, i : i + width]
     return number, inside
 
 
@@ -21,14 +26,16 @@ def distinct_n(tokens: jax.Array, output: jax.Array, n: int, vocabulary: int) ->
         tokens: [E, L].
         output: Where the outputs are, [E, L] bool.
         n: 1, 2, 3, …
-        vocabulary: V, with V^n below 2³¹.
+        vocabulary: V.
+
+    Raises:
+        InputError: If V^n is above 2³¹, as an n-gram is a number.
 
     Source: Li et al., *A diversity-promoting objective function for neural conversation models*, 2016.
     """
     number, inside = _grams(tokens, output, n, vocabulary)
     ordered = jnp.sort(jnp.where(inside, number, -1).reshape(-1))
-    new = (ordered[1:] != ordered[:-1]) & (ordered[1:] >= 0)
-    different = jnp.sum(new) + (ordered[0] >= 0)
+    different = jnp.sum(jnp.diff(ordered, prepend=-1) != 0)
     return different / jnp.maximum(jnp.sum(inside), 1)
 
 

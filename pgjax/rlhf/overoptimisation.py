@@ -55,9 +55,12 @@ def fit_rl(d: Any, reward: Any) -> Fit:
 
 
 def fit_best_of_n(d: Any, reward: Any) -> Fit:
-    """Fit R(d) = d (α − β d) by least squares; its peak is at α / 2β. Arguments and errors are those of `fit_rl`."""
+    """Fit R(d) = d (α − β d) by least squares; its peak is at α / 2β, or at 0 if it only falls.
+
+    Arguments and errors are those of `fit_rl`.
+    """
     alpha, beta, r_squared = _fit(d, reward, lambda d: d)
-    return Fit(alpha, beta, r_squared, alpha / (2 * beta) if beta > 0 else np.inf)
+    return Fit(alpha, beta, r_squared, max(alpha / (2 * beta), 0.0) if beta > 0 else np.inf)
 
 
 def predict_rl(fit: Fit, d: Any) -> np.ndarray:

@@ -13,6 +13,8 @@ out, and so may `ended`: whether an output came to its end or was cut off.
 """
 
 import json
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from pgjax.errors import InputError
 from pgjax.rlhf.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded
@@ -41,7 +44,7 @@ class Annotators(NamedTuple):
     temperature: Any = 1.0  # τ: what a difference in the gold reward counts is Δ/τ
     position_bias: Any = 0.0  # for each place that an output is shown earlier
     length_bias: Any = 0.0  # for each token of an output
-    disagreement: Any = 0.0  # standard deviation of what a person's own taste says of an output
+    disagreement: Any = 0.0  # times what a person's own taste says of an output, see `tastes`
 
 
 def check_annotators(annotators: Annotators) -> None:
@@ -110,6 +113,12 @@ def pairs_of(K: int) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
+def preferred(utilities: jax.Array) -> jax.Array:
+    """Return the probability that the first of two outputs is preferred, σ(u_1 − u_2), [N] from [N, 2]."""
+    chex.assert_shape(utilities, (None, 2))
+    return jax.nn.sigmoid(utilities[:, 0] - utilities[:, 1])
+
+
 def accuracy_ceiling(utilities: jax.Array) -> jax.Array:
     """Return the accuracy on pairs of rankings that nobody can beat, who is told no more than the outputs, [].
 
@@ -151,6 +160,7 @@ def pair_accuracy(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.A
     """
     chex.assert_rank([scores, order, mask], [2, 2, 1])
     chex.assert_equal_shape([scores, order])
+    chex.assert_equal_shape_prefix([scores, mask], 1)
     better, worse = pairs_of(scores.shape[1])
     ordered = jnp.take_along_axis(scores, jnp.maximum(order, 0), axis=1)
     counts = (order[:, worse] >= 0) & mask[:, None]
@@ -174,7 +184,7 @@ def calibration(scores: Any, order: Any, mask: Any, bins: int = 10) -> Calibrati
     """
     scores, order, mask = np.asarray(scores, float), np.asarray(order), np.asarray(mask, bool)
     chex.assert_shape(scores, (None, 2))
-    p = 1 / (1 + np.exp(scores[mask, 1] - scores[mask, 0]))
+    p = special.expit(scores[mask, 0] - scores[mask, 1])
     first = order[mask, 0] == 0
     which = np.minimum((p * bins).astype(int), bins - 1)
     count = np.bincount(which, minlength=bins)
@@ -196,6 +206,9 @@ def save_rankings(
         tokenizer: Of their texts.
         width: W, columns of the prompts.
         names: Of the annotators; their numbers, if not given.
+
+    Raises:
+        InputError: If the file cannot be written.
     """
     lines = []
     for tokens, order, real, who in zip(*(np.asarray(leaf) for leaf in rankings), strict=True):
@@ -208,9 +221,16 @@ def save_rankings(
                 "ended": [bool((row[width:] == EOS).any()) for row in tokens],
             }
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    unfinished = Path(path).with_name(f".{Path(path).name}")
-    unfinished.write_text("".join(lines), encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=Path(path).parent) as directory:
+            unfinished = Path(directory) / "rankings.jsonl"
+            with unfinished.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+    except OSError as error:
+        raise InputError(f"expected a file that can be written, got {path}: {error.strerror or error}") from error
 
 
 def load_rankings(
@@ -232,13 +252,14 @@ def load_rankings(
         InputError: If the file cannot be read, or a line is not as the module says: it names the line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"expected rankings in UTF-8 in {path}, got a byte that is none at {error.start}") from error
     except OSError as error:
         raise InputError(f"expected a file of rankings, got {path}: {error.strerror}") from error
-    if not lines:
+    if not text:
         raise InputError(f"expected one or more rankings in {path}, got an empty file")
+    lines = text.removesuffix("\n").split("\n")  # splitlines() would also split at what may stand in a text: U+2028
     read = [
         _read_line(f"{path}, line {number}", line, tokenizer, width, length) for number, line in enumerate(lines, 1)
     ]
@@ -275,8 +296,9 @@ def _read_line(
 
     try:
         fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: expected JSON, got {line[:40]!r}: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and brackets as deep
+        why = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise InputError(f"{where}: expected JSON, got {line[:40]!r}: {why}") from error
     expect(isinstance(fields, dict), "an object with prompt, outputs and ranking", type(fields).__name__)
     missing = {"prompt", "outputs", "ranking"} - set(fields)
     unknown = set(fields) - {"prompt", "outputs", "ranking", "annotator", "ended"}

@@ -9,7 +9,7 @@ from scipy import stats
 
 import pgjax
 from pgjax import rlhf
-from pgjax.rlhf.preferences import check_annotators
+from pgjax.rlhf.preferences import check_annotators, preferred
 from pgjax.rlhf.tokens import EOS, PAD
 
 PAIR = jnp.array([[0, 1]]), jnp.array([True])
@@ -72,8 +72,10 @@ def test_what_is_not_ranked_does_not_count():
 def test_shapes_that_would_broadcast_are_refused():
     with pytest.raises(AssertionError):
         rlhf.plackett_luce_loss(jnp.zeros((4, 1)), jnp.zeros((4, 2), int), jnp.ones(4, bool))
-    with pytest.raises(AssertionError):
-        rlhf.plackett_luce_loss(jnp.zeros((4, 2)), jnp.zeros((4, 2), int), jnp.ones((4, 1), bool))
+    for measure in (rlhf.plackett_luce_loss, rlhf.pair_accuracy):
+        for mask in ((4, 1), (1,)):
+            with pytest.raises(AssertionError):
+                measure(jnp.zeros((4, 2)), jnp.zeros((4, 2), int), jnp.ones(mask, bool))
 
 
 def test_accuracy_counts_pairs_and_ties_by_half():
@@ -150,6 +152,18 @@ def test_calibration_by_hand():
     assert found.error == pytest.approx(((1 - high) + 3 * abs((2 * high + 0.5) / 3 - 2 / 3)) / 4)
 
 
+def test_scores_far_apart_are_certain():
+    found = rlhf.calibration([[0.0, 2000.0], [2000.0, 0.0]], [[1, 0], [0, 1]], [True, True])
+    np.testing.assert_array_equal(found.predicted, [0, 1])
+    assert found.error == 0
+
+
+def test_the_first_is_preferred_as_bradley_and_terry_say():
+    u = jnp.array([[0.0, 0.0], [1.0, 0.6]])
+    np.testing.assert_allclose(preferred(u), [0.5, 1 / (1 + np.exp(-0.4))], rtol=1e-6)
+    np.testing.assert_allclose(preferred(u) + preferred(u[:, ::-1]), 1, rtol=1e-6)
+
+
 TOKENIZER = rlhf.Tokenizer(" .ab")
 W, T = 4, 6
 LINE = {
@@ -185,10 +199,30 @@ def test_rankings_come_back_from_a_file(tmp_path):
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["again.jsonl", "rankings.jsonl"]
 
 
+@pytest.mark.parametrize("character", ["\n", "\r", "\x0c", "\x85", "\u2028", "\u2029", '"', "\\", "ρ"])
+def test_a_character_of_an_output_ends_no_line(tmp_path, character):
+    tokenizer, path = rlhf.Tokenizer("a" + character), tmp_path / "rankings.jsonl"
+    tokens = np.array([[[1, 3, 4, EOS], [1, 4, EOS, PAD]]], np.int32)
+    saved = rlhf.Rankings(tokens, np.array([[1, 0]], np.int32), np.array([True]), np.zeros(1, np.int32))
+    rlhf.save_rankings(path, saved, tokenizer, 1)
+    loaded, _ = rlhf.load_rankings(path, tokenizer, 1, 3)
+    for one, other in zip(saved, loaded, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    rankings, names = rlhf.load_rankings(written(tmp_path / "rankings.jsonl", LINE), TOKENIZER, W, T)
+    with pytest.raises(pgjax.InputError, match=r"expected a file that can be written, got .*nowhere"):
+        rlhf.save_rankings(tmp_path / "nowhere" / "rankings.jsonl", rankings, TOKENIZER, W, names)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ("{", "expected JSON, got '{'"),
+        ("[" * 100_000, "expected JSON, got .*: maximum recursion depth"),
+        (f"[{'1' * 5000}]", "expected JSON, got .*: Exceeds the limit"),
+        ("", "expected JSON, got ''"),
         ("[1]", "expected an object with prompt, outputs and ranking, got list"),
         ({"prompt": "a", "outputs": ["a", "b"]}, "expected prompt, outputs and ranking, got no ranking"),
         ({**LINE, "rank": 1}, "expected no other fields than .*, got rank"),
