@@ -45,7 +45,7 @@ class Options:
     updates: int = 200
     """Of REINFORCE."""
     pretraining: int = 500
-    """Gradient steps of supervised pretraining."""
+    """Gradient steps of supervised pretraining, rounded up to a multiple of 50."""
     learning_rate: float = 5e-4
     """η of REINFORCE."""
     beta: tuple[float, ...] = (0.02, 0.1)
@@ -77,8 +77,8 @@ class Curve(NamedTuple):
     """Rewards against the distance, means over seeds."""
 
     d: np.ndarray  # √KL
-    gold: np.ndarray  # relative to the supervised model
-    low: np.ndarray  # of a 95% interval of the mean over seeds
+    gold: np.ndarray  # relative to each seed's supervised model
+    low: np.ndarray  # of a 95% interval of the mean over seeds, by Student's t
     high: np.ndarray
     proxy: np.ndarray
 
@@ -166,29 +166,33 @@ def pretrain(options: Options, corpus: rlhf.Corpus) -> dict[int, Any]:
     return found
 
 
-def curve_of(results: xr.Dataset) -> Curve:
-    """Return how REINFORCE went, each point over some updates and all seeds."""
+def curve_of(results: xr.Dataset, start: np.ndarray) -> Curve:
+    """Return how REINFORCE went, each point over some updates and all seeds.
+
+    Args:
+        results: A sweep's, at one point of its grid.
+        start: The gold reward of each seed's supervised model, [seeds].
+    """
     kept = results.sizes["iteration"] // POINT * POINT
 
     def by_point(name: str) -> np.ndarray:
         values = results[name].transpose("seed", "iteration").values[:, :kept]
         return values.reshape(len(values), -1, POINT).mean(-1)
 
-    start = results.gold.transpose("seed", "iteration").values[:, :1]  # the first update's outputs are f_SL's
-    return curve_over_seeds(by_point("kl").mean(0), by_point("gold") - start.mean(), by_point("proxy"))
+    return curve_over_seeds(by_point("kl").mean(0), by_point("gold") - start[:, None], by_point("proxy"))
 
 
 def curve_over_seeds(kl: np.ndarray, gold: np.ndarray, proxy: np.ndarray) -> Curve:
     """Return the means over seeds of rewards [seeds, points] at KLs [points], with the intervals of gold."""
-    mean = gold.mean(0)
-    half = 1.96 * gold.std(0, ddof=1) / np.sqrt(len(gold)) if len(gold) > 1 else np.zeros_like(mean)
-    return Curve(np.sqrt(np.maximum(kl, 0)), mean, mean - half, mean + half, proxy.mean(0))
+    found = pd.DataFrame([pgjax.mean_interval(runs) for runs in gold.T]).to_numpy()
+    mean, low, high = found.T
+    return Curve(np.sqrt(np.maximum(kl, 0)), mean, low, high, proxy.mean(0))
 
 
-def best_of_n_curves(loop: rlhf.Feedback, results: xr.Dataset, study: Study) -> list[Curve]:
+def best_of_n_curves(loop: rlhf.Feedback, results: xr.Dataset, study: Study) -> tuple[list[Curve], np.ndarray]:
     """Return what the best of n of the supervised model's outputs are worth, for n up to the whole pool.
 
-    There is a curve for each number of comparisons.
+    There is a curve for each number of comparisons. The other array is what all of its outputs are worth, [seeds].
     """
     pool, options = study.options.pool, study.options
     ns = np.unique(np.round(np.geomspace(1, pool, 20)).astype(int))
@@ -206,13 +210,13 @@ def best_of_n_curves(loop: rlhf.Feedback, results: xr.Dataset, study: Study) -> 
         return *jax.lax.map(best, jnp.asarray(ns)), gold.mean()
 
     over_seeds = pgjax.over_runs(one, block=1)
-    keys = pgjax.run_keys(options.study + 1, range(options.first_seed, options.first_seed + options.seeds))
+    keys = pgjax.run_keys(options.study + 2**30, range(options.first_seed, options.first_seed + options.seeds))
     curves = []
     for count in options.comparisons:
         tuned = pgjax.load_params(results, like, point={"comparisons": count})
         golds, proxies, start = map(np.asarray, over_seeds(keys, tuned, study.supervised[options.width]))
         curves.append(curve_over_seeds(rlhf.best_of_n_kl(ns), golds - start[:, None], proxies))
-    return curves
+    return curves, start
 
 
 def row_of(curve: Curve, method: str, **what: Any) -> dict[str, Any]:
@@ -271,16 +275,20 @@ def draw_laws(rows: Sequence[Mapping[str, Any]], widths: Sequence[int], path: Pa
 
 
 def draw_side_effects(
-    penalties: Mapping[str, xr.Dataset], biased: Mapping[str, xr.Dataset], asked: Mapping[str, xr.Dataset], path: Path
+    penalties: Mapping[str, xr.Dataset],
+    biased: Mapping[str, xr.Dataset],
+    asked: Mapping[str, xr.Dataset],
+    start: np.ndarray,
+    path: Path,
 ) -> None:
     """Draw what a penalty changes, what a bias for length does, and what asking again is worth."""
     figure = Figure(figsize=(12.5, 7.4), layout="constrained")
     panels = figure.subplots(2, 3)
     for colour, (label, results) in zip(COLOURS, penalties.items(), strict=False):
-        shade(panels[0, 0], curve_of(results), colour, label)
+        shade(panels[0, 0], curve_of(results, start), colour, label)
     dress(panels[0, 0], "with a KL penalty", "d = √KL(f ‖ f_SL)", "gold reward above f_SL's")
     for colour, (label, results) in zip(COLOURS, asked.items(), strict=False):
-        curve = curve_of(results)
+        curve = curve_of(results, start)
         updates = POINT * (np.arange(len(curve.d)) + 0.5)  # the distance may shrink again, time does not
         shade(panels[0, 1], curve._replace(d=updates), colour, label)
     dress(panels[0, 1], "asking people again", "update", "gold reward above f_SL's")
@@ -321,8 +329,12 @@ def check(options: Options) -> None:
     if options.pool < 4:
         raise pgjax.InputError(f"expected a pool of 4 or more outputs to a prompt, got {options.pool}")
     for beta in options.beta:
-        if not beta > 0:
+        if not 0 < beta < np.inf:
             raise pgjax.InputError(f"expected KL coefficients β above 0, to compare with none, got {beta}")
+    for name in ("comparisons", "reward_width", "beta"):
+        values = getattr(options, name)
+        if len(set(values)) < len(values):
+            raise pgjax.InputError(f"expected every value of {name} once, got {values}")
 
 
 def main(options: Options) -> None:
@@ -334,7 +346,12 @@ def main(options: Options) -> None:
     files = ["summary.json", "overoptimisation.png", "side_effects.png", "penalty", "length-bias", "rounds"]
     commandline.check_directory_of_study(options.out, [*names, *files])
     corpus = commandline.corpus_named("grammar", seed=0, sentences=SENTENCES, length=0, prompt_words=1)
-    study = Study(options, corpus, commandline.gold_named("words", corpus, 0), pretrain(options, corpus))
+    study = Study(options, corpus, commandline.gold_named("words", corpus, 0), {})
+    for width in options.reward_width:  # what cannot be used is refused before anything is computed
+        loop = study.feedback(width, max(options.comparisons), 1)
+        people = rlhf.Annotators(options.temperature)
+        loop.algorithm.hyperparameters(learning_rate=options.learning_rate, annotators=people)
+    study = study._replace(supervised=pretrain(options, corpus))
 
     sweeps, loops = {}, {}
     for width in options.reward_width:
@@ -357,12 +374,12 @@ def main(options: Options) -> None:
 
     rows = []
     for width in options.reward_width:
-        chosen = best_of_n_curves(loops[width], sweeps[width], study)
+        chosen, start = best_of_n_curves(loops[width], sweeps[width], study)  # the start is the same for all
         for count, best in zip(options.comparisons, chosen, strict=True):
             here = sweeps[width].sel(comparisons=count)
             what: dict[str, Any] = {"reward_width": width, "comparisons": count}
             what |= {"accuracy": float(here.accuracy[:, -1].mean()), "ceiling": float(here.ceiling[:, -1].mean())}
-            rows += [row_of(curve_of(here), "RL", **what), row_of(best, "best-of-n", **what)]
+            rows += [row_of(curve_of(here, start), "RL", **what), row_of(best, "best-of-n", **what)]
     penalties = {"β = 0": once} | {f"β = {beta:g}": more["penalty"].sel(beta=beta) for beta in options.beta}
     biased, asked = {"no bias": once}, {"asked once": once}
     if options.length_bias:
@@ -375,7 +392,7 @@ def main(options: Options) -> None:
                 for name in ("gold", "proxy", "kl", "length", "distinct_2", "self_overlap", "entropy")}  # fmt: skip
         found = {name: float(pgjax.interquartile_mean(runs)) for name, runs in last.items()}
         intervals = {name: [float(x) for x in pgjax.confidence_interval(runs)] for name, runs in last.items()}
-        curve = curve_of(results)
+        curve = curve_of(results, start)
         at = int(np.argmax(curve.gold))
         peak = {"peak": float(curve.d[at]), "peak_gold": float(curve.gold[at])}
         effects.append({"what": label, **found, **peak, "intervals": intervals})
@@ -391,7 +408,7 @@ def main(options: Options) -> None:
     }
     commandline.write_json(options.out / "summary.json", summary)
     draw_laws(rows, options.reward_width, options.out / "overoptimisation.png")
-    draw_side_effects(penalties, biased, asked, options.out / "side_effects.png")
+    draw_side_effects(penalties, biased, asked, start, options.out / "side_effects.png")
     shown = ["reward_width", "comparisons", "method", "accuracy", "peak", "peak_gold", "final_gold"]
     shown += ["r_squared", "r_squared_of_the_other_law"]
     print(pd.DataFrame(rows)[shown].round(3).to_string(index=False))

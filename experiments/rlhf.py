@@ -55,7 +55,7 @@ class Options:
     sentences: int = 4096
     """Of the grammar, to pretrain on."""
     pretraining: int = 1000
-    """Gradient steps of supervised pretraining."""
+    """Gradient steps of supervised pretraining, rounded up to a multiple of 50."""
     pretraining_rate: float = 3e-3
     """Its η."""
     rounds: int = 2
@@ -147,6 +147,11 @@ def pretrain(options: Options, corpus: rlhf.Corpus, policy: pgjax.Policy) -> xr.
     )
 
 
+def people_of(options: Options) -> rlhf.Annotators:
+    """Return how people choose."""
+    return rlhf.Annotators(options.temperature, options.position_bias, options.length_bias, options.disagreement)
+
+
 def tune(options: Options, loop: rlhf.Feedback, supervised: Any, corpus: rlhf.Corpus, given: Any) -> xr.Dataset:
     """Return the sweep of the rounds of feedback."""
     print(
@@ -154,9 +159,11 @@ def tune(options: Options, loop: rlhf.Feedback, supervised: Any, corpus: rlhf.Co
         f"{options.updates} updates of REINFORCE",
         flush=True,
     )
-    people = rlhf.Annotators(options.temperature, options.position_bias, options.length_bias, options.disagreement)
     numbers = loop.algorithm.hyperparameters(
-        learning_rate=options.learning_rate, beta=options.beta, kl_target=options.kl_target, annotators=people
+        learning_rate=options.learning_rate,
+        beta=options.beta,
+        kl_target=options.kl_target,
+        annotators=people_of(options),
     )
     names = ("gold", "width", "layers", "heads", "length", "rounds", "updates", "comparisons", "ranked", "annotators",
              "members", "episodes", "same_prompt", "baseline")  # fmt: skip
@@ -171,7 +178,7 @@ def tune(options: Options, loop: rlhf.Feedback, supervised: Any, corpus: rlhf.Co
         hyperparameters=numbers,
         study=options.study,
         out=options.out / "feedback",
-        configuration={"corpus": corpus.name, **configuration},
+        configuration={"corpus": corpus.name, "prompts": rlhf.digest(corpus.prompts.tobytes().hex()), **configuration},
         block=options.block,
     )
 
@@ -271,7 +278,7 @@ def main(options: Options) -> None:
         learning_rate=options.learning_rate,
         beta=options.beta,
         kl_target=options.kl_target,
-        annotators=rlhf.Annotators(temperature=options.temperature, disagreement=options.disagreement),
+        annotators=people_of(options),
     )
     pretrained = pretrain(options, corpus, policy)
     like = jax.eval_shape(policy.init, jax.random.key(0))
@@ -283,7 +290,7 @@ def main(options: Options) -> None:
     numbers = loop.algorithm.hyperparameters()
     kept = jax.eval_shape(lambda key: loop.algorithm.init(key, numbers).params, jax.random.key(0))
     tuned = pgjax.load_params(results, kept)
-    people = rlhf.Annotators(options.temperature)
+    people = people_of(options)
 
     def compare(key: jax.Array, tuned: rlhf.Tuned, supervised: Any) -> dict[str, Any]:
         before = loop.evaluate(key, supervised, tuned.reward, supervised)
@@ -292,9 +299,13 @@ def main(options: Options) -> None:
             values.reshape(PROMPTS, CANDIDATES) for values in (before.proxy, before.gold, before.length)
         )
         best = jax.vmap(rlhf.best_of_n, (0, 0, None))(proxy, worth, options.best_of)
-        # Pairs of outputs to one prompt, as one of these people would judge them.
+        # Pairs of outputs to one prompt, as others with the same biases, and tastes of their own, would judge them.
         pairs = [values.reshape(-1, 2) for values in (proxy * tuned.reward.spread, worth, length)]
-        likes = rlhf.utilities(people, pairs[1], pairs[2], jnp.zeros_like(pairs[1]))
+        outputs = before.tokens.reshape(len(pairs[1]), 2, -1)
+        inside = rlhf.output_of(before.tokens, W).reshape(outputs.shape)
+        who = jax.random.randint(jax.random.fold_in(key, 2), (len(outputs),), 0, options.annotators)
+        taste = rlhf.tastes(jax.random.fold_in(key, 3), outputs, inside, who, options.annotators, V)
+        likes = rlhf.utilities(people, pairs[1], pairs[2], taste)
         order = rlhf.rank(jax.random.fold_in(key, 1), likes)
         first_of = jnp.argmax(proxy[:, : options.best_of], axis=1) + jnp.arange(PROMPTS) * CANDIDATES
         return {
@@ -308,10 +319,10 @@ def main(options: Options) -> None:
             "ceiling": rlhf.accuracy_ceiling(likes),
             "tokens": tuple(tokens[::CANDIDATES] for tokens in (before.tokens, after.tokens)),
             "best": before.tokens[first_of],
-            "compared": before.tokens[: 2 * STORED].reshape(STORED, 2, -1),
+            "compared": outputs[:STORED],
         }
 
-    keys = pgjax.run_keys(options.study + 1, range(options.first_seed, options.first_seed + options.seeds))
+    keys = pgjax.run_keys(options.study + 2**30, range(options.first_seed, options.first_seed + options.seeds))
     found = jax.tree.map(np.asarray, pgjax.over_runs(compare, block=1)(keys, tuned, supervised))
     rewards = {name: pgjax.mean_interval(found[name]) for name in ("sft", "rl", "best_of_n")}
     scores, order = (values.reshape(-1, 2) for values in found["pairs"])

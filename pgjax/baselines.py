@@ -94,9 +94,15 @@ def leave_one_out(among: int | None = None) -> Baseline:
     (`reinforce(same_start=...)`), whatever a start adds to every return changes nothing.
 
     It is left out by slot, not by episode: where a slot holds several episodes, how many of them there are depends on
-    their own actions. With one episode a slot, G_1 − baseline = E/(E − 1) · (G_1 − mean).
+    their own actions. With one episode a slot and groups of K (all E, if not given), G_1 − baseline =
+    K/(K − 1) · (G_1 − the mean of its group).
     Source: Kool, van Hoof & Welling, *Buy 4 REINFORCE samples, get a baseline for free!*, 2019.
+
+    Raises:
+        InputError: If a group has less than 2 slots; when it is called, if groups do not divide the slots.
     """
+    if among is not None and among < 2:
+        raise InputError(f"expected groups of 2 or more for a leave-one-out baseline, got {among}")
 
     def values(state: PyTree, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
         others = _of_other_slots(jnp.sum(jnp.where(trajectory.first, returns, 0), axis=0), among)
@@ -111,7 +117,12 @@ def leave_one_out_by_time(among: int | None = None) -> Baseline:
 
     The others are those of `leave_one_out`, where it is also said why slots are left out whole. An episode that was
     over by then counts as 0, the return to go when nothing is to come; so this belongs to the reward-to-go credits.
+
+    Raises:
+        InputError: See `leave_one_out`.
     """
+    if among is not None and among < 2:
+        raise InputError(f"expected groups of 2 or more for a leave-one-out baseline, got {among}")
 
     def values(state: PyTree, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
         T, E = returns.shape

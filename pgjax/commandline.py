@@ -319,8 +319,10 @@ def check_directory_of_study(out: Path, ours: Collection[str]) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"expected a directory for the results, got the file {out}")
-    # What is being written has a name with a dot before it.
-    foreign = sorted(path.name for path in out.iterdir() if path.name.lstrip(".") not in ours) if out.is_dir() else []
+    # What is being written has a name with a dot before it, and perhaps something after it.
+    unfinished = tuple(f".{name}" for name in ours)
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    foreign = [name for name in names if name not in ours and not name.startswith(unfinished)]
     if foreign:
         raise InputError(f"expected a new directory or one of this study, got {out}, which holds {foreign[0]}")
 

@@ -61,7 +61,14 @@ def metrics_type(names: tuple[str, ...]) -> Callable[..., Any]:
 
 
 def with_more(metrics: Any, more: Mapping[str, jax.Array]) -> Any:
-    """Return metrics with some more of them, if there are any."""
+    """Return metrics with some more of them, if there are any.
+
+    Raises:
+        InputError: If one has the name of another.
+    """
+    for name in more:
+        if name in metrics._fields:
+            raise InputError(f"expected notes with names of their own, got {name}, which is a metric already")
     return metrics_type(metrics._fields + tuple(more))(*metrics, *more.values()) if more else metrics
 
 

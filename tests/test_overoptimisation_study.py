@@ -47,14 +47,16 @@ def curves(gold, kl):
 
 def test_points_of_a_curve_are_means_over_updates_and_seeds():
     gold, kl = np.arange(20.0), np.repeat([0.0, 1.0, 4.0, 9.0], 5)
-    curve = study.curve_of(curves(gold, kl))
+    curve = study.curve_of(curves(gold, kl), np.array([0.5, 0.7]))
     np.testing.assert_allclose(curve.d, [0, 1, 2, 3], atol=1e-7)
-    np.testing.assert_allclose(curve.gold, [2, 7, 12, 17])
-    # Two seeds ± 0.1: a standard deviation of 0.1 √2, and of the mean 0.1.
-    np.testing.assert_allclose(curve.high - curve.gold, 0.196)
+    np.testing.assert_allclose(curve.gold, [1.4, 6.4, 11.4, 16.4])  # each seed less its own start: the two are equal
+    np.testing.assert_allclose(curve.high, curve.gold)
+    # From the same start they are ± 0.1 apart: a standard deviation of 0.1 √2, of the mean 0.1, and t is 12.7.
+    apart = study.curve_of(curves(gold, kl), np.zeros(2))
+    np.testing.assert_allclose(apart.high - apart.gold, 1.2706, rtol=1e-4)
     row = study.row_of(curve, "RL", reward_width=8)
     assert row["peak"] == pytest.approx(3)
-    assert row["peak_gold"] == row["final_gold"] == pytest.approx(17)
+    assert row["peak_gold"] == row["final_gold"] == pytest.approx(16.4)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,12 @@ def test_points_of_a_curve_are_means_over_updates_and_seeds():
         (["--width", "24"], "expected a width among those of reward models (16, 32, 64), got 24"),
         (["--updates", "5"], "expected 15 or more updates, for a curve, got 5"),
         (["--pool", "1"], "expected a pool of 4 or more outputs to a prompt, got 1"),
+        (["--beta", "inf"], "expected KL coefficients β above 0, to compare with none, got inf"),
+        (["--beta", "0.1", "0.1"], "expected every value of beta once, got (0.1, 0.1)"),
+        (["--comparisons", "8", "8"], "expected every value of comparisons once, got (8, 8)"),
+        (["--temperature", "0"], "expected annotators with a temperature τ above 0, got 0.0"),
+        (["--reward-width", "30", "--width", "30"], "expected heads that divide the width 30, got 4"),
+        (["--learning-rate", "-1"], "expected a learning rate of 0 or more, got -1.0"),
         (["--beta", "-0.1"], "expected KL coefficients β above 0, to compare with none, got -0.1"),
     ],
 )

@@ -52,6 +52,8 @@ def test_rankings_are_written_as_they_are_read(out):
         (["--gold", "fame"], "expected a gold reward words, length or letters:LETTERS, got fame"),
         (["--best-of", "99"], "expected n from 1 to 32 for best-of-n, got 99"),
         (["--heads", "3"], "expected heads that divide the width 32, got 3"),
+        (["--same-prompt", "1"], "expected groups of 2 or more for a leave-one-out baseline, got 1"),
+        (["--beta", "0", "--kl-target", "5"], "expected a first β above 0 for a KL target, as steering multiplies it"),
         (["--seeds", "0"], "expected 1 or more seeds, got 0"),
         (["--episodes", "6"], "expected groups of the same start that divide 6 episodes, got 4"),
         (["--rankings", "/nowhere.jsonl"], "expected a file of rankings, got /nowhere.jsonl"),

@@ -31,7 +31,8 @@ def kl_penalty(environment: Environment, reference: Policy, params: PyTree, beta
 
     Args:
         environment: Of any kind. Where it has a score, the penalty comes on top of that.
-        reference: f_SL, one that fits the environment.
+        reference: f_SL, one that fits the environment, with a probability above 0 wherever f's is: not `top_k` or
+            `top_p`, from which the KL would be infinite.
         params: θ_SL. It is never changed; a sweep can give each run its own, "environment.reference".
         beta: β, 0 or more; it can be swept, "environment.beta".
 
@@ -51,7 +52,8 @@ def kl_penalty(environment: Environment, reference: Policy, params: PyTree, beta
             base = environment.score(trajectory, params.environment)
         log_prob = reference.unroll(params.reference, trajectory).log_prob(trajectory.action)
         x = jnp.where(trajectory.mask, trajectory.log_prob - log_prob, 0)
-        return Score(base.reward - params.beta * x, {**base.notes, "kl": x})
+        price = jnp.where(params.beta > 0, params.beta * x, 0)  # where x is infinite too
+        return Score(base.reward - price, {**base.notes, "kl": x})
 
     def within(params: Penalized) -> PyTree:
         return params.environment

@@ -14,7 +14,7 @@ import numpy as np
 from pgjax.environments.environment import Box, Discrete, Environment, PyTree, Score, Step
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy
-from pgjax.rlhf.tokens import EOS, PAD, check_tokens
+from pgjax.rlhf.tokens import EOS, PAD, SPECIAL, check_tokens
 from pgjax.rollout import Trajectory, collect
 
 
@@ -63,12 +63,16 @@ def text(
         name: What errors call it.
 
     Raises:
-        InputError: If there is no prompt, a token is outside the vocabulary, a prompt has a pad that is not to its
-            left or ends in one, or the length is below 1.
+        InputError: If there is no prompt, the vocabulary has no character, a token is outside of it, a prompt has a pad
+            that is not to its left or ends in one, or the length is below 1.
     """
     given = np.asarray(prompts)
     if given.ndim != 2 or not given.size:
         raise InputError(f"expected one or more prompts [N, W], got an array of shape {given.shape}")
+    if vocabulary <= SPECIAL:
+        raise InputError(
+            f"expected a vocabulary of {SPECIAL + 1} or more tokens, with characters in it, got {vocabulary}"
+        )
     check_tokens(given, vocabulary)
     real = given != PAD
     for row in np.flatnonzero((real[:, :-1] & ~real[:, 1:]).any(1) | ~real[:, -1])[:1]:

@@ -33,10 +33,10 @@ def at_temperature(policy: Policy, temperature: float) -> Policy:
     """Return the policy with probabilities ∝ f^{1/temperature}: sharper below 1, flatter above.
 
     Raises:
-        InputError: If the temperature is not above 0.
+        InputError: If the temperature is not above 0 or not finite.
     """
-    if not temperature > 0:
-        raise InputError(f"expected a temperature above 0, got {temperature}")
+    if not 0 < temperature < float("inf"):
+        raise InputError(f"expected a finite temperature above 0, got {temperature}")
     return adjusted(policy, lambda logits: logits / temperature)
 
 

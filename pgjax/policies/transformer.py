@@ -306,7 +306,7 @@ def token_values(
 def transformer_value(sizes: Sizes) -> ValueFunction:
     """Return v(X_t) of texts: a transformer of its own, with one number at each token.
 
-    What it reads is what `transformer` reads.
+    What it reads is what `transformer` reads; beyond the context it says 0, so give it W + T − 1 tokens or more.
 
     Raises:
         InputError: If there is no transformer of these sizes.

@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaln
 
 from pgjax.errors import InputError
 
@@ -41,12 +40,8 @@ def best_of_n(proxy: jax.Array, values: jax.Array, n: Any) -> jax.Array:
     if isinstance(n, int | np.integer) and not 1 <= n <= N:
         raise InputError(f"expected n from 1 to {N}, the outputs that there are, got {n}")
     i = jnp.arange(1, N + 1)
-    possible = i >= n
-
-    def log_choose(a: Any, b: Any) -> jax.Array:
-        return gammaln(a + 1.0) - gammaln(b + 1.0) - gammaln(a - b + 1.0)
-
-    log_weight = log_choose(jnp.maximum(i, n) - 1, n - 1.0) - log_choose(N, n)
-    weight = jnp.where(possible, jnp.exp(log_weight), 0)
+    # ln C(i − 1, n − 1) − ln C(i, n − 1), summed from N down: in float32, differences of ln Γ of a large N lose digits.
+    step = jnp.where(i < N, jnp.log1p(-(jnp.minimum(n, i) - 1) / i), 0)
+    weight = jnp.where(i >= n, jnp.exp(jax.lax.cumsum(step, reverse=True)), 0)
     weight = (weight / jnp.sum(weight)).reshape(N, *[1] * (values.ndim - 1))
     return jnp.sum(weight * values[jnp.argsort(proxy)], axis=0)

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -240,7 +241,7 @@ def text_corpus(text: str, name: str, length: int, prompt_words: int = 2, rare: 
         name: What it is called.
         length: L, tokens of a window, bos included.
         prompt_words: Words of a prompt.
-        rare: Characters that make up a smaller fraction of the text are replaced by "?".
+        rare: Characters that make up a smaller fraction of the text are replaced by "?"; a space never is.
 
     Raises:
         InputError: If the text is blank or the windows are too short; see `beginnings`.
@@ -251,9 +252,10 @@ def text_corpus(text: str, name: str, length: int, prompt_words: int = 2, rare: 
     paragraphs = [part for part in paragraphs if part]
     if not paragraphs:
         raise InputError(f"expected a text with one or more characters in {name}, got an empty one")
-    found, counts = np.unique(list(" ".join(paragraphs)), return_counts=True)
-    strange = "".join(found[counts < rare * counts.sum()])
-    tokenizer = tokenizer_for("".join(found[counts >= rare * counts.sum()]) + " " + ("?" if strange else ""))
+    whole = " ".join(paragraphs)
+    count = Counter(whole)
+    strange = "".join(c for c in count if c != " " and count[c] < rare * len(whole))  # words need their spaces
+    tokenizer = tokenizer_for("".join(set(count) - set(strange)) + " " + ("?" if strange else ""))
     table = str.maketrans(strange, "?" * len(strange))
     rows = []
     for part in paragraphs:

@@ -1,5 +1,6 @@
 """How different outputs are from each other."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -8,6 +9,8 @@ from pgjax.errors import InputError
 
 def _grams(tokens: jax.Array, output: jax.Array, n: int, vocabulary: int) -> tuple[jax.Array, jax.Array]:
     """Return the n-grams of outputs as numbers, [E, L − n + 1] int32, and where they lie within an output."""
+    chex.assert_rank([tokens, output], 2)
+    chex.assert_equal_shape([tokens, output])
     if vocabulary**n > 2**31:
         raise InputError(f"expected V^n of at most 2^31, got {vocabulary}^{n}")
     E, L = tokens.shape

@@ -38,6 +38,7 @@ from pgjax.rlhf.preferences import (
     utilities,
 )
 from pgjax.rlhf.reward_model import RewardModel, ensemble_score, reward_modelling
+from pgjax.rlhf.tokens import check_tokens
 from pgjax.rollout import collect, together
 
 FIRST_OUTPUTS = 512  # of the supervised model, to normalise scores
@@ -210,11 +211,18 @@ def feedback(
         raise InputError(
             f"expected rankings of {outputs} outputs in rows of {W + length} tokens, got {np.shape(given.tokens)[1:]}"
         )
+    if given is not None:
+        check_tokens(given.tokens, vocabulary)
     context = context_of(policy)
     if context is not None and W + length - 1 > context:
         raise InputError(
             f"expected prompts and outputs of at most {context + 1} tokens together, as the context allows, got "
             f"{W} and {length}"
+        )
+    if model.sizes is not None and (model.sizes.vocabulary != vocabulary or model.sizes.context < W + length):
+        raise InputError(
+            f"expected a reward model for a vocabulary of {vocabulary} and texts of {W + length} tokens, got one for "
+            f"{model.sizes.vocabulary} and {model.sizes.context}"
         )
     room, most = rankings, max(rankings, 1)
 
@@ -270,9 +278,12 @@ def feedback(
         people = Annotators() if annotators is None else annotators
         check_annotators(people)
         least = {"KL coefficient β": beta, "KL target": kl_target, "learning rate": learning_rate}
+        least |= {"speed of steering": steering}
         for name, number in least.items():
             if isinstance(number, int | float) and not number >= 0:
                 raise InputError(f"expected a {name} of 0 or more, got {number}")
+        if isinstance(beta, int | float) and isinstance(kl_target, int | float) and kl_target > 0 and not beta > 0:
+            raise InputError(f"expected a first β above 0 for a KL target, as steering multiplies it, got {beta}")
         if isinstance(comparisons, int | float) and not 1 <= comparisons <= most:
             raise InputError(f"expected 1 to {most} comparisons of a round, got {comparisons}")
         return FeedbackHyperparameters(

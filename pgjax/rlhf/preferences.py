@@ -120,7 +120,9 @@ def preferred(utilities: jax.Array) -> jax.Array:
 
 
 def accuracy_ceiling(utilities: jax.Array) -> jax.Array:
-    """Return the accuracy on pairs of rankings that nobody can beat, who is told no more than the outputs, [].
+    """Return the accuracy on pairs of rankings that nobody beats who knows all that the utilities are made of, [].
+
+    That is the outputs and, where these count, the places in which they are shown and whose taste it is.
 
     It is the mean of max(p, 1 − p) over all pairs of [N, K], with p = σ(u_i − u_j) that i is put before j.
     """
@@ -147,6 +149,7 @@ def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> 
     chex.assert_equal_shape([scores, order])
     chex.assert_equal_shape_prefix([scores, mask], 1)
     ranked = order >= 0
+    scores = jnp.where(mask[:, None], scores, 0)  # what is not finite there would make the gradient so
     ordered = jnp.take_along_axis(scores, jnp.maximum(order, 0), axis=1)
     rest = jax.lax.cumlogsumexp(jnp.where(ranked, ordered, -1e30), axis=1, reverse=True)  # ln Σ_{j ≥ i}
     each = jnp.sum(jnp.where(ranked, rest - ordered, 0), axis=1)
@@ -208,11 +211,13 @@ def save_rankings(
         names: Of the annotators; their numbers, if not given.
 
     Raises:
-        InputError: If the file cannot be written.
+        InputError: If there is no ranking, an annotator has no name, or the file cannot be written.
     """
     lines = []
     for tokens, order, real, who in zip(*(np.asarray(leaf) for leaf in rankings), strict=True):
         if real:
+            if names is not None and not 0 <= who < len(names):
+                raise InputError(f"expected a name for each annotator, got {len(names)} and annotator {who}")
             line = {
                 "prompt": tokenizer.decode(tokens[0, :width]),
                 "outputs": [tokenizer.decode(row[width:]) for row in tokens],
@@ -221,8 +226,10 @@ def save_rankings(
                 "ended": [bool((row[width:] == EOS).any()) for row in tokens],
             }
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    if not lines:
+        raise InputError("expected one or more rankings whose mask is true, got none")
     try:
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=Path(path).parent) as directory:
+        with tempfile.TemporaryDirectory(prefix=f".{Path(path).name}-", dir=Path(path).parent) as directory:
             unfinished = Path(directory) / "rankings.jsonl"
             with unfinished.open("w", encoding="utf-8") as file:
                 file.writelines(lines)

@@ -24,11 +24,13 @@ class RewardModel(NamedTuple):
 
     `init(key, body) -> params`, which begins with the weights of a language model of the same sizes, or with new ones
     where the body is (); `score(params, tokens[N, L]) -> [N]`, one number for each text, whatever pads stand on either
-    side of it. Only differences between outputs to the same prompt have a meaning.
+    side of it. Only differences between outputs to the same prompt have a meaning. `sizes` are those of the transformer
+    that it is, if it is one.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
     score: Callable[[PyTree, jax.Array], jax.Array]
+    sizes: Sizes | None = None
 
 
 def reward_model(sizes: Sizes) -> RewardModel:
@@ -60,7 +62,7 @@ def reward_model(sizes: Sizes) -> RewardModel:
         last = L - 1 - jnp.argmax((tokens != PAD)[:, ::-1], axis=1)
         return jnp.take_along_axis(values(params, tokens), last[:, None], axis=1)[:, 0]
 
-    return RewardModel(init, score)
+    return RewardModel(init, score, sizes)
 
 
 def scores_of(model: RewardModel, params: PyTree, tokens: jax.Array) -> jax.Array:

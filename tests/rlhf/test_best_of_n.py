@@ -1,6 +1,8 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import gammaln
 
 from pgjax import rlhf
 
@@ -23,3 +25,20 @@ def test_the_whole_pool_gives_its_best_and_one_gives_the_mean():
 def test_values_of_another_pool_are_refused():
     with pytest.raises(AssertionError):
         rlhf.best_of_n(jnp.zeros(3), jnp.zeros(4), 2)
+
+
+@pytest.mark.parametrize("N", [1, 1000, 50_000])
+def test_float32_loses_nothing_in_a_large_pool(N):
+    def log_choose(a, b):
+        return gammaln(a + 1) - gammaln(b + 1) - gammaln(a - b + 1)
+
+    proxy = np.random.default_rng(0).normal(size=N).astype(np.float32)
+    best, i = jax.jit(rlhf.best_of_n), np.arange(1, N + 1)
+    for n in {1, min(4, N), min(100, N), N}:
+        weight = np.where(i >= n, np.exp(log_choose(np.maximum(i, n) - 1, n - 1) - log_choose(N, n)), 0)
+        assert best(jnp.asarray(proxy), jnp.asarray(proxy), n) == pytest.approx(weight @ np.sort(proxy), abs=1e-5)
+
+
+def test_among_equal_proxies_the_later_one_is_chosen():
+    # Of the pairs 01, 02 and 12, the best are 1, 2 and 2.
+    assert rlhf.best_of_n(jnp.zeros(3), jnp.array([9.0, 1.0, 4.0]), 2) == pytest.approx(3)

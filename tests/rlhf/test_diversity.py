@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,3 +24,18 @@ def test_the_largest_number_is_counted():
     V = 2**15
     tokens = jnp.array([[V - 1, V - 1], [V - 1, V - 1], [0, V - 1]])
     assert rlhf.distinct_n(tokens, jnp.ones(tokens.shape, bool), 2, V) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_distinct_ngrams_are_those_of_a_set(n):
+    tokens = jax.random.randint(jax.random.key(n), (20, 12), 0, 5)
+    output = jnp.arange(12)[None] < jax.random.randint(jax.random.key(0), (20, 1), 0, 13)  # rows from 0 to 12 long
+    rows = [tuple(row[here]) for row, here in zip(np.asarray(tokens), np.asarray(output), strict=True)]
+    grams = [row[i : i + n] for row in rows for i in range(len(row) - n + 1)]
+    found = jax.jit(rlhf.distinct_n, static_argnums=(2, 3))(tokens, output, n, 5)
+    assert found == pytest.approx(len(set(grams)) / len(grams))
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    with pytest.raises(AssertionError):
+        rlhf.self_overlap(TOKENS, TOKENS[:1] > 0, 6)

@@ -38,8 +38,8 @@ def a_count(tokens, output):
     return jnp.sum((tokens == 3) & output, axis=1).astype(jnp.float32)
 
 
-def loop(**options):
-    return rlhf.feedback(POLICY, MODEL, a_count, CORPUS.prompts, **{**OPTIONS, **options})
+def loop(model=SIZES, **options):
+    return rlhf.feedback(POLICY, rlhf.reward_model(model), a_count, CORPUS.prompts, **{**OPTIONS, **options})
 
 
 def from_elsewhere(n=6):
@@ -189,6 +189,17 @@ def test_people_may_have_ranked_everything_elsewhere():
     ("build", "message"),
     [
         (lambda: loop().algorithm.hyperparameters(beta=-0.1), "expected a KL coefficient β of 0 or more, got -0.1"),
+        (lambda: loop().algorithm.hyperparameters(steering=-1), "expected a speed of steering of 0 or more, got -1"),
+        (
+            lambda: loop().algorithm.hyperparameters(beta=0.0, kl_target=1.0),
+            "expected a first β above 0 for a KL target, as steering multiplies it, got 0.0",
+        ),
+        (lambda: loop(model=SIZES._replace(vocabulary=V - 1)), f"expected a reward model for a vocabulary of {V}"),
+        (lambda: loop(model=SIZES._replace(context=W + T - 1)), f"expected a reward model .* of {W + T} tokens"),
+        (
+            lambda: loop(given=from_elsewhere()._replace(tokens=np.full((6, 2, W + T), V))),
+            f"expected tokens from 0 to {V - 1}, got {V}",
+        ),
         (lambda: loop().algorithm.hyperparameters(kl_target=-1), "expected a KL target of 0 or more, got -1"),
         (lambda: loop().algorithm.hyperparameters(comparisons=99), "expected 1 to 24 comparisons of a round, got 99"),
         (

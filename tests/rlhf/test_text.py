@@ -248,6 +248,9 @@ def test_outputs_to_one_prompt_lie_beside_each_other():
         (lambda: texts(prompts=np.zeros((0, 3), int)), r"expected one or more prompts \[N, W\]"),
         (lambda: texts(prompts=np.array([[BOS, V]])), "expected tokens from 0 to 4, got 5 at"),
         (lambda: texts(prompts=np.array([[BOS, PAD]])), "expected prompts with pads to their left alone"),
+        (lambda: rlhf.text([[BOS]], 3, T, reward_of), "expected a vocabulary of 4 or more tokens, .*, got 3"),
+        (lambda: pgjax.leave_one_out(among=1), "expected groups of 2 or more for a leave-one-out baseline, got 1"),
+        (lambda: pgjax.leave_one_out_by_time(among=0), "expected groups of 2 or more for a leave-one-out baseline"),
         (lambda: rlhf.text(PROMPT, V, 0, reward_of), "expected outputs of 1 or more tokens, got 0"),
         (
             lambda: pgjax.kl_penalty(texts(), by_context(), by_context().init(jax.random.key(0)), -0.1),
@@ -273,6 +276,25 @@ def test_groups_that_do_not_divide_the_episodes_are_refused():
     trajectory = trajectory_of(OUTPUTS[:6], by_context(), lively(by_context()), texts())
     with pytest.raises(pgjax.InputError, match="groups of 2 or more that divide 6 episodes"):
         pgjax.leave_one_out(among=4).values((), trajectory, trajectory.reward, None)
+
+
+def test_without_a_price_a_reference_may_exclude_what_is_written():
+    environment, policy = texts(), by_context()
+    params = lively(policy)
+    certain = pgjax.top_k(policy, 1)
+    free = pgjax.kl_penalty(environment, certain, params)
+    trajectory = trajectory_of(OUTPUTS, policy, params, free)
+    np.testing.assert_array_equal(trajectory.reward, trajectory_of(OUTPUTS, policy, params, environment).reward)
+    assert np.isinf(trajectory.notes["kl"]).any()
+
+
+def test_a_note_with_the_name_of_a_metric_is_refused():
+    def judge(tokens, output, params):
+        return rlhf.Judgement(jnp.zeros(len(tokens)), {"entropy": jnp.zeros(len(tokens))})
+
+    algorithm = pgjax.reinforce(texts(judge), by_context(), episodes=2)
+    with pytest.raises(pgjax.InputError, match="expected notes with names of their own, got entropy"):
+        jax.eval_shape(algorithm.update, algorithm.init(jax.random.key(0), algorithm.hyperparameters()))
 
 
 def test_a_penalty_keeps_any_policy_close():
