@@ -7,7 +7,6 @@ directory --out, and prints a table. The same command again goes on where it was
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import jax
 
@@ -20,7 +19,7 @@ class Options:
     """Options; several values of a hyper-parameter make a grid."""
 
     env: str = "CartPole-v1"
-    """A gymnax environment, or maze."""
+    """One of gymnax, brax:NAME, or one of pgjax: maze, partial-maze, t-maze, navigation, recommendation, cooling, …"""
     seeds: int = 256
     """How many runs at each point of the grid."""
     first_seed: int = 0
@@ -49,12 +48,13 @@ class Options:
     """What an action is judged by."""
     baseline: commandline.BaselineName = "leave-one-out-by-time"
     """What is subtracted from it; one that is learned is a table where states are few, else a network."""
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: commandline.OptimizerName = "adam"
     """sgd is plain gradient ascent."""
-    policy: Literal["auto", "tabular", "mlp", "categorical", "gaussian", "recurrent"] = "auto"
+    policy: commandline.PolicyName = "auto"
     """auto chooses what fits the environment."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the network's hidden layers; the last of a recurrent network is its hidden state."""
+    """Widths of the network's hidden layers, of a cnn those after its convolution; the last of a recurrent network is
+    its hidden state."""
     bfloat16: bool = False
     """Whether operands of the network's matrix products are rounded to bfloat16; all else is float32."""
     solved_at: float | None = None
@@ -88,14 +88,17 @@ def main(options: Options) -> None:
     if options.solved_at is not None and not math.isfinite(options.solved_at):
         raise pgjax.InputError(f"expected a finite return to be solved at, got {options.solved_at}")
     environment = commandline.environment_named(options.env)
-    algorithm = pgjax.reinforce(
+    algorithm = commandline.reinforce_named(
         environment,
-        commandline.policy_named(options.policy, environment, options.hidden, options.bfloat16),
+        policy=options.policy,
+        hidden=options.hidden,
+        credit=options.credit,
+        baseline=options.baseline,
         episodes=options.episodes,
         steps=options.steps,
-        credit=commandline.CREDITS[options.credit](),
-        baseline=commandline.baseline_named(options.baseline, environment, options.hidden, options.value_steps),
-        optimizer=commandline.OPTIMIZERS[options.optimizer],
+        value_steps=options.value_steps,
+        optimizer=options.optimizer,
+        bfloat16=options.bfloat16,
     )
     grid = {name: getattr(options, name) for name in HYPERPARAMETERS}
     varied = {name: values for name, values in grid.items() if len(values) != 1}

@@ -56,7 +56,7 @@ class Options:
 class Problem(NamedTuple):
     """An environment of the study."""
 
-    policy: str
+    policy: commandline.PolicyName
     actions: int
     best: float  # the highest return an episode can have
     learning_rates: Mapping[str, Sequence[float]]  # by optimizer, from too small to too large

@@ -19,12 +19,22 @@ from pgjax.baselines import (
 )
 from pgjax.dagger import dagger, exponential_mixture, linear_mixture, mixture
 from pgjax.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
-from pgjax.environments.environment import Box, Discrete, Environment, Score, Step
+from pgjax.environments.brax import from_brax
+from pgjax.environments.cooling import Cooling, cooling, pid_controller
+from pgjax.environments.environment import Box, Discrete, Environment, Episode, Score, Step
 from pgjax.environments.finite import FiniteMDP, finite, tables
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
 from pgjax.environments.kl_penalty import kl_penalty
-from pgjax.environments.maze import maze, maze_tables
+from pgjax.environments.maze import maze, maze_tables, partial_maze, t_maze
+from pgjax.environments.navigation import navigation, navigation_controller
 from pgjax.environments.noise import noisy_actions
+from pgjax.environments.recommendation import (
+    hindsight,
+    importance_sampling,
+    interests,
+    recommendation,
+    recommendation_controller,
+)
 from pgjax.errors import InputError
 from pgjax.experts import (
     Expert,
@@ -48,15 +58,18 @@ from pgjax.imitation import (
     reverse_kl,
 )
 from pgjax.plotting import compare_learning_curves, learning_curves
+from pgjax.policies.cnn import cnn, cnn_value
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, memoryless, policy_for
 from pgjax.policies.recurrent import recurrent
 from pgjax.policies.sampling import at_temperature, top_k, top_p
 from pgjax.policies.tabular import tabular, tabular_by_time
+from pgjax.policies.uniform import random_policy
 from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, tabular_value, value_for
 from pgjax.program import over_runs
 from pgjax.reinforce import policy_gradient, reinforce
+from pgjax.rendering import play, save_film, save_picture
 from pgjax.results import load_params, read
 from pgjax.returns import (
     Credit,
@@ -89,11 +102,13 @@ __all__ = [
     "Box",
     "Candidate",
     "Categorical",
+    "Cooling",
     "Credit",
     "Demonstrations",
     "Discrete",
     "Distribution",
     "Environment",
+    "Episode",
     "Expert",
     "FiniteMDP",
     "Gaussian",
@@ -110,11 +125,14 @@ __all__ = [
     "at_temperature",
     "behaviour_cloning",
     "cartpole_controller",
+    "cnn",
+    "cnn_value",
     "collect",
     "compare_learning_curves",
     "compounding",
     "confidence_interval",
     "continuous_mountain_car_controller",
+    "cooling",
     "cross_entropy",
     "dagger",
     "demonstrate",
@@ -127,10 +145,14 @@ __all__ = [
     "final_return",
     "finite",
     "forward_kl",
+    "from_brax",
     "from_gymnax",
     "given_action_values",
     "given_values",
     "gymnax_names",
+    "hindsight",
+    "importance_sampling",
+    "interests",
     "interquartile_mean",
     "kl_penalty",
     "labelled",
@@ -153,17 +175,25 @@ __all__ = [
     "mlp",
     "mlp_value",
     "mountain_car_controller",
+    "navigation",
+    "navigation_controller",
     "negative_log_likelihood",
     "no_baseline",
     "noisy_actions",
     "optimal_expert",
     "over_runs",
+    "partial_maze",
     "pendulum_controller",
+    "pid_controller",
+    "play",
     "policy_for",
     "policy_gradient",
     "pretrained",
     "proportion_interval",
+    "random_policy",
     "read",
+    "recommendation",
+    "recommendation_controller",
     "recurrent",
     "reinforce",
     "reverse_kl",
@@ -173,10 +203,13 @@ __all__ = [
     "run_keys",
     "running_average",
     "save_demonstrations",
+    "save_film",
+    "save_picture",
     "scripted",
     "shortest_paths",
     "summarize",
     "sweep",
+    "t_maze",
     "tables",
     "tabular",
     "tabular_by_time",

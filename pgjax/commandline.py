@@ -3,7 +3,9 @@
 Strings select things here and nowhere else.
 """
 
+import difflib
 import errno
+import functools
 import json
 import os
 import sys
@@ -18,6 +20,7 @@ import optax
 import pandas as pd
 import tyro
 
+from pgjax.algorithm import Algorithm
 from pgjax.baselines import (
     Baseline,
     all_actions,
@@ -28,16 +31,32 @@ from pgjax.baselines import (
     no_baseline,
     running_average,
 )
+from pgjax.environments.brax import from_brax
+from pgjax.environments.cooling import cooling, pid_controller
 from pgjax.environments.environment import Box, Discrete, Environment
 from pgjax.environments.gymnax import from_gymnax
-from pgjax.environments.maze import maze
+from pgjax.environments.maze import LAYOUTS, maze, partial_maze, t_maze
+from pgjax.environments.navigation import navigation, navigation_controller
+from pgjax.environments.recommendation import recommendation, recommendation_controller
 from pgjax.errors import InputError
+from pgjax.experts import (
+    Expert,
+    acrobot_controller,
+    cartpole_controller,
+    continuous_mountain_car_controller,
+    mountain_car_controller,
+    pendulum_controller,
+    scripted,
+    shortest_paths,
+)
+from pgjax.policies.cnn import cnn, is_image
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, policy_for
 from pgjax.policies.recurrent import recurrent
 from pgjax.policies.tabular import tabular
 from pgjax.policies.transformer import Sizes, transformer_value
 from pgjax.policies.value import action_value_for, value_for
+from pgjax.reinforce import reinforce
 from pgjax.returns import (
     Credit,
     discounted_lambda_return,
@@ -81,8 +100,35 @@ BaselineName = Literal[
     "learned-action-value",
     "all-actions",
 ]
+PolicyName = Literal["auto", "tabular", "mlp", "cnn", "categorical", "gaussian", "recurrent"]
+OptimizerName = Literal["adam", "sgd"]
 TextBaselineName = Literal["running-average", "leave-one-out", "leave-one-out-by-time", "learned-value"]
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
+
+# Environments of pgjax by name; all others are gymnax's or, after "brax:", of brax.
+ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
+    "maze": maze,
+    **{f"maze-{name}": functools.partial(maze, layout) for name, layout in LAYOUTS.items() if name != "lecture"},
+    "partial-maze": partial_maze,
+    **{
+        f"partial-maze-{name}": functools.partial(partial_maze, layout)
+        for name, layout in LAYOUTS.items()
+        if name != "lecture"
+    },
+    "t-maze": t_maze,
+    "navigation": navigation,
+    "recommendation": recommendation,
+    "slate-recommendation": functools.partial(recommendation, slate=3),
+    "cooling": cooling,
+}
+CONTROLLERS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "CartPole-v1": cartpole_controller,
+    "Acrobot-v1": acrobot_controller,
+    "Pendulum-v1": pendulum_controller,
+    "MountainCar-v0": mountain_car_controller,
+    "MountainCarContinuous-v0": continuous_mountain_car_controller,
+    "navigation": navigation_controller,
+}
 
 # Mean return over 100 episodes from which gymnasium's registry calls the task solved.
 SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0, "MountainCarContinuous-v0": 90.0}
@@ -202,18 +248,40 @@ def use_every_core() -> None:
 
 
 def environment_named(name: str) -> Environment:
-    """Return an environment of pgjax ("maze") or of gymnax.
+    """Return an environment of pgjax, of gymnax, or of brax ("brax:ant").
 
     Raises:
         InputError: If there is none of that name.
     """
-    return maze() if name.lower() == "maze" else from_gymnax(name)
+    if name.lower() in ENVIRONMENTS:
+        return ENVIRONMENTS[name.lower()]()
+    library, _, rest = name.partition(":")
+    if library == "brax" and rest:
+        return from_brax(rest)
+    near = difflib.get_close_matches(name.lower(), ENVIRONMENTS, n=3)
+    if near:
+        raise InputError(f"expected the name of an environment, got {name!r}; did you mean {', '.join(near)}?")
+    return from_gymnax(name)
 
 
-def policy_named(name: str, environment: Environment, hidden: Sequence[int], bfloat16: bool = False) -> Policy:
-    """Return a policy for an environment: auto, tabular, mlp, categorical (an mlp), gaussian (an mlp) or recurrent.
+def expert_named(name: str, environment: Environment) -> Expert | None:
+    """Return what is written by hand or computed for an environment of that name, None if there is nothing."""
+    if name in CONTROLLERS:
+        return scripted(CONTROLLERS[name], environment)
+    if name.endswith("recommendation"):
+        return scripted(recommendation_controller(environment), environment)
+    if name == "cooling":
+        return pid_controller(environment)
+    if name == "maze" or name.startswith("maze-"):
+        return shortest_paths(LAYOUTS[name.partition("-")[2] or "lecture"])
+    return None
 
-    Of a recurrent one, the last of the hidden widths is that of the hidden state, and the others are its encoder's.
+
+def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[int], bfloat16: bool = False) -> Policy:
+    """Return a policy for an environment: auto, tabular, mlp, cnn, categorical or gaussian (an mlp), or recurrent.
+
+    Hidden widths are those of the layers after the convolution of a cnn; of a recurrent one, the last is that of the
+    hidden state, and the others are its encoder's.
 
     Raises:
         InputError: If it does not fit.
@@ -230,9 +298,11 @@ def policy_named(name: str, environment: Environment, hidden: Sequence[int], bfl
                 f"observations of {type(states).__name__} and actions of {type(actions).__name__}"
             )
         return tabular(states.n, actions.n)
+    if name in ("recurrent", "cnn") and bfloat16:
+        raise InputError(f"expected products in float32 for a {name} policy, got bfloat16")
+    if name == "cnn" or (name == "auto" and is_image(states) and not bfloat16):
+        return cnn(states, actions, hidden=hidden)
     if name == "recurrent":
-        if bfloat16:
-            raise InputError("expected products in float32 for a recurrent policy, got bfloat16")
         if not hidden:
             raise InputError(
                 "expected 1 or more hidden layers for a recurrent policy, whose last is its state, got none"
@@ -305,6 +375,35 @@ def baseline_named(name: str, environment: Environment, hidden: Sequence[int], s
         return BASELINES[name]()
     value = value_for if name == "learned-value" else action_value_for
     return LEARNED_BASELINES[name](value(environment, hidden), steps=steps)
+
+
+def reinforce_named(
+    environment: Environment,
+    *,
+    policy: PolicyName,
+    hidden: Sequence[int],
+    credit: CreditName,
+    baseline: BaselineName,
+    episodes: int,
+    steps: int,
+    value_steps: int,
+    optimizer: OptimizerName,
+    bfloat16: bool = False,
+) -> Algorithm:
+    """Return REINFORCE of these parts; see `policy_named`, `baseline_named` and `pgjax.reinforce`.
+
+    Raises:
+        InputError: If a part does not fit the environment or another one.
+    """
+    return reinforce(
+        environment,
+        policy_named(policy, environment, hidden, bfloat16),
+        episodes=episodes,
+        steps=steps,
+        credit=CREDITS[credit](),
+        baseline=baseline_named(baseline, environment, hidden, value_steps),
+        optimizer=OPTIMIZERS[optimizer],
+    )
 
 
 def check_directory_of_study(out: Path, ours: Collection[str]) -> None:

@@ -64,6 +64,7 @@ def compare_learning_curves(
     panels: Mapping[str, Mapping[str, xr.Dataset]],
     path: str | Path,
     levels: Mapping[str, Mapping[str, float]] | None = None,
+    columns: int | None = None,
 ) -> Figure:
     """Draw the learning curves of several methods in a panel for each task, and save them as PNG.
 
@@ -73,18 +74,26 @@ def compare_learning_curves(
         panels: {title: {method: a sweep's dataset without a grid}}; at most eight methods.
         path: Where to save it.
         levels: {title: {name: a return to compare with}}, drawn as horizontal lines in grey.
+        columns: Panels side by side; all of them, if not given.
 
     Raises:
-        InputError: If there is no panel or there are more methods.
+        InputError: If there is no panel, there are more methods, or there is no column.
     """
     names = list(dict.fromkeys(label for methods in panels.values() for label in methods))
     if not panels or len(names) > len(COLOURS):
         raise InputError(f"expected a panel or more, of at most {len(COLOURS)} methods, got {len(names)} methods")
+    if columns is not None and columns < 1:
+        raise InputError(f"expected 1 or more columns, got {columns}")
+    columns = min(columns or len(panels), len(panels))
     levels = levels or {}
     compared = list(dict.fromkeys(name for lines in levels.values() for name in lines))
-    figure = Figure(figsize=(4.6 * len(panels), 4.6), layout="constrained")
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, 4.6 if rows == 1 else 3.4 * rows + 0.6), layout="constrained")
     lost = dict.fromkeys(names, 0)
-    for axes, (title, methods) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in list(grid)[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, methods) in zip(grid, panels.items(), strict=False):
         for label, results in methods.items():
             good = ~failed(results).values
             lost[label] += int((~good).sum())
@@ -93,7 +102,7 @@ def compare_learning_curves(
                 draw_curve(axes, results.isel(seed=good), "episode_return", colour, label, alone=False)
         for name, level in levels.get(title, {}).items():
             axes.axhline(level, color="0.35", linestyle=STYLES[compared.index(name) % len(STYLES)], linewidth=1.2)
-        dress(axes, title, "episode return (interquartile mean, 95% interval)")
+        dress(axes, title, "episode return (interquartile mean, 95% interval)" if rows == 1 else "episode return")
     lines = [Line2D([], [], color=colour, linewidth=1.8) for colour in COLOURS[: len(names)]]
     lines += [Line2D([], [], color="0.35", linestyle=STYLES[i % len(STYLES)]) for i in range(len(compared))]
     labels = [name + (f" ({lost[name]} failed)" if lost[name] else "") for name in names] + compared

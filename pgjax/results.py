@@ -391,6 +391,18 @@ def read(store: Store | Path) -> xr.Dataset:
     return dataset
 
 
+def configuration_of(results: xr.Dataset) -> dict[str, Any]:
+    """Return the `configuration` that a sweep was given for these results, as plain numbers, texts, lists and so on.
+
+    Raises:
+        InputError: If they are no sweep's.
+    """
+    try:
+        return dict(json.loads(results.attrs["configuration"])["configuration"])
+    except (KeyError, ValueError) as error:
+        raise InputError("expected the results of a sweep, got a dataset that does not say how it was made") from error
+
+
 def opened(results: xr.Dataset | str | Path) -> xr.Dataset:
     """Return the whole dataset that results are of.
 

@@ -123,6 +123,12 @@ ENVIRONMENTS = {
     "recall": recall,
     "finite": lambda: pgjax.finite(random_mdp(), 6),
     "maze": lambda: pgjax.maze(horizon=20),
+    "partially observed maze": lambda: pgjax.partial_maze(horizon=20),
+    "T-maze": lambda: pgjax.t_maze(3, 9),
+    "navigation": lambda: pgjax.navigation(horizon=9),
+    "recommendation": lambda: pgjax.recommendation(horizon=9),
+    "recommendation of slates": lambda: pgjax.recommendation(slate=3, horizon=9),
+    "data centre cooling": lambda: pgjax.cooling(horizon=9),
     "CartPole-v1": lambda: pgjax.from_gymnax("CartPole-v1"),
     "maze with noisy actions": lambda: pgjax.noisy_actions(pgjax.maze(horizon=20), 0.5),
     "Pendulum-v1 with noisy actions": lambda: pgjax.noisy_actions(

@@ -77,6 +77,16 @@ class Score(NamedTuple):
     notes: Mapping[str, Any] = {}  # more numbers [T, E]: a metric of that name is their sum over an episode
 
 
+class Episode(NamedTuple):
+    """One whole episode of n steps, to look at; its arrays are NumPy's."""
+
+    state: PyTree  # [n + 1, ...], of the environment, before each step and after the last
+    observation: Any  # [n + 1, ...], X_t likewise
+    action: Any  # [n, ...], A_t as the environment got it
+    reward: Any  # [n], R_{t+1}
+    params: PyTree  # the environment's
+
+
 class Environment(NamedTuple):
     """A sequential decision making problem, as pure functions of one episode.
 
@@ -87,6 +97,8 @@ class Environment(NamedTuple):
 
     `score(trajectory, params) -> Score` is for rewards that are known only when the episode is whole; it replaces the
     rewards of the steps. What it says of padding is dropped.
+
+    `draw(axes, episode, t)` draws onto matplotlib's axes how things stand after t steps of an `Episode`, 0 ≤ t ≤ n.
     """
 
     reset: Callable[[jax.Array, PyTree], tuple[PyTree, Any]]
@@ -97,6 +109,7 @@ class Environment(NamedTuple):
     params: PyTree = ()  # numbers that may be swept by vmap: masses, tables, …
     score: Callable[[Any, PyTree], Score] | None = None
     name: str = "environment"
+    draw: Callable[[Any, Episode, int], None] | None = None
 
 
 def strong(tree: PyTree) -> PyTree:

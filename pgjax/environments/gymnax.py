@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax.environments.drawings import GYMNAX
 from pgjax.environments.environment import Box, Discrete, Environment, PyTree, Space, Step, strong
 from pgjax.errors import InputError
 
@@ -81,4 +82,4 @@ def from_gymnax(name: str, **env_params: Any) -> Environment:
         if hasattr(declared, "n")
         else Box(np.asarray(declared.low), np.asarray(declared.high), tuple(declared.shape), declared.dtype)
     )
-    return Environment(reset, step, observation_space, action_space, horizon, params, name=name)
+    return Environment(reset, step, observation_space, action_space, horizon, params, name=name, draw=GYMNAX.get(name))

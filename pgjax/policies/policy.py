@@ -98,14 +98,16 @@ def check_fit(environment: Environment, policy: Policy) -> None:
 
 
 def policy_for(environment: Environment) -> Policy:
-    """Return a fitting default policy: a table over few discrete states, else a tanh network of two layers of 64.
+    """Return a fitting default policy, see `pgjax.tabular`, `pgjax.cnn` and `pgjax.mlp`.
 
-    Actions are Categorical where they are discrete and diagonal Gaussian where they are continuous.
+    A table over few discrete states; for images a convolution and two layers of 64; else a tanh network of two layers
+    of 64. Actions are Categorical where they are discrete and diagonal Gaussian where they are continuous.
     """
+    from pgjax.policies.cnn import cnn, is_image
     from pgjax.policies.mlp import mlp
     from pgjax.policies.tabular import tabular
 
     states, actions = environment.observation_space, environment.action_space
     if isinstance(states, Discrete) and isinstance(actions, Discrete) and states.n <= 1024:
         return tabular(states.n, actions.n)
-    return mlp(environment.observation_space, environment.action_space)
+    return (cnn if is_image(states) else mlp)(states, actions)

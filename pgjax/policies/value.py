@@ -55,11 +55,11 @@ def mlp_value(
 
 
 def value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> ValueFunction:
-    """Return a fitting v: a table over few discrete states, else a tanh network with these hidden layers."""
-    states = environment.observation_space
-    if isinstance(states, Discrete) and states.n <= 1024:
-        return tabular_value(states.n)
-    return mlp_value(states, hidden=hidden)
+    """Return a fitting v: a table over few discrete states, else a network with these hidden layers.
+
+    For images it is that of `pgjax.cnn_value`, else that of `pgjax.mlp_value`.
+    """
+    return _fitting(environment.observation_space, None, hidden)
 
 
 def action_value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> ValueFunction:
@@ -68,12 +68,18 @@ def action_value_for(environment: Environment, hidden: Sequence[int] = (64, 64))
     Raises:
         InputError: If the actions are not discrete.
     """
-    states, actions = environment.observation_space, environment.action_space
+    actions = environment.action_space
     if not isinstance(actions, Discrete):
         raise InputError(
             f"expected discrete actions for values of each action, got {environment.name} with actions of "
             f"{type(actions).__name__}"
         )
+    return _fitting(environment.observation_space, actions.n, hidden)
+
+
+def _fitting(states: Space, actions: int | None, hidden: Sequence[int]) -> ValueFunction:
+    from pgjax.policies.cnn import cnn_value, is_image
+
     if isinstance(states, Discrete) and states.n <= 1024:
-        return tabular_value(states.n, actions.n)
-    return mlp_value(states, actions.n, hidden)
+        return tabular_value(states.n, actions)
+    return (cnn_value if is_image(states) else mlp_value)(states, actions, hidden=hidden)

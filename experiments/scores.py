@@ -1,0 +1,304 @@
+"""What does REINFORCE score? Four variants on the lecture's examples and on gymnax's tasks, over many seeds.
+
+The variants are the lecture's own way: G₁ minus a running average, then G_t minus the mean of the other episodes, then
+minus a learned v(X_t), then actor-critic with the generalised advantage estimate. The learning rate of each on each
+task is chosen on seeds that are not reported; the reported runs are those that experiments/reinforce.py makes with the
+command that stands in the summary beside them.
+
+Writes a directory of results for each task and variant, summary.json, scores.md (the table) and scores.png into the
+directory --out, and prints the table. The same command again goes on where it was stopped.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+
+import pgjax
+from pgjax import commandline
+
+
+class Task(NamedTuple):
+    """Where REINFORCE is scored, and how it is set up there."""
+
+    seeds: int  # reported, of each variant
+    iterations: int
+    learning_rates: Sequence[float]  # to choose from
+    settings: Mapping[str, Any] = {}  # options of experiments/reinforce.py, other than `SETTINGS`
+    published: str = "-"  # final return that others report
+    solved_at: float | None = None
+
+
+SETTINGS: dict[str, Any] = {
+    "policy": "auto",
+    "hidden": (64, 64),
+    "episodes": 16,
+    "steps": 0,
+    "value_steps": 5,
+    "optimizer": "adam",
+    "discount": 0.99,
+    "entropy_coefficient": 0.0,
+    "value_learning_rate": 1e-2,
+    "trace_decay": 0.95,
+}
+METHODS: dict[str, dict[str, str]] = {
+    "G_1 − ρ̂": {"credit": "whole-episode", "baseline": "running-average"},
+    "G_t − others' mean at t": {"credit": "reward-to-go", "baseline": "leave-one-out-by-time"},
+    "G_t − v(X_t)": {"credit": "reward-to-go", "baseline": "learned-value"},
+    "actor-critic: G_t^λ − v(X_t)": {"credit": "lambda-return", "baseline": "learned-value"},
+}
+NUMBERS = ("discount", "entropy_coefficient", "value_learning_rate", "trace_decay")  # the other settings are static
+SHORT, LONG, PIXELS = 1024, 128, 32  # seeds
+WITH_MEMORY = {"policy": "recurrent", "hidden": (32, 32)}
+TASKS: dict[str, Task] = {
+    "CartPole-v1": Task(SHORT, 50, (5e-3, 1e-2), {}, "500", 475.0),
+    "Catch-bsuite": Task(SHORT, 150, (3e-3, 6e-3), {"episodes": 8, "discount": 1.0, "value_steps": 2}, "1", 0.95),
+    "FourRooms-misc": Task(SHORT, 60, (5e-3, 1e-2), {}, "1", 0.95),
+    "FrozenLake-misc": Task(SHORT, 200, (3e-2, 1e-1, 3e-1)),
+    "maze": Task(SHORT, 100, (3e-2, 1e-1, 3e-1), {"discount": 1.0}),
+    "recommendation": Task(SHORT, 150, (3e-3, 1e-2), {"discount": 0.9}),
+    "t-maze": Task(LONG, 300, (3e-3, 1e-2), {**WITH_MEMORY, "entropy_coefficient": 0.03}, "-", 3.6),
+    "partial-maze": Task(LONG, 150, (3e-3, 1e-2), {**WITH_MEMORY, "discount": 0.98}),
+    "navigation": Task(LONG, 200, (1e-3, 3e-3)),
+    "cooling": Task(LONG, 500, (2e-3, 4e-3), {"episodes": 8, "discount": 0.97, "trace_decay": 0.9}),
+    "Acrobot-v1": Task(LONG, 300, (3e-3, 5e-3), {}, "−80", -100.0),
+    "Pendulum-v1": Task(LONG, 400, (3e-3, 6e-3), {"episodes": 8, "discount": 0.95}, "−130"),
+    "Reacher-misc": Task(LONG, 800, (3e-3, 6e-3), {"episodes": 8, "discount": 0.95}),
+    "Swimmer-misc": Task(LONG, 60, (3e-3, 6e-3), {"episodes": 8}),
+    "Breakout-MinAtar": Task(
+        PIXELS,
+        1700,
+        (1e-3, 3e-3),
+        {"episodes": 8, "steps": 16, "entropy_coefficient": 0.05, "value_steps": 2, "value_learning_rate": 1e-3},
+        "28 to 43",
+    ),
+}
+CHOSEN_ON = 2**20  # the first seed that learning rates are chosen on
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options."""
+
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Which tasks, of those named in the script."""
+    seeds: int | None = None
+    """How many runs of each variant; by default 1024 on short tasks, 128 on long ones, 32 from pixels."""
+    chosen_on: int = 16
+    """How many other runs the learning rate is chosen on."""
+    iterations: int | None = None
+    """Updates of a run; by default each task's own number."""
+    episodes: int = 2000
+    """Of the random and the scripted policy."""
+    study: int = 0
+    """Runs of two studies have no randomness in common."""
+    readme: Path | None = None
+    """A file in which the table between two marks is replaced by the new one."""
+    out: Path = Path("results/scores")
+    """Directory for what is found."""
+
+
+def settings_of(task: Task, method: str) -> dict[str, Any]:
+    """Return all options of experiments/reinforce.py that say what is run, but for the learning rate."""
+    return {**SETTINGS, **task.settings, **METHODS[method]}
+
+
+def run(
+    name: str, method: str, seeds: range, rates: Sequence[float], iterations: int, options: Options, what: str
+) -> xr.Dataset:
+    """Return the curves of a variant on a task, at one learning rate or several."""
+    environment, settings = commandline.environment_named(name), settings_of(TASKS[name], method)
+    static = {key: value for key, value in settings.items() if key not in NUMBERS}
+    algorithm = commandline.reinforce_named(environment, **static)
+    numbers = {key: settings[key] for key in NUMBERS}
+    grid = {} if len(rates) == 1 else {"learning_rate": rates}
+    if not grid:
+        numbers["learning_rate"] = rates[0]
+    print(f"{name}, {method}: {what}", flush=True)
+    return pgjax.sweep(
+        algorithm,
+        iterations=iterations,
+        seeds=seeds,
+        grid=grid,
+        hyperparameters=algorithm.hyperparameters(**numbers),
+        study=options.study,
+        out=options.out / f"{name}-{list(METHODS).index(method)}-{what}",
+        configuration={
+            "env": name,
+            **{key: list(value) if key == "hidden" else value for key, value in static.items()},
+        },
+    )
+
+
+def best_rate(results: xr.Dataset, rates: Sequence[float]) -> float:
+    """Return the learning rate with the largest interquartile mean of final returns; a run that fails is the worst."""
+    if len(rates) == 1:
+        return rates[0]
+    final = pgjax.final_return(results.load()).transpose("learning_rate", "seed").values
+    final = np.where(np.isfinite(final), final, np.nanmin(final))
+    return rates[int(np.argmax(pgjax.interquartile_mean(final, axis=1)))]
+
+
+def command_of(name: str, method: str, rate: float, seeds: int, iterations: int, study: int) -> str:
+    """Return the command that makes the reported runs of a row alone."""
+    words = ["uv", "run", "experiments/reinforce.py", "--env", name]
+    for key, value in settings_of(TASKS[name], method).items():
+        values = value if isinstance(value, tuple) else (value,)
+        words += [f"--{key.replace('_', '-')}", *(f"{x:g}" if isinstance(x, float) else str(x) for x in values)]
+    words += ["--learning-rate", f"{rate:g}", "--seeds", str(seeds), "--iterations", str(iterations)]
+    words += [] if study == 0 else ["--study", str(study)]
+    return shlex.join([*words, "--out", f"results/{name}"])
+
+
+def references(name: str, options: Options) -> dict[str, Any]:
+    """Return the mean returns of policies that learned nothing, with 95% intervals."""
+    environment = commandline.environment_named(name)
+    random = pgjax.random_policy(environment)
+    known = {"random": pgjax.Expert(random, ()), "scripted": commandline.expert_named(name, environment)}
+    found: dict[str, Any] = {}
+    for i, (label, expert) in enumerate(known.items()):
+        if expert is not None:
+            run = jax.jit(pgjax.evaluate(environment, expert.policy, options.episodes))
+            key = jax.random.fold_in(jax.random.key(options.study), i)
+            found[label] = pgjax.mean_interval(run(key, expert.params, environment.params))
+    if name == "recommendation":
+        keys = jax.random.split(jax.random.key(options.study), options.episodes)
+
+        def best(key: jax.Array) -> jax.Array:
+            interests = pgjax.interests(key, environment.params, environment.horizon)
+            return pgjax.hindsight(environment.params, interests)
+
+        found["hindsight"] = pgjax.mean_interval(jax.jit(jax.vmap(best))(keys))
+    return found
+
+
+def row_of(
+    name: str, method: str, rate: float, results: xr.Dataset, options: Options, iterations: int
+) -> dict[str, Any]:
+    """Return what is reported of a variant on a task."""
+    task = TASKS[name]
+    (found,) = pgjax.summarize(results, task.solved_at)
+    seeds = found["seeds"]
+    return {
+        "environment": name,
+        "method": method,
+        "learning_rate": rate,
+        **found,
+        "steps": found["environment_steps"] / seeds,
+        "iterations": iterations,
+        "published": task.published,
+        "solved_at": task.solved_at,
+        "command": command_of(name, method, rate, seeds, iterations, options.study),
+    }
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Return the rows of a summary as a table in Markdown, the best variant of each task in bold."""
+
+    def number(x: float) -> str:
+        return f"{x:.4g}" if abs(x) < 1e4 else f"{x:.3g}"
+
+    def pair(bounds: Any) -> str:
+        return "-" if bounds is None else f"[{number(bounds[0])}, {number(bounds[1])}]"
+
+    rows = summary["rows"]
+    best = {name: max(r["iqm"] for r in rows if r["environment"] == name and r["iqm"] is not None)
+            for name in dict.fromkeys(r["environment"] for r in rows if r["iqm"] is not None)}  # fmt: skip
+    columns = ("task", "variant", "η", "runs", "final return (IQM)", "IQM, 95% interval", "90% of runs", "solved",
+               "steps a run", "s")  # fmt: skip
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for name in dict.fromkeys(row["environment"] for row in rows):
+        known = summary["references"][name]
+        published = next(row["published"] for row in rows if row["environment"] == name)
+        for label, found in known.items():
+            shown = f"{number(found['mean'])} | [{number(found['low'])}, {number(found['high'])}]"
+            lines.append(f"| {name} | *{label}* | - | - | {shown} | - | - | - | - |")
+        if published != "-":
+            lines.append(f"| {name} | *published* | - | - | {published} | - | - | - | - | - |")
+        for row in rows:
+            if row["environment"] != name:
+                continue
+            iqm = "-" if row["iqm"] is None else number(row["iqm"])
+            iqm = f"**{iqm}**" if row["iqm"] == best.get(name) else iqm
+            solved = "-" if row["solved_fraction"] is None else f"{row['solved_fraction']:.1%}"
+            lost = len(row["failed_seeds"])
+            lines.append(
+                f"| {name} | {row['method']} | {row['learning_rate']:g} | {row['seeds']}"
+                f"{f' ({lost} failed)' if lost else ''} | {iqm} | {pair(row['interval'])} | "
+                f"{pair(row['tolerance_interval'])} | {solved} | {row['steps']:.2g} | {row['seconds']:.0f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+MARKS = ("<!-- scores: made by experiments/scores.py -->\n", "<!-- end of scores -->\n")
+
+
+def put_into(path: Path, text: str) -> None:
+    """Replace what stands between the two marks of a file.
+
+    Raises:
+        InputError: If there are no such marks in it, or no such file.
+    """
+    try:
+        whole = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise pgjax.InputError(f"expected a file with marks for the table, got {path}: {error.strerror}") from error
+    first, last = whole.find(MARKS[0]), whole.find(MARKS[1])
+    if not 0 <= first < last:
+        raise pgjax.InputError(f"expected {path} to have the lines {MARKS[0].strip()} and {MARKS[1].strip()}, got none")
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(whole[: first + len(MARKS[0])] + "\n" + text + "\n" + whole[last:], encoding="utf-8")
+    unfinished.replace(path)
+
+
+def main(options: Options) -> None:
+    """Choose the learning rates, run what is reported, and write and print the table."""
+    for name in options.tasks:
+        if name not in TASKS:
+            raise pgjax.InputError(f"expected tasks among {', '.join(TASKS)}, got {name}")
+    counts = {"seeds": options.seeds, "iterations": options.iterations, "episodes": options.episodes}
+    for what, count in (counts | {"runs to choose on": options.chosen_on}).items():
+        if count is not None and count < 1:
+            raise pgjax.InputError(f"expected 1 or more {what}, got {count}")
+    if options.readme is not None:
+        put_into(options.readme, "")
+    directories = {f"{name}-{i}-{what}" for name in TASKS for i in range(len(METHODS)) for what in ("choice", "report")}
+    commandline.check_directory_of_study(options.out, [*directories, "summary.json", "scores.md", "scores.png"])
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, dict[str, xr.Dataset]] = {}
+    known: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(options.tasks):
+        task = TASKS[name]
+        iterations = options.iterations or task.iterations
+        seeds = range(options.seeds or task.seeds)
+        chosen_on = range(CHOSEN_ON, CHOSEN_ON + options.chosen_on)
+        for method in METHODS:
+            choice = run(name, method, chosen_on, task.learning_rates, iterations, options, "choice")
+            rate = best_rate(choice, task.learning_rates)
+            results = run(name, method, seeds, [rate], iterations, options, "report")
+            rows.append(row_of(name, method, rate, results, options, iterations))
+            curves.setdefault(name, {})[method] = results
+        known[name] = references(name, options)
+    commandline.leave_to_the_first_process()
+    summary = {"device": results.attrs["device"], "chosen_on": options.chosen_on, "references": known, "rows": rows}
+    commandline.write_json(options.out / "summary.json", summary)
+    text = table(json.loads((options.out / "summary.json").read_text()))
+    (options.out / "scores.md").write_text(text, encoding="utf-8")
+    if options.readme is not None:
+        put_into(options.readme, text)
+    levels = {name: {label: found["mean"] for label, found in each.items()} for name, each in known.items()}
+    pgjax.compare_learning_curves(curves, options.out / "scores.png", levels, columns=4)
+    print(text)
+    total = {key: sum(row[key] for row in rows) for key in ("environment_steps", "seconds")}
+    print(f"{total['environment_steps']:.3g} real steps in {total['seconds']:.0f} s; written to {options.out}")
+
+
+if __name__ == "__main__":
+    commandline.use_every_core()
+    commandline.run(main, Options, __doc__)

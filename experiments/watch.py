@@ -1,0 +1,119 @@
+"""What does a policy do? Play an episode, and make a film of it.
+
+Of a trained run of experiments/reinforce.py or experiments/scores.py (its best seed, if none is named), of the policy
+that is written by hand for an environment, or of the random one. Writes a GIF, or a PNG of the episode's end if that is
+what the name of --film says.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+import pgjax
+from pgjax import commandline
+from pgjax.results import configuration_of
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options."""
+
+    results: Path = Path("results/reinforce")
+    """Directory with the trained runs."""
+    seed: int | None = None
+    """Which of them; the one with the best final return, if not given."""
+    learning_rate: float | None = None
+    """Where there are several: which point of the grid; the best, if not given."""
+    policy: Literal["trained", "scripted", "random"] = "trained"
+    """scripted and random need no trained run, but --env."""
+    env: str | None = None
+    """Where a policy that is not trained plays; names as in experiments/reinforce.py."""
+    episode: int = 0
+    """The number of the episode."""
+    frames: int = 200
+    """At most so many; of a longer episode, every second step or fewer."""
+    frames_per_second: int = 15
+    """How fast the film is."""
+    film: Path = Path("results/episode.gif")
+    """The file."""
+
+
+def trained(options: Options) -> tuple[str, pgjax.Environment, pgjax.Expert]:
+    """Return where a trained run played, and the policy that it ended with.
+
+    Raises:
+        InputError: If there are no such results, or not of REINFORCE with an environment and a policy that have names.
+    """
+    results = pgjax.read(options.results)
+    made = configuration_of(results)
+    absent = {"env", "policy", "hidden"} - made.keys()
+    if absent:
+        raise pgjax.InputError(
+            f"expected results of experiments/reinforce.py or of scores.py in {options.results}, got some that "
+            f"do not say their {min(absent)}"
+        )
+    environment = commandline.environment_named(made["env"])
+    policy = commandline.policy_named(made["policy"], environment, tuple(made["hidden"]), made.get("bfloat16", False))
+    names = [str(name) for name in results.completed.dims if name != "seed"]
+    if options.learning_rate is not None and names != ["learning_rate"]:
+        over = ", ".join(names) or "seeds alone"
+        raise pgjax.InputError(f"expected results at several learning rates for --learning-rate, got some over {over}")
+    point: dict[str, float] | None = None
+    if options.learning_rate is not None:
+        point = {"learning_rate": options.learning_rate}
+    elif names:
+        final = pgjax.final_return(results.load())
+        means = final.fillna(-np.inf).quantile(0.5, "seed")
+        best = means.where(means == means.max(), drop=True)
+        point = {name: float(best[name][0]) for name in names}
+    expert = pgjax.trained(results, policy, seed=options.seed, point=point)
+    return made["env"], environment, expert
+
+
+def untrained(options: Options) -> tuple[str, pgjax.Environment, pgjax.Expert]:
+    """Return where a policy plays that nothing was learned for, and the policy.
+
+    Raises:
+        InputError: If there is no such environment, or nothing is written by hand for it.
+    """
+    if options.env is None:
+        raise pgjax.InputError(f"expected --env for a {options.policy} policy, got none")
+    environment = commandline.environment_named(options.env)
+    if options.policy == "random":
+        return options.env, environment, pgjax.Expert(pgjax.random_policy(environment), ())
+    expert = commandline.expert_named(options.env, environment)
+    if expert is None:
+        raise pgjax.InputError(f"expected an environment with a policy written by hand, got {options.env}")
+    return options.env, environment, expert
+
+
+def main(options: Options) -> None:
+    """Play the episode and draw it."""
+    if options.film.suffix not in (".gif", ".png"):
+        raise pgjax.InputError(f"expected a file that ends in .gif or .png, got {options.film}")
+    if options.film.is_dir():
+        raise pgjax.InputError(f"expected a file, got the directory {options.film}")
+    for what, count in {"frames": options.frames, "frames a second": options.frames_per_second}.items():
+        if count < 1:
+            raise pgjax.InputError(f"expected 1 or more {what}, got {count}")
+    if not 0 <= options.episode < 2**32:
+        raise pgjax.InputError(f"expected an episode from 0 to 2**32 - 1, got {options.episode}")
+    if options.policy == "trained" and options.env is not None:
+        raise pgjax.InputError(f"expected the environment of the trained run, got --env {options.env}")
+    name, environment, expert = (trained if options.policy == "trained" else untrained)(options)
+    key = jax.random.fold_in(jax.random.key(0), options.episode)
+    episode: Any = pgjax.play(environment, expert.policy, key, expert.params)
+    options.film.parent.mkdir(parents=True, exist_ok=True)
+    if options.film.suffix == ".png":
+        pgjax.save_picture(environment, episode, options.film)
+    else:
+        pgjax.save_film(environment, episode, options.film, options.frames_per_second, options.frames)
+    steps = len(episode.reward)
+    print(f"{name}: {steps} steps, return {float(episode.reward.sum()):.4g}; written to {options.film}")
+
+
+if __name__ == "__main__":
+    commandline.run(main, Options, __doc__)

@@ -1,0 +1,52 @@
+"""Every environment of brax as an `Environment`, where brax is installed: `pip install "pgjax[brax]"`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pgjax.environments.environment import Box, Environment, PyTree, Step, strong
+from pgjax.errors import InputError
+
+
+def from_brax(name: str, horizon: int = 1000, **options: Any) -> Environment:
+    """Return a brax environment, without its wrappers: nothing resets by itself, and nothing is repeated.
+
+    Observations are arrays [n] without bounds, actions are arrays [d] in −1 … 1. Brax has no parameters that could be
+    swept.
+
+    Args:
+        name: Its brax name, for example "ant".
+        horizon: T, at least 1; brax leaves the time limit to a wrapper.
+        **options: What brax's environment takes, for example `backend="spring"`.
+
+    Raises:
+        InputError: If brax is not installed, there is no such environment or option, or the horizon is below 1.
+
+    Source: Freeman et al., *Brax: a differentiable physics engine for large scale rigid body simulation*, 2021.
+    """
+    try:
+        from brax import envs
+    except ImportError as error:
+        raise InputError(f'expected brax to be installed (pip install "pgjax[brax]"), got: {error}') from error
+    if horizon < 1:
+        raise InputError(f"expected a horizon of 1 or more steps, got {horizon}")
+    try:
+        environment = envs.get_environment(name, **options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"expected an environment of brax with its options, got {name!r} {options}: {error}"
+        ) from error
+
+    def reset(key: jax.Array, params: PyTree) -> tuple[PyTree, jax.Array]:
+        state = strong(environment.reset(key))
+        return state, state.obs
+
+    def step(key: jax.Array, state: PyTree, action: jax.Array, params: PyTree) -> tuple[PyTree, Step]:
+        following = environment.step(state, action)
+        following = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), following, state)
+        return following, Step(following.obs, following.reward, following.done > 0)
+
+    n, d = int(environment.observation_size), int(environment.action_size)
+    observations = Box(-jnp.inf, jnp.inf, (n,), jnp.result_type(float))
+    return Environment(reset, step, observations, Box(-1.0, 1.0, (d,)), horizon, name=name)

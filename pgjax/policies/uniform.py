@@ -1,0 +1,54 @@
+"""The policy that chooses by chance alone: what anything learned should beat."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax.environments.environment import Discrete, Environment
+from pgjax.errors import InputError
+from pgjax.policies.distributions import Categorical, Distribution
+from pgjax.policies.policy import Policy, memoryless
+
+
+class Uniform(NamedTuple):
+    """Independent uniform distributions, one for each of d numbers, between bounds."""
+
+    low: jax.Array  # [..., d]
+    high: jax.Array  # [..., d]
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw actions [..., d]."""
+        return self.low + (self.high - self.low) * jax.random.uniform(key, self.low.shape, self.low.dtype)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Return the log-density [...] of actions [..., d]; −inf outside."""
+        inside = jnp.all((action >= self.low) & (action <= self.high), axis=-1)
+        return jnp.where(inside, -self.entropy(), -jnp.inf)
+
+    def entropy(self) -> jax.Array:
+        """Return the differential entropy [...]."""
+        return jnp.sum(jnp.log(self.high - self.low), axis=-1)
+
+
+def random_policy(environment: Environment) -> Policy:
+    """Return the policy that takes every action with the same probability, or density; it has no parameters.
+
+    Raises:
+        InputError: If actions are arrays of more than one axis, or not bounded.
+    """
+    actions, observations = environment.action_space, environment.observation_space
+    if isinstance(actions, Discrete):
+        low = high = np.zeros(actions.n)
+    else:
+        low, high = (np.broadcast_to(np.asarray(bound, float), actions.shape) for bound in (actions.low, actions.high))
+        if len(actions.shape) != 1 or not np.isfinite(high - low).all():
+            raise InputError(f"expected bounded actions of shape [d] in {environment.name}, got {actions}")
+
+    def apply(params: Any, observation: jax.Array) -> Distribution:
+        batch = observation.shape[: observation.ndim - len(observations.shape)]
+        first, last = (jnp.broadcast_to(jnp.asarray(bound, float), (*batch, len(bound))) for bound in (low, high))
+        return Categorical(first) if isinstance(actions, Discrete) else Uniform(first, last)  # type: ignore[return-value]
+
+    return memoryless(lambda key: (), apply)
