@@ -62,7 +62,7 @@ TASKS: dict[str, Task] = {
     "FourRooms-misc": Task(SHORT, 60, (5e-3, 1e-2), {}, "1", 0.95),
     "FrozenLake-misc": Task(SHORT, 200, (3e-2, 1e-1, 3e-1)),
     "maze": Task(SHORT, 100, (3e-2, 1e-1, 3e-1), {"discount": 1.0}),
-    "recommendation": Task(SHORT, 150, (3e-3, 1e-2), {"discount": 0.9}),
+    "recommendation": Task(SHORT, 300, (5e-3, 1e-2), {"discount": 0.5, "entropy_coefficient": 0.03}),
     "t-maze": Task(LONG, 300, (3e-3, 1e-2), {**WITH_MEMORY, "entropy_coefficient": 0.03}, "-", 3.6),
     "partial-maze": Task(LONG, 150, (3e-3, 1e-2), {**WITH_MEMORY, "discount": 0.98}),
     "navigation": Task(LONG, 200, (1e-3, 3e-3)),
@@ -90,8 +90,8 @@ class Options:
     """Which tasks, of those named in the script."""
     seeds: int | None = None
     """How many runs of each variant; by default 1024 on short tasks, 128 on long ones, 32 from pixels."""
-    chosen_on: int = 16
-    """How many other runs the learning rate is chosen on."""
+    chosen_on: int | None = None
+    """How many other runs the learning rate is chosen on; by default 16, from pixels 4."""
     iterations: int | None = None
     """Updates of a run; by default each task's own number."""
     episodes: int = 2000
@@ -277,7 +277,7 @@ def main(options: Options) -> None:
         task = TASKS[name]
         iterations = options.iterations or task.iterations
         seeds = range(options.seeds or task.seeds)
-        chosen_on = range(CHOSEN_ON, CHOSEN_ON + options.chosen_on)
+        chosen_on = range(CHOSEN_ON, CHOSEN_ON + (options.chosen_on or min(16, task.seeds // 8)))
         for method in METHODS:
             choice = run(name, method, chosen_on, task.learning_rates, iterations, options, "choice")
             rate = best_rate(choice, task.learning_rates)
@@ -286,7 +286,7 @@ def main(options: Options) -> None:
             curves.setdefault(name, {})[method] = results
         known[name] = references(name, options)
     commandline.leave_to_the_first_process()
-    summary = {"device": results.attrs["device"], "chosen_on": options.chosen_on, "references": known, "rows": rows}
+    summary = {"device": results.attrs["device"], "references": known, "rows": rows}
     commandline.write_json(options.out / "summary.json", summary)
     text = table(json.loads((options.out / "summary.json").read_text()))
     (options.out / "scores.md").write_text(text, encoding="utf-8")
