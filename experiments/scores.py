@@ -57,20 +57,20 @@ NUMBERS = ("discount", "entropy_coefficient", "value_learning_rate", "trace_deca
 SHORT, LONG, PIXELS = 1024, 128, 32  # seeds
 WITH_MEMORY = {"policy": "recurrent", "hidden": (32, 32)}
 TASKS: dict[str, Task] = {
-    "CartPole-v1": Task(SHORT, 50, (5e-3, 1e-2), {}, "500", 475.0),
-    "Catch-bsuite": Task(SHORT, 150, (3e-3, 6e-3), {"episodes": 8, "discount": 1.0, "value_steps": 2}, "1", 0.95),
-    "FourRooms-misc": Task(SHORT, 60, (5e-3, 1e-2), {}, "1", 0.95),
-    "FrozenLake-misc": Task(SHORT, 200, (3e-2, 1e-1, 3e-1)),
-    "maze": Task(SHORT, 100, (3e-2, 1e-1, 3e-1), {"discount": 1.0}),
-    "recommendation": Task(SHORT, 300, (5e-3, 1e-2), {"discount": 0.5, "entropy_coefficient": 0.03}),
+    "CartPole-v1": Task(SHORT, 30, (5e-3, 1e-2), {"value_steps": 2}, "500", 475.0),
+    "Catch-bsuite": Task(SHORT, 150, (3e-3, 6e-3), {"episodes": 8, "discount": 1.0, "value_steps": 1}, "1", 0.95),
+    "FourRooms-misc": Task(SHORT, 40, (5e-3, 1e-2), {"value_steps": 2}, "1", 0.95),
+    "FrozenLake-misc": Task(SHORT, 200, (1e-1, 3e-1), {"value_steps": 2}),
+    "maze": Task(SHORT, 100, (1e-1, 3e-1), {"discount": 1.0, "value_steps": 2}),
+    "recommendation": Task(SHORT, 200, (5e-3, 1e-2), {"discount": 0.5, "entropy_coefficient": 0.03, "value_steps": 2}),
     "t-maze": Task(LONG, 300, (3e-3, 1e-2), {**WITH_MEMORY, "entropy_coefficient": 0.03}, "-", 3.6),
     "partial-maze": Task(LONG, 150, (3e-3, 1e-2), {**WITH_MEMORY, "discount": 0.98}),
     "navigation": Task(LONG, 200, (1e-3, 3e-3)),
     "cooling": Task(LONG, 500, (2e-3, 4e-3), {"episodes": 8, "discount": 0.97, "trace_decay": 0.9}),
-    "Acrobot-v1": Task(LONG, 300, (3e-3, 5e-3), {}, "−80", -100.0),
+    "Acrobot-v1": Task(LONG, 250, (3e-3, 5e-3), {}, "−80", -100.0),
     "Pendulum-v1": Task(LONG, 400, (3e-3, 6e-3), {"episodes": 8, "discount": 0.95}, "−130"),
-    "Reacher-misc": Task(LONG, 800, (3e-3, 6e-3), {"episodes": 8, "discount": 0.95}),
-    "Swimmer-misc": Task(LONG, 60, (3e-3, 6e-3), {"episodes": 8}),
+    "Swimmer-misc": Task(LONG, 50, (3e-3, 6e-3), {"episodes": 8}),
+    "Reacher-misc": Task(LONG, 500, (3e-3, 6e-3), {"episodes": 8, "discount": 0.95}),
     "Breakout-MinAtar": Task(
         PIXELS,
         1700,
@@ -91,7 +91,7 @@ class Options:
     seeds: int | None = None
     """How many runs of each variant; by default 1024 on short tasks, 128 on long ones, 32 from pixels."""
     chosen_on: int | None = None
-    """How many other runs the learning rate is chosen on; by default 16, from pixels 4."""
+    """How many other runs the learning rate is chosen on; by default 16 on short tasks, 8 on long ones, 4 from pixels."""
     iterations: int | None = None
     """Updates of a run; by default each task's own number."""
     episodes: int = 2000
@@ -277,7 +277,7 @@ def main(options: Options) -> None:
         task = TASKS[name]
         iterations = options.iterations or task.iterations
         seeds = range(options.seeds or task.seeds)
-        chosen_on = range(CHOSEN_ON, CHOSEN_ON + (options.chosen_on or min(16, task.seeds // 8)))
+        chosen_on = range(CHOSEN_ON, CHOSEN_ON + (options.chosen_on or min(16, max(4, task.seeds // 16))))
         for method in METHODS:
             choice = run(name, method, chosen_on, task.learning_rates, iterations, options, "choice")
             rate = best_rate(choice, task.learning_rates)
