@@ -91,7 +91,7 @@ class Options:
     seeds: int | None = None
     """How many runs of each variant; by default 1024 on short tasks, 128 on long ones, 32 from pixels."""
     chosen_on: int | None = None
-    """How many other runs the learning rate is chosen on; by default 16 on short tasks, 8 on long ones, 4 from pixels."""
+    """How many other runs the learning rate is chosen on; by default 16 (short tasks), 8 (long ones) or 4 (pixels)."""
     iterations: int | None = None
     """Updates of a run; by default each task's own number."""
     episodes: int = 2000

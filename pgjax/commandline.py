@@ -44,10 +44,12 @@ from pgjax.experts import (
     acrobot_controller,
     cartpole_controller,
     continuous_mountain_car_controller,
+    dead_reckoning,
     mountain_car_controller,
     pendulum_controller,
     scripted,
     shortest_paths,
+    sign_follower,
 )
 from pgjax.policies.cnn import cnn, is_image
 from pgjax.policies.mlp import mlp
@@ -272,8 +274,14 @@ def expert_named(name: str, environment: Environment) -> Expert | None:
         return scripted(recommendation_controller(environment), environment)
     if name == "cooling":
         return pid_controller(environment)
-    if name == "maze" or name.startswith("maze-"):
-        return shortest_paths(LAYOUTS[name.partition("-")[2] or "lecture"])
+    if name == "t-maze":
+        return sign_follower(environment)
+    kind, _, layout = name.rpartition("maze")
+    if kind in ("", "partial-") and layout.removeprefix("-") in ("", *LAYOUTS):
+        text = LAYOUTS[layout.removeprefix("-") or "lecture"]
+        if kind == "":
+            return shortest_paths(text)
+        return dead_reckoning(text) if "S" in text else None
     return None
 
 

@@ -6,7 +6,7 @@ One is written by hand (`scripted`; controllers for the tasks of classic control
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,9 @@ import numpy as np
 import xarray as xr
 
 from pgjax import exact
-from pgjax.environments.environment import Discrete, Environment, PyTree
+from pgjax.environments.environment import Discrete, Environment, PyTree, Space
 from pgjax.environments.finite import FiniteMDP
-from pgjax.environments.maze import LECTURE, maze_tables
+from pgjax.environments.maze import LECTURE, maze_tables, partial_maze, read_layout
 from pgjax.errors import InputError
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.policy import Policy, check_fit, describe, memoryless
@@ -63,11 +63,45 @@ def scripted(controller: Callable[[jax.Array], jax.Array], environment: Environm
                 f"actions {expected} of type {kind.__name__} ({describe(actions)} each), got {action.shape} of type "
                 f"{action.dtype}"
             )
-        if isinstance(actions, Discrete):
-            return Categorical(jnp.log(jax.nn.one_hot(action, actions.n)))
-        return Gaussian(actions.clip(action), jnp.full_like(action, -jnp.inf))
+        return certain(actions, action)
 
     policy = memoryless(lambda key: (), apply)
+    check_fit(environment, policy)
+    return Expert(policy, ())
+
+
+def certain(actions: Space, action: jax.Array) -> Distribution:
+    """Return the distribution that always takes an action, see `scripted`."""
+    if isinstance(actions, Discrete):
+        return Categorical(jnp.log(jax.nn.one_hot(action, actions.n)))
+    return Gaussian(actions.clip(action), jnp.full_like(action, -jnp.inf))
+
+
+def scripted_with_memory(
+    memory: Callable[[int], PyTree],
+    controller: Callable[[PyTree, jax.Array], tuple[PyTree, jax.Array]],
+    environment: Environment,
+) -> Expert:
+    """Return the expert that always does what a function says that remembers; all else is as in `scripted`.
+
+    Args:
+        memory: E -> what E episodes begin with.
+        controller: (memory, observation [E, *shape]) -> (memory, action [E, *action shape]).
+        environment: Where it acts.
+
+    Raises:
+        InputError: If the controller does not take the environment's observations or return its actions.
+    """
+
+    def step(params: PyTree, memory: PyTree, observation: jax.Array) -> tuple[PyTree, Distribution]:
+        memory, action = controller(memory, observation)
+        return memory, certain(environment.action_space, action)
+
+    def unroll(params: PyTree, trajectory: Any) -> Distribution:
+        begun = memory(trajectory.mask.shape[1])
+        return jax.lax.scan(lambda carry, row: step(params, carry, row), begun, trajectory.observation)[1]
+
+    policy = Policy(lambda key: (), memory, step, unroll)
     check_fit(environment, policy)
     return Expert(policy, ())
 
@@ -101,6 +135,44 @@ def shortest_paths(layout: str = LECTURE) -> Expert:
     """
     mdp = maze_tables(layout)
     return optimal_expert(mdp, horizon=len(mdp.d0))
+
+
+def dead_reckoning(layout: str = LECTURE, sight: int = 1) -> Expert:
+    """Return the expert that takes a shortest way out of `partial_maze(layout, sight=sight)`: it knows where it is.
+
+    It has the map, and remembers each of its moves since the start.
+
+    Raises:
+        InputError: If the layout cannot be read, or has more than one start.
+    """
+    maze, _ = read_layout(layout)
+    starts = np.flatnonzero(maze.start)
+    if len(starts) != 1:
+        raise InputError(f"expected a maze with one start, got one with {len(starts)}")
+    best = jnp.argmax(shortest_paths(layout).params, axis=-1)
+
+    def controller(cell: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return maze.next_cell[cell, best[cell]], best[cell].astype(jnp.int32)
+
+    def memory(episodes: int) -> jax.Array:
+        return jnp.full(episodes, starts[0], jnp.int32)
+
+    return scripted_with_memory(memory, controller, partial_maze(layout, sight=sight))
+
+
+def sign_follower(environment: Environment) -> Expert:
+    """Return the expert that walks through a `t_maze` and turns to the side of the sign that it saw.
+
+    Raises:
+        InputError: If the environment has other observations or actions.
+    """
+
+    def controller(side: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        north, south, junction = (observation[:, i] > 0 for i in (0, 1, 3))
+        side = jnp.where(north, 0, jnp.where(south, 2, side))
+        return side, jnp.where(junction, side, 1)
+
+    return scripted_with_memory(lambda episodes: jnp.zeros(episodes, jnp.int32), controller, environment)
 
 
 def trained(

@@ -6,7 +6,7 @@ import xarray as xr
 
 import pgjax
 from pgjax import exact
-from pgjax.environments.maze import read_layout
+from pgjax.environments.maze import LOOPS, ROOMS, read_layout
 from pgjax.experts import best_seed
 from pgjax.policies.policy import has_memory
 from tests.cases import counting, random_mdp
@@ -211,3 +211,24 @@ def test_what_is_not_a_finite_number_is_never_the_best():
         best_seed(curves([np.nan, np.nan]), {})
     with pytest.raises(pgjax.InputError, match="returns of episodes to choose it by, got neither"):
         best_seed(curves([1.0, 2.0]).drop_vars("episode_return"), {})
+
+
+@pytest.mark.parametrize(
+    ("environment", "expert", "best"),
+    [
+        (pgjax.partial_maze, pgjax.dead_reckoning, -14),
+        (lambda: pgjax.partial_maze(ROOMS), lambda: pgjax.dead_reckoning(ROOMS), -20),
+        (pgjax.t_maze, lambda: pgjax.sign_follower(pgjax.t_maze()), 4),
+    ],
+)
+def test_who_remembers_where_it_is_does_as_well_as_can_be(environment, expert, best):
+    environment, expert = environment(), expert()
+    trajectory = pgjax.collect(environment, expert.policy, 8)(jax.random.key(0), (), environment.params)
+    np.testing.assert_allclose(trajectory.reward.sum(0), best)
+    unrolled = expert.policy.unroll((), trajectory).log_prob(trajectory.action)
+    np.testing.assert_array_equal(jnp.where(trajectory.mask, unrolled, 0), 0)  # what it did was certain
+
+
+def test_from_several_starts_nobody_knows_where_it_is():
+    with pytest.raises(pgjax.InputError, match="expected a maze with one start, got one with 54"):
+        pgjax.dead_reckoning(LOOPS)
