@@ -2,12 +2,12 @@
 
 Of a trained run of experiments/reinforce.py or experiments/scores.py (its best seed, if none is named), of the policy
 that is written by hand for an environment, or of the random one. Writes a GIF, or a PNG of the episode's end if that is
-what the name of --film says.
+what the name of --film says. Episodes of several environments become a picture.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -29,8 +29,8 @@ class Options:
     """Where there are several: which point of the grid; the best, if not given."""
     policy: Literal["trained", "scripted", "random"] = "trained"
     """scripted and random need no trained run, but --env."""
-    env: str | None = None
-    """Where a policy that is not trained plays; names as in experiments/reinforce.py."""
+    env: tuple[str, ...] = ()
+    """Where a policy that is not trained plays, one or several; names as in experiments/reinforce.py."""
     episode: int = 0
     """The number of the episode."""
     frames: int = 200
@@ -73,21 +73,19 @@ def trained(options: Options) -> tuple[str, pgjax.Environment, pgjax.Expert]:
     return made["env"], environment, expert
 
 
-def untrained(options: Options) -> tuple[str, pgjax.Environment, pgjax.Expert]:
+def untrained(name: str, policy: str) -> tuple[str, pgjax.Environment, pgjax.Expert]:
     """Return where a policy plays that nothing was learned for, and the policy.
 
     Raises:
         InputError: If there is no such environment, or nothing is written by hand for it.
     """
-    if options.env is None:
-        raise pgjax.InputError(f"expected --env for a {options.policy} policy, got none")
-    environment = commandline.environment_named(options.env)
-    if options.policy == "random":
-        return options.env, environment, pgjax.Expert(pgjax.random_policy(environment), ())
-    expert = commandline.expert_named(options.env, environment)
+    environment = commandline.environment_named(name)
+    if policy == "random":
+        return name, environment, pgjax.Expert(pgjax.random_policy(environment), ())
+    expert = commandline.expert_named(name, environment)
     if expert is None:
-        raise pgjax.InputError(f"expected an environment with a policy written by hand, got {options.env}")
-    return options.env, environment, expert
+        raise pgjax.InputError(f"expected an environment with a policy written by hand, got {name}")
+    return name, environment, expert
 
 
 def main(options: Options) -> None:
@@ -101,18 +99,27 @@ def main(options: Options) -> None:
             raise pgjax.InputError(f"expected 1 or more {what}, got {count}")
     if not 0 <= options.episode < 2**32:
         raise pgjax.InputError(f"expected an episode from 0 to 2**32 - 1, got {options.episode}")
-    if options.policy == "trained" and options.env is not None:
-        raise pgjax.InputError(f"expected the environment of the trained run, got --env {options.env}")
-    name, environment, expert = (trained if options.policy == "trained" else untrained)(options)
+    if options.policy == "trained" and options.env:
+        raise pgjax.InputError(f"expected the environment of the trained run, got --env {options.env[0]}")
+    if options.policy != "trained" and not options.env:
+        raise pgjax.InputError(f"expected --env for a {options.policy} policy, got none")
+    if len(options.env) > 1 and options.film.suffix != ".png":
+        raise pgjax.InputError(f"expected a file that ends in .png for several environments, got {options.film}")
+    players = [trained(options)] if not options.env else [untrained(name, options.policy) for name in options.env]
     key = jax.random.fold_in(jax.random.key(0), options.episode)
-    episode: Any = pgjax.play(environment, expert.policy, key, expert.params)
+    played = []
+    for name, environment, expert in players:
+        episode = pgjax.play(environment, expert.policy, key, expert.params)
+        played.append((environment, episode))
+        print(f"{name}: {len(episode.reward)} steps, return {float(episode.reward.sum()):.4g}")
     options.film.parent.mkdir(parents=True, exist_ok=True)
-    if options.film.suffix == ".png":
-        pgjax.save_picture(environment, episode, options.film)
+    if len(played) > 1:
+        pgjax.save_pictures(played, options.film)
+    elif options.film.suffix == ".png":
+        pgjax.save_picture(*played[0], options.film)
     else:
-        pgjax.save_film(environment, episode, options.film, options.frames_per_second, options.frames)
-    steps = len(episode.reward)
-    print(f"{name}: {steps} steps, return {float(episode.reward.sum()):.4g}; written to {options.film}")
+        pgjax.save_film(*played[0], options.film, options.frames_per_second, options.frames)
+    print(f"written to {options.film}")
 
 
 if __name__ == "__main__":

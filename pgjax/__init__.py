@@ -72,7 +72,7 @@ from pgjax.policies.uniform import random_policy
 from pgjax.policies.value import ValueFunction, action_value_for, mlp_value, tabular_value, value_for
 from pgjax.program import over_runs
 from pgjax.reinforce import policy_gradient, reinforce
-from pgjax.rendering import play, save_film, save_picture
+from pgjax.rendering import play, save_film, save_picture, save_pictures
 from pgjax.results import load_params, read
 from pgjax.returns import (
     Credit,
@@ -209,6 +209,7 @@ __all__ = [
     "save_demonstrations",
     "save_film",
     "save_picture",
+    "save_pictures",
     "scripted",
     "scripted_with_memory",
     "shortest_paths",

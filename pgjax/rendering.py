@@ -1,5 +1,6 @@
 """Look at an episode: play one and keep all of its states, then draw it as a picture or a film."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,26 @@ def save_picture(environment: Environment, episode: Episode, path: str | Path, t
     figure = Figure(figsize=(6, 4.8), layout="constrained")
     frame(environment, episode, len(episode.reward) if t is None else t, figure.subplots())
     figure.savefig(path, dpi=120)
+
+
+def save_pictures(episodes: Sequence[tuple[Environment, Episode]], path: str | Path, columns: int = 4) -> None:
+    """Save a picture of several episodes beside each other, PNG, each after two thirds of its steps.
+
+    Raises:
+        InputError: If there is none, or no column.
+    """
+    if not episodes or columns < 1:
+        raise InputError(f"expected 1 or more episodes and columns, got {len(episodes)} and {columns}")
+    columns = min(columns, len(episodes))
+    rows = -(-len(episodes) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.6 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for (environment, episode), axes in zip(episodes, panels, strict=False):
+        frame(environment, episode, 2 * len(episode.reward) // 3, axes)
+        axes.set_title(axes.get_title().replace(", return", "\nreturn"), fontsize="medium")
+    for axes in panels[len(episodes) :]:
+        axes.set_axis_off()
+    figure.savefig(path, dpi=100)
 
 
 def save_film(
