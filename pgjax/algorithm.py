@@ -120,6 +120,11 @@ def run_keys(study: int, seeds: Sequence[int]) -> jax.Array:
     Args:
         study: What tells two studies apart whose runs should have nothing in common.
         seeds: Integers from 0 to 2³² − 1.
+
+    Example:
+        >>> alone, among_others = run_keys(0, [17])[0], run_keys(0, range(1000))[17]
+        >>> bool(alone == among_others)
+        True
     """
     numbers = jnp.asarray(list(seeds), jnp.uint32)
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(study), seed))(numbers)

@@ -120,7 +120,15 @@ def state_distribution(mdp: FiniteMDP, horizon: int, f: jax.Array) -> jax.Array:
 
 
 def expected_return(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> jax.Array:
-    """Return ρ(θ) = Σ_t γ^{t−1} Σ_s Pr(X_t = s) Σ_a f(s)_a r(s, a), []; differentiable in f."""
+    """Return ρ(θ) = Σ_t γ^{t−1} Σ_s Pr(X_t = s) Σ_a f(s)_a r(s, a), []; differentiable in f.
+
+    Example:
+        >>> from pgjax.environments.maze import maze_tables
+        >>> mdp = maze_tables("#SE#")
+        >>> east = jnp.array([[0.0, 1, 0, 0], [0.25, 0.25, 0.25, 0.25]])
+        >>> float(expected_return(mdp, 10, east))
+        -1.0
+    """
     mdp, f = promoted(mdp, f)
     reward = jnp.einsum("sa,sap,sap->s", f, mdp.p, rewards_of(mdp))
     return jnp.dot(_discounts(mdp, horizon, discount), state_distribution(mdp, horizon, f) @ reward)

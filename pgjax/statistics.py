@@ -19,6 +19,10 @@ def interquartile_mean(runs: Any, axis: int = 0) -> np.ndarray:
     """Return the mean of the middle half of the runs along an axis.
 
     Source: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*, 2021.
+
+    Example:
+        >>> float(interquartile_mean([0, 10, 12, 500]))
+        11.0
     """
     return stats.trim_mean(np.asarray(runs, float), 0.25, axis=axis)
 
@@ -48,7 +52,12 @@ def confidence_interval(
 
 
 def mean_interval(runs: Any, confidence: float = 0.95) -> dict[str, float]:
-    """Return the mean of runs [n] and its confidence interval by Student's t: mean, low, high; of one run, that run."""
+    """Return the mean of runs [n] and its confidence interval by Student's t: mean, low, high; of one run, that run.
+
+    Example:
+        >>> mean_interval([1.0, 3.0])["mean"]
+        2.0
+    """
     runs = np.asarray(runs, float)
     mean, half = float(runs.mean()), 0.0
     if len(runs) > 1:
@@ -65,6 +74,11 @@ def tolerance_interval(
     as can be, that holds enough. Where there are too few runs for it, it is (−inf, inf): from 46 runs on there is one
     for 90% with 95% confidence, from 93 on for 95%.
     Source: Wilks, *Determination of sample sizes for setting tolerance limits*, 1941.
+
+    Example:
+        >>> low, high = tolerance_interval(range(46))
+        >>> int(low), int(high)
+        (0, 45)
     """
     ordered = np.sort(np.asarray(runs, float), axis=axis)
     n = ordered.shape[axis]
@@ -105,7 +119,13 @@ def failed(results: xr.Dataset) -> xr.DataArray:
 
 
 def proportion_interval(successes: int, runs: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson interval of a proportion."""
+    """Return the Wilson interval of a proportion.
+
+    Example:
+        >>> low, high = proportion_interval(256, 256)
+        >>> round(low, 4), high
+        (0.9852, 1.0)
+    """
     interval = stats.binomtest(successes, runs).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 

@@ -71,7 +71,12 @@ class Verdict(NamedTuple):
 
 
 def largest_z_by_chance(components: int, error_rate: float = 0.01) -> float:
-    """Return what the largest |z| of so many unbiased components exceeds with at most this probability (Bonferroni)."""
+    """Return what the largest |z| of so many unbiased components exceeds with at most this probability (Bonferroni).
+
+    Example:
+        >>> round(largest_z_by_chance(984), 2)
+        4.41
+    """
     return float(stats.norm.isf(error_rate / 2 / components))
 
 

@@ -1,6 +1,7 @@
 import json
 import shlex
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -110,7 +111,8 @@ def test_every_task_can_be_set_up_and_its_command_is_understood(monkeypatch):
         for method in study.METHODS:
             settings = study.settings_of(task, method)
             static = {key: value for key, value in settings.items() if key not in study.NUMBERS}
-            commandline.reinforce_named(commandline.environment_named(name), **static)
+            with jax.numpy_rank_promotion("allow"):  # gymnax promotes
+                commandline.reinforce_named(commandline.environment_named(name), **static)
             seen = []
             monkeypatch.setattr(reinforce, "main", seen.append)
             words = shlex.split(study.command_of(name, method, 1e-3, task.seeds, task.iterations, 0))

@@ -57,10 +57,7 @@ def test_results_without_names_are_refused(monkeypatch, capsys, tmp_path):
     [
         (["--results", "nowhere"], "nowhere"),
         (["--policy", "random"], "expected --env for a random policy, got none"),
-        (
-            ["--policy", "scripted", "--env", "t-maze"],
-            "expected an environment with a policy written by hand, got t-maze",
-        ),
+        (["--policy", "scripted", "--env", "partial-maze-loops"], "by hand, got partial-maze-loops"),
         (["--policy", "random", "--env", "mase"], "did you mean maze"),
         (["--env", "maze"], "expected the environment of the trained run, got --env maze"),
         (

@@ -51,6 +51,11 @@ def tables(d0: Any, p: Any, r: Any, terminal: Any = None) -> FiniteMDP:
 
     Raises:
         InputError: If shapes do not fit together or rows are not probabilities.
+
+    Example:
+        >>> mdp = tables([1, 0], p=[[[1, 0], [0, 1]], [[0, 1], [0, 1]]], r=[[0, 1], [0, 0]])  # wait, or go
+        >>> mdp.p.shape
+        (2, 2, 2)
     """
     d0, p, r = np.asarray(d0, float), np.asarray(p, float), np.asarray(r, float)
     if p.ndim != 3 or p.shape[0] != p.shape[2]:

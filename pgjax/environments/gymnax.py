@@ -34,6 +34,11 @@ def from_gymnax(name: str, **env_params: Any) -> Environment:
         InputError: If there is no such environment or parameter.
 
     Source: Lange, *gymnax: A JAX-based reinforcement learning environment library*, 2022.
+
+    Example:
+        >>> environment = from_gymnax("CartPole-v1", length=1.0)
+        >>> environment.horizon, environment.action_space
+        (500, Discrete(n=2))
     """
     import gymnax
 

@@ -128,6 +128,13 @@ def maze(layout: str = LECTURE, horizon: int = 100) -> Environment:
         InputError: If the layout cannot be read or the horizon is below 1.
 
     Source: the maze of the lecture ("get out of the maze as fast as possible").
+
+    Example:
+        >>> environment = maze("#S.E#")
+        >>> state, x = environment.reset(jax.random.key(0), environment.params)
+        >>> state, step = environment.step(jax.random.key(0), state, 1, environment.params)  # to the east
+        >>> int(x), int(step.observation), float(step.reward), bool(step.terminated)
+        (0, 1, -1.0, False)
     """
     if horizon < 1:
         raise InputError(f"expected a horizon of 1 or more steps, got {horizon}")
@@ -169,6 +176,11 @@ def partial_maze(layout: str = LECTURE, horizon: int = 100, sight: int = 1) -> E
 
     Raises:
         InputError: If the layout cannot be read, the horizon is below 1, or the sight is below 0.
+
+    Example:
+        >>> environment = partial_maze("#S.E#", sight=0)
+        >>> environment.observation_space.shape
+        (2,)
     """
     if sight < 0:
         raise InputError(f"expected a sight of 0 or more cells, got {sight}")

@@ -102,6 +102,11 @@ def policy_for(environment: Environment) -> Policy:
 
     A table over few discrete states; for images a convolution and two layers of 64; else a tanh network of two layers
     of 64. Actions are Categorical where they are discrete and diagonal Gaussian where they are continuous.
+
+    Example:
+        >>> from pgjax.environments.maze import maze
+        >>> policy_for(maze()).init(jax.random.key(0)).shape  # a table of logits
+        (23, 4)
     """
     from pgjax.policies.cnn import cnn, is_image
     from pgjax.policies.mlp import mlp

@@ -14,6 +14,10 @@ def best_of_n_kl(n: Any) -> Any:
     """Return KL(best of n ‖ one) = ln n − (n − 1)/n, in nats, exact where no two outputs score the same.
 
     Source: Stiennon et al., *Learning to summarize from human feedback*, 2020, appendix G.3.
+
+    Example:
+        >>> round(float(best_of_n_kl(16)), 2)
+        1.84
     """
     return np.log(n) - (np.asarray(n) - 1) / np.asarray(n)
 
@@ -33,6 +37,11 @@ def best_of_n(proxy: jax.Array, values: jax.Array, n: Any) -> jax.Array:
         InputError: If a plain n is out of range.
 
     Source: Nakano et al., *WebGPT*, 2021, appendix I.
+
+    Example:
+        >>> proxy, gold = jnp.array([0.0, 1.0, 2.0]), jnp.array([5.0, 7.0, 6.0])
+        >>> float(best_of_n(proxy, gold, 1)), float(best_of_n(proxy, gold, 3))
+        (6.0, 6.0)
     """
     chex.assert_rank(proxy, 1)
     chex.assert_equal_shape_prefix([proxy, values], 1)

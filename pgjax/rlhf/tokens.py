@@ -57,6 +57,11 @@ def tokenizer_for(text: str) -> Tokenizer:
 
     Raises:
         InputError: If it has none.
+
+    Example:
+        >>> tokenizer = tokenizer_for("hello")
+        >>> tokenizer.characters, tokenizer.encode("hole").tolist()
+        ('ehlo', [4, 6, 5, 3])
     """
     if not text:
         raise InputError("expected a text with one or more characters, got an empty one")
