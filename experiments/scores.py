@@ -70,7 +70,7 @@ TASKS: dict[str, Task] = {
     "Acrobot-v1": Task(LONG, 250, (3e-3, 5e-3), {}, "−80", -100.0),
     "Pendulum-v1": Task(LONG, 400, (3e-3, 6e-3), {"episodes": 8, "discount": 0.95}, "−130"),
     "Swimmer-misc": Task(LONG, 50, (3e-3, 6e-3), {"episodes": 8}),
-    "Reacher-misc": Task(LONG, 500, (3e-3, 6e-3), {"episodes": 8, "discount": 0.95}),
+    "Reacher-misc": Task(LONG, 250, (3e-3, 6e-3), {"episodes": 8, "discount": 0.95}),
     "Breakout-MinAtar": Task(
         PIXELS,
         1700,
