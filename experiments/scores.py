@@ -98,6 +98,8 @@ class Options:
     """Of the random and the scripted policy."""
     study: int = 0
     """Runs of two studies have no randomness in common."""
+    finished: bool = False
+    """Whether to report what is complete, and to compute nothing more."""
     readme: Path | None = None
     """A file in which the table between two marks is replaced by the new one."""
     out: Path = Path("results/scores")
@@ -107,6 +109,16 @@ class Options:
 def settings_of(task: Task, method: str) -> dict[str, Any]:
     """Return all options of experiments/reinforce.py that say what is run, but for the learning rate."""
     return {**SETTINGS, **task.settings, **METHODS[method]}
+
+
+def place(options: Options, name: str, method: str, what: str) -> Path:
+    """Return the directory of a sweep of a variant on a task; what is a choice or a report."""
+    return options.out / f"{name}-{list(METHODS).index(method)}-{what}"
+
+
+def is_complete(path: Path) -> bool:
+    """Return whether there is a sweep of which every run is completed."""
+    return path.is_dir() and bool(pgjax.read(path).completed.all())
 
 
 def run(
@@ -128,7 +140,7 @@ def run(
         grid=grid,
         hyperparameters=algorithm.hyperparameters(**numbers),
         study=options.study,
-        out=options.out / f"{name}-{list(METHODS).index(method)}-{what}",
+        out=place(options, name, method, what),
         configuration={
             "env": name,
             **{key: list(value) if key == "hidden" else value for key, value in static.items()},
@@ -279,12 +291,18 @@ def main(options: Options) -> None:
         seeds = range(options.seeds or task.seeds)
         chosen_on = range(CHOSEN_ON, CHOSEN_ON + (options.chosen_on or min(16, max(4, task.seeds // 16))))
         for method in METHODS:
+            both = [place(options, name, method, what) for what in ("choice", "report")]
+            if options.finished and not all(is_complete(path) for path in both):
+                continue
             choice = run(name, method, chosen_on, task.learning_rates, iterations, options, "choice")
             rate = best_rate(choice, task.learning_rates)
             results = run(name, method, seeds, [rate], iterations, options, "report")
             rows.append(row_of(name, method, rate, results, options, iterations))
             curves.setdefault(name, {})[method] = results
-        known[name] = references(name, options)
+        if name in curves:
+            known[name] = references(name, options)
+    if not rows:
+        raise pgjax.InputError(f"expected a variant that is complete in {options.out}, got none")
     commandline.leave_to_the_first_process()
     summary = {"device": results.attrs["device"], "references": known, "rows": rows}
     commandline.write_json(options.out / "summary.json", summary)

@@ -1,5 +1,6 @@
 import json
 import shlex
+import shutil
 
 import jax
 import numpy as np
@@ -69,6 +70,17 @@ def test_the_same_command_again_computes_nothing_and_says_the_same(done, monkeyp
     monkeypatch.setitem(pgjax.sweep.__globals__, "compile_program", None)
     assert run_experiment(monkeypatch, study, *arguments) == 0
     assert (out / "summary.json").read_bytes() == before
+
+
+def test_what_is_finished_can_be_reported_before_the_rest(done, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(study, "TASKS", TASKS)
+    monkeypatch.setitem(pgjax.sweep.__globals__, "compile_program", None)
+    out, arguments = done
+    shutil.copytree(out, tmp_path / "part", ignore=shutil.ignore_patterns("maze-1-report"))
+    assert run_experiment(monkeypatch, study, *arguments[:-1], tmp_path / "part", "--finished") == 0
+    rows = json.loads((tmp_path / "part" / "summary.json").read_text())["rows"]
+    assert rows == [row for i, row in enumerate(json.loads((out / "summary.json").read_text())["rows"]) if i != 1]
+    assert_refused(monkeypatch, capsys, study, ["--finished", "--tasks", "maze", "--out", tmp_path / "new"], "got none")
 
 
 def test_the_command_of_a_row_makes_its_runs(done, monkeypatch, tmp_path):
