@@ -43,9 +43,9 @@ class Options:
     """The number of the first of them."""
     choosing_seeds: int = 32
     """Runs, numbered from 0, of each learning rate that one is chosen from."""
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    learning_rate: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Those to choose from."""
-    tasks: tuple[Literal["CartPole-v1", "maze"], ...] = ("CartPole-v1", "maze")
+    env: tuple[Literal["CartPole-v1", "maze"], ...] = ("CartPole-v1", "maze")
     """Where learning is compared."""
     cartpole_iterations: int = 50
     """Updates of a run on CartPole-v1."""
@@ -312,7 +312,7 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
     }
     numbers: dict[str, Any] = {}
     curves: dict[str, dict[str, xr.Dataset]] = {}
-    for task_name in options.tasks:
+    for task_name in options.env:
         task = tasks[task_name]
         numbers[task_name], curves[task_name] = {}, {}
         for position, (name, (credit, baseline)) in enumerate(methods(task.environment).items()):
@@ -335,7 +335,7 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
             fixed = {"discount": task.discount, "value_learning_rate": task.value_learning_rate}
             choosing = runs(
                 seeds=range(options.choosing_seeds),
-                grid={"learning_rate": options.learning_rates},
+                grid={"learning_rate": options.learning_rate},
                 hyperparameters=algorithm.hyperparameters(**fixed),
                 out=directory / "choosing",
             )
@@ -489,8 +489,8 @@ def check(options: Options) -> None:
         raise pgjax.InputError(
             f"expected 2 or more episodes an update for a leave-one-out baseline, got {options.episodes}"
         )
-    if not options.tasks or len(set(options.tasks)) != len(options.tasks):
-        raise pgjax.InputError(f"expected every task once, got {options.tasks}")
+    if not options.env or len(set(options.env)) != len(options.env):
+        raise pgjax.InputError(f"expected every task once, got {options.env}")
     if options.samples % 8192:
         raise pgjax.InputError(f"expected a multiple of 8192 as samples, got {options.samples}")
     if options.first_seed < options.choosing_seeds:

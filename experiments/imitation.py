@@ -32,7 +32,7 @@ from pgjax import commandline, compounding
 class Options:
     """Options; without --episodes each task has numbers of its own."""
 
-    task: tuple[Literal["CartPole-v1", "maze", "Pendulum-v1"], ...] = ("CartPole-v1", "maze", "Pendulum-v1")
+    env: tuple[Literal["CartPole-v1", "maze", "Pendulum-v1"], ...] = ("CartPole-v1", "maze", "Pendulum-v1")
     """Where."""
     episodes: tuple[int, ...] = ()
     """Numbers of expert episodes; with the largest, noise is tested too."""
@@ -462,7 +462,7 @@ def check(options: Options) -> None:
     for level in options.noise:
         if not 0 <= level <= 1 or options.noise.count(level) > 1:
             raise pgjax.InputError(f"expected levels of noise from 0 to 1, each once, got {level}")
-    if not options.noise or not options.task:
+    if not options.noise or not options.env:
         raise pgjax.InputError("expected one or more tasks and levels of noise, got none")
     if len(set(options.horizon)) < 2 or min(options.horizon) < 2:
         raise pgjax.InputError(f"expected two or more horizons of 2 steps or more, got {options.horizon}")
@@ -495,7 +495,7 @@ def main(options: Options) -> None:
 
     learned = []
     name: str
-    for name in dict.fromkeys(options.task):
+    for name in dict.fromkeys(options.env):
         task, policy = available[name], pgjax.policy_for(available[name].environment())
         environment = pgjax.noisy_actions(task.environment(), options.noise[0])
         problem = Problem(name, task, environment, policy, functools.partial(sweep, name))

@@ -86,11 +86,11 @@ CHOSEN_ON = 2**20  # the first seed that learning rates are chosen on
 class Options:
     """Options."""
 
-    tasks: tuple[str, ...] = tuple(TASKS)
+    env: tuple[str, ...] = tuple(TASKS)
     """Which tasks, of those named in the script."""
     seeds: int | None = None
     """How many runs of each variant; by default 1024 on short tasks, 128 on long ones, 32 from pixels."""
-    chosen_on: int | None = None
+    choosing_seeds: int | None = None
     """How many other runs the learning rate is chosen on; by default 16 (short tasks), 8 (long ones) or 4 (pixels)."""
     iterations: int | None = None
     """Updates of a run; by default each task's own number."""
@@ -251,8 +251,8 @@ def table(summary: Mapping[str, Any]) -> str:
 MARKS = ("<!-- scores: made by experiments/scores.py -->\n", "<!-- end of scores -->\n")
 
 
-def put_into(path: Path, text: str) -> None:
-    """Replace what stands between the two marks of a file.
+def around_marks(path: Path) -> tuple[str, str]:
+    """Return what a file has up to the first mark, and from the second on, marks included.
 
     Raises:
         InputError: If there are no such marks in it, or no such file.
@@ -264,32 +264,42 @@ def put_into(path: Path, text: str) -> None:
     first, last = whole.find(MARKS[0]), whole.find(MARKS[1])
     if not 0 <= first < last:
         raise pgjax.InputError(f"expected {path} to have the lines {MARKS[0].strip()} and {MARKS[1].strip()}, got none")
+    return whole[: first + len(MARKS[0])], whole[last:]
+
+
+def put_into(path: Path, text: str) -> None:
+    """Replace what stands between the two marks of a file.
+
+    Raises:
+        InputError: See `around_marks`.
+    """
+    before, after = around_marks(path)
     unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(whole[: first + len(MARKS[0])] + "\n" + text + "\n" + whole[last:], encoding="utf-8")
+    unfinished.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
     unfinished.replace(path)
 
 
 def main(options: Options) -> None:
     """Choose the learning rates, run what is reported, and write and print the table."""
-    for name in options.tasks:
+    for name in options.env:
         if name not in TASKS:
             raise pgjax.InputError(f"expected tasks among {', '.join(TASKS)}, got {name}")
     counts = {"seeds": options.seeds, "iterations": options.iterations, "episodes": options.episodes}
-    for what, count in (counts | {"runs to choose on": options.chosen_on}).items():
+    for what, count in (counts | {"runs to choose on": options.choosing_seeds}).items():
         if count is not None and count < 1:
             raise pgjax.InputError(f"expected 1 or more {what}, got {count}")
     if options.readme is not None:
-        put_into(options.readme, "")
+        around_marks(options.readme)
     directories = {f"{name}-{i}-{what}" for name in TASKS for i in range(len(METHODS)) for what in ("choice", "report")}
     commandline.check_directory_of_study(options.out, [*directories, "summary.json", "scores.md", "scores.png"])
     rows: list[dict[str, Any]] = []
     curves: dict[str, dict[str, xr.Dataset]] = {}
     known: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(options.tasks):
+    for name in dict.fromkeys(options.env):
         task = TASKS[name]
         iterations = options.iterations or task.iterations
         seeds = range(options.seeds or task.seeds)
-        chosen_on = range(CHOSEN_ON, CHOSEN_ON + (options.chosen_on or min(16, max(4, task.seeds // 16))))
+        chosen_on = range(CHOSEN_ON, CHOSEN_ON + (options.choosing_seeds or min(16, max(4, task.seeds // 16))))
         for method in METHODS:
             both = [place(options, name, method, what) for what in ("choice", "report")]
             if options.finished and not all(is_complete(path) for path in both):

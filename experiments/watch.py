@@ -2,7 +2,7 @@
 
 Of a trained run of experiments/reinforce.py or experiments/scores.py (its best seed, if none is named), of the policy
 that is written by hand for an environment, or of the random one. Writes a GIF, or a PNG of the episode's end if that is
-what the name of --film says. Episodes of several environments become a picture.
+what the name of --out says. Episodes of several environments become a picture.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Options:
     """At most so many; of a longer episode, every second step or fewer."""
     frames_per_second: int = 15
     """How fast the film is."""
-    film: Path = Path("results/episode.gif")
+    out: Path = Path("results/episode.gif")
     """The file."""
 
 
@@ -90,10 +90,10 @@ def untrained(name: str, policy: str) -> tuple[str, pgjax.Environment, pgjax.Exp
 
 def main(options: Options) -> None:
     """Play the episode and draw it."""
-    if options.film.suffix not in (".gif", ".png"):
-        raise pgjax.InputError(f"expected a file that ends in .gif or .png, got {options.film}")
-    if options.film.is_dir():
-        raise pgjax.InputError(f"expected a file, got the directory {options.film}")
+    if options.out.suffix not in (".gif", ".png"):
+        raise pgjax.InputError(f"expected a file that ends in .gif or .png, got {options.out}")
+    if options.out.is_dir():
+        raise pgjax.InputError(f"expected a file, got the directory {options.out}")
     for what, count in {"frames": options.frames, "frames a second": options.frames_per_second}.items():
         if count < 1:
             raise pgjax.InputError(f"expected 1 or more {what}, got {count}")
@@ -103,8 +103,8 @@ def main(options: Options) -> None:
         raise pgjax.InputError(f"expected the environment of the trained run, got --env {options.env[0]}")
     if options.policy != "trained" and not options.env:
         raise pgjax.InputError(f"expected --env for a {options.policy} policy, got none")
-    if len(options.env) > 1 and options.film.suffix != ".png":
-        raise pgjax.InputError(f"expected a file that ends in .png for several environments, got {options.film}")
+    if len(options.env) > 1 and options.out.suffix != ".png":
+        raise pgjax.InputError(f"expected a file that ends in .png for several environments, got {options.out}")
     players = [trained(options)] if not options.env else [untrained(name, options.policy) for name in options.env]
     key = jax.random.fold_in(jax.random.key(0), options.episode)
     played = []
@@ -112,14 +112,14 @@ def main(options: Options) -> None:
         episode = pgjax.play(environment, expert.policy, key, expert.params)
         played.append((environment, episode))
         print(f"{name}: {len(episode.reward)} steps, return {float(episode.reward.sum()):.4g}")
-    options.film.parent.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     if len(played) > 1:
-        pgjax.save_pictures(played, options.film)
-    elif options.film.suffix == ".png":
-        pgjax.save_picture(*played[0], options.film)
+        pgjax.save_pictures(played, options.out)
+    elif options.out.suffix == ".png":
+        pgjax.save_picture(*played[0], options.out)
     else:
-        pgjax.save_film(*played[0], options.film, options.frames_per_second, options.frames)
-    print(f"written to {options.film}")
+        pgjax.save_film(*played[0], options.out, options.frames_per_second, options.frames)
+    print(f"written to {options.out}")
 
 
 if __name__ == "__main__":

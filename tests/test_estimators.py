@@ -59,8 +59,8 @@ def test_writes_summary_figures_and_tables(monkeypatch, tmp_path, capsys, trust)
     monkeypatch.setattr(
         study, "methods", lambda environment: {name: pair for name, pair in every(environment).items() if name in kept}
     )
-    small = ["--tasks", "maze", "--seeds", 4, "--choosing-seeds", 2, "--maze-iterations", 3, "--episodes", 2]
-    small += ["--learning-rates", 0.01, 0.1, "--out", tmp_path]
+    small = ["--env", "maze", "--seeds", 4, "--choosing-seeds", 2, "--maze-iterations", 3, "--episodes", 2]
+    small += ["--learning-rate", 0.01, 0.1, "--out", tmp_path]
     assert run_experiment(monkeypatch, study, *small) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["components"] == sum(verdict.components for verdict in trust.unbiased.values())
@@ -117,9 +117,9 @@ def test_the_best_learning_rate_is_that_of_the_best_runs():
         (["--samples", "100"], "multiple of 8192 as samples, got 100"),
         (["--seeds", "0"], "seeds to be 1 or more, got 0"),
         (["--first-seed", "3"], "begin after the 32 that learning rates are chosen on, got 3 as the first"),
-        (["--tasks", "maze", "maze"], "every task once"),
+        (["--env", "maze", "maze"], "every task once"),
         (["--episodes", "1"], "2 or more episodes an update for a leave-one-out baseline, got 1"),
-        (["--learning-rates", "nan"], "finite values of learning_rate, got nan"),
+        (["--learning-rate", "nan"], "finite values of learning_rate, got nan"),
     ],
 )
 def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, capsys, arguments, message):

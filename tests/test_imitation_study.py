@@ -12,7 +12,7 @@ from tests.cases import assert_refused, run_experiment
 
 sweep_module = importlib.import_module("pgjax.sweep")  # the module: pgjax.sweep is its function
 
-SMALL = ["--task", "maze", "--episodes", "2", "--noise", "0", "0.5", "--seeds", "3", "--gradient-steps", "20"]
+SMALL = ["--env", "maze", "--episodes", "2", "--noise", "0", "0.5", "--seeds", "3", "--gradient-steps", "20"]
 SMALL += ["--iterations", "2", "--test-episodes", "2", "--horizon", "2", "8"]
 
 

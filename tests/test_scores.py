@@ -25,7 +25,7 @@ def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("scores") / "out"
     patch = pytest.MonkeyPatch()
     patch.setattr(study, "TASKS", TASKS)
-    arguments = ["--tasks", *TASKS, "--chosen-on", 2, "--episodes", 40, "--out", out]
+    arguments = ["--env", *TASKS, "--choosing-seeds", 2, "--episodes", 40, "--out", out]
     assert run_experiment(patch, study, *arguments) == 0
     patch.undo()
     return out, arguments
@@ -80,7 +80,7 @@ def test_what_is_finished_can_be_reported_before_the_rest(done, monkeypatch, cap
     assert run_experiment(monkeypatch, study, *arguments[:-1], tmp_path / "part", "--finished") == 0
     rows = json.loads((tmp_path / "part" / "summary.json").read_text())["rows"]
     assert rows == [row for i, row in enumerate(json.loads((out / "summary.json").read_text())["rows"]) if i != 1]
-    assert_refused(monkeypatch, capsys, study, ["--finished", "--tasks", "maze", "--out", tmp_path / "new"], "got none")
+    assert_refused(monkeypatch, capsys, study, ["--finished", "--env", "maze", "--out", tmp_path / "new"], "got none")
 
 
 def test_the_command_of_a_row_makes_its_runs(done, monkeypatch, tmp_path):
@@ -95,11 +95,11 @@ def test_the_command_of_a_row_makes_its_runs(done, monkeypatch, tmp_path):
 
 def test_a_reported_run_can_be_watched(done, monkeypatch, capsys, tmp_path):
     results = done[0] / "recommendation-3-report"
-    assert run_experiment(monkeypatch, watch, "--results", results, "--film", tmp_path / "end.png") == 0
+    assert run_experiment(monkeypatch, watch, "--results", results, "--out", tmp_path / "end.png") == 0
     assert capsys.readouterr().out.startswith("recommendation: 20 steps, return ")
     choice = done[0] / "maze-3-choice"
     film = tmp_path / "films" / "maze.gif"
-    assert run_experiment(monkeypatch, watch, "--results", choice, "--film", film, "--frames", 5) == 0
+    assert run_experiment(monkeypatch, watch, "--results", choice, "--out", film, "--frames", 5) == 0
     assert film.stat().st_size > 1000
 
 
@@ -138,9 +138,9 @@ def test_every_task_can_be_set_up_and_its_command_is_understood(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tasks", "chess"], "expected tasks among CartPole-v1, "),
+        (["--env", "chess"], "expected tasks among CartPole-v1, "),
         (["--seeds", "0"], "expected 1 or more seeds, got 0"),
-        (["--chosen-on", "0"], "expected 1 or more runs to choose on, got 0"),
+        (["--choosing-seeds", "0"], "expected 1 or more runs to choose on, got 0"),
         (["--readme", "nowhere.md"], "expected a file with marks for the table, got nowhere.md"),
         (["--readme", "LICENSE"], "expected LICENSE to have the lines <!-- scores"),
     ],

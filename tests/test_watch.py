@@ -9,14 +9,14 @@ from tests.cases import assert_refused, run_experiment
 
 def test_policies_that_learned_nothing_can_be_watched(monkeypatch, capsys, tmp_path):
     film = tmp_path / "new" / "maze.gif"
-    assert run_experiment(monkeypatch, study, "--policy", "scripted", "--env", "maze", "--film", film) == 0
+    assert run_experiment(monkeypatch, study, "--policy", "scripted", "--env", "maze", "--out", film) == 0
     assert capsys.readouterr().out == f"maze: 14 steps, return -14\nwritten to {film}\n"
     with Image.open(film) as image:
         assert image.n_frames >= 15
-    arguments = ["--policy", "random", "--env", "Catch-bsuite", "--film", tmp_path / "catch.png", "--episode", 1]
+    arguments = ["--policy", "random", "--env", "Catch-bsuite", "--out", tmp_path / "catch.png", "--episode", 1]
     assert run_experiment(monkeypatch, study, *arguments) == 0
     assert (tmp_path / "catch.png").stat().st_size > 1000
-    several = ["--policy", "scripted", "--env", "maze", "t-maze", "--film", tmp_path / "both.png"]
+    several = ["--policy", "scripted", "--env", "maze", "t-maze", "--out", tmp_path / "both.png"]
     assert run_experiment(monkeypatch, study, *several) == 0
     assert (tmp_path / "both.png").stat().st_size > 1000
 
@@ -64,7 +64,7 @@ def test_results_without_names_are_refused(monkeypatch, capsys, tmp_path):
             ["--policy", "random", "--env", "maze", "t-maze"],
             "expected a file that ends in .png for several environments",
         ),
-        (["--film", "episode.mp4"], "expected a file that ends in .gif or .png, got episode.mp4"),
+        (["--out", "episode.mp4"], "expected a file that ends in .gif or .png, got episode.mp4"),
         (["--frames", "0"], "expected 1 or more frames, got 0"),
         (["--frames-per-second", "0"], "expected 1 or more frames a second, got 0"),
         (["--episode", "-1"], "expected an episode from 0 to 2**32 - 1, got -1"),
