@@ -90,8 +90,8 @@ def compare_learning_curves(
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns, 4.6 if rows == 1 else 3.4 * rows + 0.6), layout="constrained")
     lost = dict.fromkeys(names, 0)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in list(grid)[len(panels) :]:
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
     for axes, (title, methods) in zip(grid, panels.items(), strict=False):
         for label, results in methods.items():

@@ -78,3 +78,14 @@ def test_returns_to_compare_with_are_level_lines(tmp_path):
     drawn = [sorted(line.get_ydata()[0] for line in axes.lines if len(line.get_ydata()) == 2) for axes in figure.axes]
     assert drawn == [[3.0], [2.0, 4.0]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "expert", "copy"]
+
+
+def test_many_panels_stand_in_rows(tmp_path):
+    few = dataset(1, 5).isel(learning_rate=0)
+    panels = {str(i): {"a": few} for i in range(5)}
+    figure = pgjax.compare_learning_curves(panels, tmp_path / "panels.png", columns=2)
+    assert [axes.get_title() for axes in figure.axes if axes.axison] == list(panels)
+    assert len(figure.axes) == 6
+    assert all(len(axes.lines) == 1 for axes in figure.axes[:5])
+    with pytest.raises(pgjax.InputError, match="expected 1 or more columns, got 0"):
+        pgjax.compare_learning_curves(panels, tmp_path / "panels.png", columns=0)
