@@ -1,6 +1,7 @@
 import json
 import shlex
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -116,6 +117,14 @@ def test_the_table_is_put_between_two_marks(tmp_path):
     path.write_text("before\n" + study.MARKS[0] + "old\n" + study.MARKS[1] + "after\n")
     study.put_into(path, "new\n")
     assert path.read_text() == "before\n" + study.MARKS[0] + "\nnew\n\n" + study.MARKS[1] + "after\n"
+
+
+def test_the_readme_has_the_table_of_the_study():
+    root = Path(__file__).parents[1]
+    summary = json.loads((root / "experiments" / "figures" / "scores.json").read_text())
+    before, after = study.around_marks(root / "README.md")
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert readme == f"{before}\n{study.table(summary)}\n{after}"
 
 
 def test_every_task_can_be_set_up_and_its_command_is_understood(monkeypatch):
