@@ -60,7 +60,7 @@ LOOPS = """
 #.##.#.##.#
 #....#....#
 ###########
-"""  # four places look alike, and every free cell is a start
+"""  # many places look alike, and every free cell is a start
 LAYOUTS = {"lecture": LECTURE, "rooms": ROOMS, "spiral": SPIRAL, "loops": LOOPS}
 
 DIRECTIONS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])  # north, east, south, west
