@@ -107,7 +107,7 @@ def compare_learning_curves(
     lines += [Line2D([], [], color="0.35", linestyle=STYLES[i % len(STYLES)]) for i in range(len(compared))]
     labels = [name + (f" ({lost[name]} failed)" if lost[name] else "") for name in names] + compared
     figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150 if rows == 1 else 90)
     return figure
 
 
