@@ -1,12 +1,15 @@
 """How fast is pgjax on this machine, and how near to what the machine can do? One process, warm, medians.
 
-Every step that is counted is a real one: padding is computed, and costs time, but is not counted. Writes summary.json
-into the directory --out and prints its tables. Beside pgjax runs a peer, rejax (benchmark_peer.py), in an environment
-of its own: once as its documentation has it, once with the blocks and devices that pgjax gives itself.
+Every step that is counted is a real one: padding is computed, and costs time, but is not counted. Beside pgjax runs a
+peer, rejax (benchmark_peer.py), in an environment of its own: once as its documentation has it, once with the blocks
+and devices that pgjax gives itself.
 
 The machine's limit is taken to be its rate of large matrix products; the share reached is the rate of real steps times
 the floating-point operations of a step's matrix products (once forward to act, once forward and once backward to learn)
 over that. tanh, random numbers, the environment and the optimizer are work beside these.
+
+Writes summary.json, and the peer's own peer.json and peer_plain.json, into the directory --out, and prints tables. The
+same command again measures anew.
 """
 
 import itertools
@@ -47,30 +50,30 @@ PEER = Path(__file__).with_name("benchmark_peer.py")
 
 @dataclass(frozen=True)
 class Options:
-    """Options; the defaults are what the README's table is made of."""
+    """What is measured; the defaults are what the README's table is made of."""
 
     seeds: tuple[int, ...] = (1, 16, 256, 1024, 4096)
-    """How many runs side by side, for each row of the table."""
+    """Runs side by side, for each row of the table."""
     repetitions: int = 5
-    """Of every timed call; the median counts."""
+    """Repetitions of every timed call, whose median counts."""
     solve_seeds: int | None = None
     """Runs that are trained until they are solved; by default 256, on an accelerator 2048."""
     solve_iterations: int = 100
     """Updates after which that is given up."""
     scale: tuple[int, ...] = (64, 1024, 16384)
-    """How many runs side by side, to see whether a run costs the same among many."""
+    """Runs side by side, to see whether a run costs the same among many."""
     block: int | None = None
-    """Runs vmapped together on a device; by default as for a sweep."""
+    """Runs vmapped together on a device; by default 16 on a CPU (32 with own clocks), all elsewhere."""
     bfloat16: bool = False
-    """Round the operands of matrix products to bfloat16."""
+    """Whether the operands of matrix products are rounded to bfloat16; all else is float32."""
     text: tuple[int, ...] = (1, 16)
-    """How many language models side by side; none to leave them out."""
+    """Language models side by side; may be left empty."""
     text_alone: bool = False
-    """Measure the language models and nothing else."""
+    """Whether to measure the language models and nothing else."""
     peer: bool = True
-    """Whether to measure rejax beside it; it needs uv."""
+    """Whether to measure rejax too; it needs uv."""
     out: Path = Path("results/benchmark")
-    """Directory for what is found."""
+    """Directory to write into: a new one, or one that the same study has written."""
 
 
 class Timing(NamedTuple):
@@ -496,18 +499,18 @@ def main(options: Options) -> None:
     commandline.check_directory_of_study(options.out, {"summary.json", "peer.json", "peer_plain.json"})
     options.out.mkdir(parents=True, exist_ok=True)
     accelerator = jax.default_backend() != "cpu"
+    device = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {os.cpu_count()} cores"
     solve_seeds = options.solve_seeds or (2048 if accelerator else 256)
     dtype = jnp.bfloat16 if options.bfloat16 else jnp.float32
     gflops = matmul_gflops(options.repetitions, dtype, MATRIX)
     print(f"matrix products {gflops:.0f} GFLOP/s", flush=True)
+    machine = {"device": device, "versions": {"jax": jax.__version__}, "matmul_gflops": gflops}
     spoken = None
     if options.text:
         spoken = language_models(options.text, options.repetitions, gflops, options.block)
         report_language_models(spoken)
     if options.text_alone:
-        device = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {os.cpu_count()} cores"
-        found = {"device": device, "versions": {"jax": jax.__version__}, "matmul_gflops": gflops, "text": spoken}
-        commandline.write_json(options.out / "summary.json", found)
+        commandline.write_json(options.out / "summary.json", {**machine, "text": spoken})
         print(f"written to {options.out}")
         return
     environment = pgjax.from_gymnax(ENVIRONMENT)
@@ -541,9 +544,7 @@ def main(options: Options) -> None:
 
     compared = ("peer_steps_per_second", "ratio_to_peer", "peer_seconds", "peer_solved_fraction")
     summary: dict[str, Any] = {
-        "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {os.cpu_count()} cores",
-        "versions": {"jax": jax.__version__},
-        "matmul_gflops": gflops,
+        **machine,
         "flop_per_step": flop,
         "text": spoken,
         "environment_steps_per_second": alone,

@@ -5,8 +5,9 @@ gradient; so are some that are broken on purpose. *Variance*: on the maze, the e
 on one episode, without sampling. *Learning*: curves over seeds, on CartPole and the maze, each method at the step size
 that served it best on other seeds.
 
-Writes summary.json, variance.png and learning.png into the directory --out, and the runs into directories below it. The
-same command again goes on where it was stopped.
+Writes a directory of results for each task and method, summary.json, variance.png and learning.png into the directory
+--out, and prints tables. The same command again goes on where it was stopped. With the defaults it takes about an hour
+on two cores.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,27 +27,27 @@ from matplotlib.figure import Figure
 import pgjax
 from pgjax import commandline, exact
 from pgjax.baselines import Baseline
-from pgjax.plotting import COLOURS, compare_learning_curves
+from pgjax.plotting import COLOURS, ESTIMATOR_COLOURS, add_legend, compare_learning_curves, dress, on_paper
 from pgjax.returns import Credit
 from pgjax.verification import Verdict, broken, largest_z_by_chance, unbiased, verify
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options."""
+    """How much is sampled and run."""
 
     samples: int = 262144
     """Updates of two episode slots that each estimator is sampled for in each setting; a multiple of 8192."""
     seeds: int = 256
     """Runs of each method in the learning curves."""
     first_seed: int = 1000
-    """The number of the first of them."""
+    """Number of the first of these runs; the others follow it."""
     choosing_seeds: int = 32
-    """Runs, numbered from 0, of each learning rate that one is chosen from."""
+    """Other runs, numbered from 0, that a learning rate is chosen on."""
     learning_rate: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-    """Those to choose from."""
+    """Learning rates η to choose from."""
     env: tuple[Literal["CartPole-v1", "maze"], ...] = ("CartPole-v1", "maze")
-    """Where learning is compared."""
+    """Environments where learning is compared."""
     cartpole_iterations: int = 50
     """Updates of a run on CartPole-v1."""
     maze_iterations: int = 100
@@ -54,11 +55,11 @@ class Options:
     episodes: int = 16
     """Episode slots of an update."""
     study: int = 0
-    """Runs of two studies have no randomness in common."""
+    """Number of the study; runs of two studies have no randomness in common."""
     batch: int | None = None
-    """Runs computed together; by default as memory and cache allow."""
+    """Runs computed together; by default as many as memory and cache allow."""
     out: Path = Path("results/estimators")
-    """Directory for what is found."""
+    """Directory to write into: a new one, or one that the same study has written."""
 
 
 # --- Trust ------------------------------------------------------------------------------------------------------------
@@ -279,19 +280,20 @@ def speed(results: xr.Dataset, goal: float) -> dict[str, Any]:
     final = pgjax.final_return(curves).values
     final = final[np.isfinite(final)]
     median = float(np.median(needed))
-    interval = [float(bound) for bound in pgjax.confidence_interval(final)] if len(final) else None
+    average = commandline.average_of(final) if len(final) else {"iqm": None, "interval": None}
     return {
         "reached": float(there.any(1).mean()),
         "reached_interval": list(pgjax.proportion_interval(int(there.any(1).sum()), len(there))),
         "steps_to_goal": median if np.isfinite(median) else None,
-        "final": float(pgjax.interquartile_mean(final)) if len(final) else None,
-        "final_interval": interval,
+        "final": average["iqm"],
+        "final_interval": average["interval"],
         "failed": int(pgjax.failed(curves).sum()),
     }
 
 
 def best_learning_rate(results: xr.Dataset) -> float:
     """Return the learning rate with the highest interquartile mean, over runs, of the mean return of a whole run."""
+    # experiments/scores.py asks where runs end, and chooses by their final return; this, how fast they get there.
     over_run = results.episode_return.mean("iteration", skipna=False).transpose("learning_rate", "seed").values
     scores = [pgjax.interquartile_mean(np.nan_to_num(runs, nan=-np.inf)) for runs in over_run]
     return float(results.learning_rate[int(np.argmax(scores))])
@@ -341,7 +343,7 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
             )
             chosen = best_learning_rate(choosing)
             results = runs(
-                seeds=range(options.first_seed, options.first_seed + options.seeds),
+                seeds=commandline.seeds_of(options),
                 hyperparameters=algorithm.hyperparameters(learning_rate=chosen, **fixed),
                 out=directory / "reported",
             )
@@ -367,36 +369,11 @@ def draw_noise(axes: Axes, variance: dict[str, Any]) -> None:
         axes.scatter(np.array(needed)[~biased], rows[~biased], color=colour, marker=marker, s=34, label=label, zorder=3)
         axes.scatter(np.array(needed)[biased], rows[biased], edgecolor=colour, facecolor="none", marker=marker, s=34)
     axes.scatter([], [], edgecolor="0.3", facecolor="none", label="hollow: biased")
-    axes.set(xscale="log", xlabel="episodes until the mean's noise is as long as ∇ρ(θ): variance / ‖∇ρ(θ)‖²")
-    axes.set_title("Maze: exact noise of one episode's estimate, at three policies")
-    axes.set_yticks(rows, [pretty(name) for name in names])
-    axes.legend(fontsize="small", loc="lower right", framealpha=0.95)
-
-
-ON_PAPER = {  # the longer ones first
-    "G_t^0.95": "$G_t^{λ=0.95}$",
-    "G_t^0": "$G_t^{λ=0}$",
-    "γ^{t−1}": "$γ^{t-1}$",
-    "G_1": "$G_1$",
-    "G_t": "$G_t$",
-    "v_t(X_t)": "$v_t(X_t)$",
-    "v̄(X_t)": r"$\bar v(X_t)$",
-    "v(X_t)": "$v(X_t)$",
-    "Q_t(X_t, A_t)": "$Q_t(X_t, A_t)$",
-    "Q̄(X_t, A_t)": r"$\bar Q(X_t, A_t)$",
-    "Q(X_t, A_t)": "$Q(X_t, A_t)$",
-    "Q_t": "$Q_t$",
-    "Q̄": r"$\bar Q$",
-    "ρ̂": r"$\hatρ$",
-}
-
-
-def pretty(name: str) -> str:
-    """Return an estimator's name as it is written on paper."""
-    for plain, paper in ON_PAPER.items():
-        parts = name.split("$")  # what is between two signs is on paper already
-        name = "$".join(part if i % 2 else part.replace(plain, paper) for i, part in enumerate(parts))
-    return name
+    axes.set_xscale("log")
+    axes.set_yticks(rows, [on_paper(name) for name in names])
+    xlabel = "episodes until the mean's noise is as long as ∇ρ(θ): variance / ‖∇ρ(θ)‖²"
+    dress(axes, "Maze: exact noise of one episode's estimate, at three policies", xlabel)
+    add_legend(axes, "lower right")
 
 
 def draw_trust(axes: Axes, trust: Trust) -> None:
@@ -411,15 +388,13 @@ def draw_trust(axes: Axes, trust: Trust) -> None:
     for row, (_, value) in enumerate(worst.items()):
         axes.scatter(value, -1 - row, color=COLOURS[3], marker="x", zorder=3)
     axes.axvline(largest_z_by_chance(len(z)), color="0.3", linewidth=1, linestyle="--")
-    axes.annotate(
-        "chance exceeds this in\nat most 1 of 100 studies", (largest_z_by_chance(len(z)) * 1.15, 0.5), fontsize="small",
-        va="center",
-    )  # fmt: skip
+    where = (largest_z_by_chance(len(z)) * 1.15, 0.5)
+    axes.annotate("chance exceeds this\nin at most 1 of\n100 studies", where, fontsize="small", va="center")
     axes.set_yticks(
-        [0.5, *(-1 - np.arange(len(worst)))], [f"{len(every)} unbiased\n(in 4 settings)", *map(pretty, worst)]
+        [0.5, *(-1 - np.arange(len(worst)))], [f"{len(every)} unbiased\n(in 4 settings)", *map(on_paper, worst)]
     )
-    axes.set(xscale="log", xlim=(1e-2, None), xlabel="|z|: distance of the mean from ∇ρ(θ), in standard errors")
-    axes.set_title("Random problem: is the mean ∇ρ(θ)?")
+    axes.set(xscale="log", xlim=(1e-2, None))
+    dress(axes, "Random problem: is the mean ∇ρ(θ)?", "|z|: distance of the mean from ∇ρ(θ), in standard errors")
 
 
 def draw_trade(axes: Axes, found: dict[str, Any], name: str) -> None:
@@ -430,9 +405,9 @@ def draw_trade(axes: Axes, found: dict[str, Any], name: str) -> None:
     axes.plot(decays[:-1], bias[:-1], color=COLOURS[3], label="bias²")  # at λ = 1 there is none
     axes.plot(decays, variance, color=COLOURS[0], label=f"variance of the mean of {UPDATE}")
     axes.plot(decays, bias + variance, color="k", linewidth=2, label="their sum, the mean squared error")
-    axes.set(yscale="log", xlabel="λ", ylabel="in units of ‖∇ρ(θ)‖²")
-    axes.set_title(r"Maze, " + name + r": $G_t^λ - \bar v(X_t)$")
-    axes.legend(fontsize="small")
+    axes.set_yscale("log")
+    dress(axes, f"Maze, {name}: {on_paper('G_t^λ − v̄(X_t)')}", "λ", "in units of ‖∇ρ(θ)‖²")
+    add_legend(axes)
 
 
 def draw_variance(trust: Trust, variance: dict[str, Any], path: Path) -> None:
@@ -442,9 +417,6 @@ def draw_variance(trust: Trust, variance: dict[str, Any], path: Path) -> None:
     draw_noise(panels["noise"], variance)
     draw_trust(panels["trust"], trust)
     draw_trade(panels["trade"], variance["at the start"], "at the start")
-    for axes in panels.values():
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
     figure.savefig(path, dpi=150)
 
 
@@ -471,10 +443,11 @@ def main(options: Options) -> None:
     commandline.write_json(options.out / "summary.json", summary)
     draw_variance(trust, variance, options.out / "variance.png")
     panels = {
-        f"{task}: {options.seeds} seeds a curve": {pretty(name): results for name, results in found.items()}
+        f"{task}: {options.seeds} seeds a curve": {on_paper(name): results for name, results in found.items()}
         for task, found in curves.items()
     }
-    compare_learning_curves(panels, options.out / "learning.png")
+    colours = {on_paper(name): colour for name, colour in ESTIMATOR_COLOURS.items()}
+    compare_learning_curves(panels, options.out / "learning.png", colours=colours)
     report(summary)
 
 
@@ -527,11 +500,9 @@ def report(summary: dict[str, Any]) -> None:
                     "method": name,
                     "learning rate": f"{row['learning_rate']:g}",
                     "reached": f"{row['reached']:.1%}",
-                    "steps to goal (median)": "-" if row["steps_to_goal"] is None else f"{row['steps_to_goal']:.3g}",
-                    "final return (IQM)": "-" if row["final"] is None else f"{row['final']:.4g}",
-                    "95% interval": "-"
-                    if row["final_interval"] is None
-                    else "[{:.4g}, {:.4g}]".format(*row["final_interval"]),
+                    "steps to goal (median)": commandline.written(row["steps_to_goal"], ".3g"),
+                    "final return (IQM)": commandline.written(row["final"]),
+                    "95% interval": commandline.written_interval(row["final_interval"]),
                     "failed": row["failed"],
                 }
             )

@@ -7,7 +7,8 @@ and gradient steps? What if its actions are disturbed when it is tested? What if
 on from the copy? And in a problem small enough to compute: how does the cost of errors grow with the horizon?
 
 Writes a directory of results for each sweep, summary.json, imitation.png, fine_tuning.png and compounding.png into the
-directory --out, and prints tables. The same command again goes on where it was stopped.
+directory --out, and prints tables. The same command again goes on where it was stopped. With the defaults it takes
+about a quarter of an hour on two cores.
 """
 
 import functools
@@ -22,42 +23,44 @@ import numpy as np
 import optax
 import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pgjax
-from pgjax import commandline, compounding
+from pgjax import commandline, compounding, plotting
+from pgjax.plotting import add_legend, band, dress
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options; without --episodes each task has numbers of its own."""
+    """What is copied, tested and computed."""
 
     env: tuple[Literal["CartPole-v1", "maze", "Pendulum-v1"], ...] = ("CartPole-v1", "maze", "Pendulum-v1")
-    """Where."""
+    """Environments."""
     episodes: tuple[int, ...] = ()
-    """Numbers of expert episodes; with the largest, noise is tested too."""
+    """Numbers of expert episodes, the largest of which noise is tested with; by default each environment's own."""
     noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3)
-    """How much actions are disturbed in tests, see pgjax.noisy_actions; the first is that of the other tests."""
+    """Noise of actions in tests, see pgjax.noisy_actions; the first is that of all else."""
     gradient_steps: int = 3000
-    """Of a run of behaviour cloning or DAgger, whatever the number of episodes."""
+    """Gradient steps of a run of behaviour cloning or DAgger, whatever the number of episodes."""
     iterations: int = 100
-    """Updates of REINFORCE, from scratch and from the copy."""
+    """Updates of a run of REINFORCE, from scratch or from the copy."""
     test_episodes: int = 64
     """Fresh episodes that a run's final policy is tested in."""
     horizon: tuple[int, ...] = (8, 16, 32, 64, 128)
-    """Horizons T of the problem that is computed; at least two."""
+    """Horizons T of the problem that is computed, two or more."""
     error: float = 1e-3
-    """ε, how often an imitator errs there."""
+    """Error rate ε of an imitator in that problem."""
     seeds: int = 128
-    """How many runs of everything."""
+    """Runs of everything."""
     first_seed: int = 0
-    """The number of the first of them."""
+    """Number of the first run; the others follow it."""
     study: int = 0
-    """Runs of two studies have no randomness in common."""
+    """Number of the study; runs of two studies have no randomness in common."""
     batch: int | None = None
-    """Runs computed together; by default as memory and cache allow."""
+    """Runs computed together; by default as many as memory and cache allow."""
     out: Path = Path("results/imitation")
-    """Directory for what is found."""
+    """Directory to write into: a new one, or one that the same study has written."""
 
 
 class Task(NamedTuple):
@@ -197,7 +200,7 @@ def run_sweeps(problem: Problem, options: Options) -> tuple[dict[str, pgjax.Expe
 
 def tester(problem: Problem, options: Options, policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
     """Return what plays the test episodes of all runs: final params [seeds, …] -> mean returns [seeds, noise]."""
-    keys = pgjax.run_keys(options.study + 2**30, range(options.first_seed, options.first_seed + options.seeds))
+    keys = commandline.keys_after_training(options)
     play = pgjax.evaluate(problem.environment, policy, options.test_episodes)
     levels = jnp.asarray(options.noise)
 
@@ -223,10 +226,8 @@ def evaluate(
 
     def add(method: str, returns: np.ndarray, noise: Sequence[float], episodes: Any = None, labels: Any = None) -> None:
         for level, runs in zip(noise, returns.T, strict=True):
-            low, high = pgjax.confidence_interval(runs)
             row = {"task": problem.name, "method": method, "episodes": episodes, "labels": labels, "noise": level}
-            row |= {"iqm": float(pgjax.interquartile_mean(runs)), "interval": [float(low), float(high)]}
-            rows.append(row | {"runs": len(runs)})
+            rows.append(row | commandline.average_of(runs) | {"runs": len(runs)})
 
     @functools.cache  # an expert may well be a run of the same policy
     def test(policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
@@ -340,8 +341,7 @@ def compound(options: Options, sweep: Callable[..., xr.Dataset]) -> list[dict[st
                     )
                 )
                 costs = np.asarray(cost(pgjax.load_params(results, jax.eval_shape(policy.init, jax.random.key(0)))))
-                low, high = pgjax.confidence_interval(costs)
-                row |= {"iqm": float(pgjax.interquartile_mean(costs)), "interval": [float(low), float(high)]}
+                row |= commandline.average_of(costs)
     return rows
 
 
@@ -351,13 +351,14 @@ def exponent(rows: Sequence[Mapping[str, Any]], problem: str, method: str) -> fl
     return compounding.exponent([row["horizon"] for row in chosen], [row["cost"] for row in chosen])
 
 
-COLOURS = {  # of Okabe and Ito, told apart by the colour-blind
-    "behaviour cloning": "#E69F00",
-    "DAgger": "#0072B2",
-    "DAgger amid the noise": "#56B4E9",
-    "expert": "#000000",
-    "behaviour cloning, every label": "#D55E00",
+COLOURS = {
+    "behaviour cloning": plotting.COLOURS[1],
+    "DAgger": plotting.COLOURS[0],
+    "DAgger amid the noise": plotting.COLOURS[4],
+    "expert": plotting.COLOURS[6],
+    "behaviour cloning, every label": plotting.COLOURS[3],
 }
+TUNED_COLOURS = {"copy, then REINFORCE": plotting.COLOURS[2], "REINFORCE from scratch": plotting.COLOURS[5]}
 
 
 def draw(rows: Sequence[Mapping[str, Any]], options: Options, path: Path) -> None:
@@ -378,35 +379,41 @@ def draw(rows: Sequence[Mapping[str, Any]], options: Options, path: Path) -> Non
                 low, high = learning.interval.item()
                 bars = [[learning.iqm.item() - low], [high - learning.iqm.item()]]
                 at = learning.episodes.item()
-                above.errorbar([at], [learning.iqm.item()], bars, color=colour, marker="D", markersize=5, label=method)
+                above.errorbar(
+                    [at], [learning.iqm.item()], bars, color=colour, marker="D", markersize=5, label=method, zorder=5
+                )
             elif method != "DAgger amid the noise":
-                band(above, learning.episodes, learning, colour, method)
+                draw_rows(above, learning.episodes, learning, colour, method)
             alike = of_it if method == "expert" else of_it[of_it.episodes == most]
             if method != "behaviour cloning, every label" and len(alike):
-                band(below, alike.noise, alike, colour, method)
-        above.set(title=name, xscale="log", xlabel="expert episodes")
+                draw_rows(below, alike.noise, alike, colour, method)
+        dress(above, name, "expert episodes")
+        dress(below, "", f"noise of actions when tested, after {most:.0f} episodes")
+        above.set_xscale("log")
         shown = sorted(here.episodes.dropna().astype(int).unique())
         above.set_xticks(shown, [str(n) for n in shown])
         above.minorticks_off()
-        below.set(xlabel=f"noise of actions when tested, after {most:.0f} episodes")
-        for axes in (above, below):
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(alpha=0.25)
     for axes in grid[:, 0]:
         axes.set_ylabel("return (interquartile mean, 95% interval)")
     handles: dict[str, Any] = {}
     for axes in grid.flat:
         lines, labels = axes.get_legend_handles_labels()
         handles |= dict(zip(labels, lines, strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=min(5, 2 * len(names)),
+        fontsize="small",
+        frameon=False,
+    )
     figure.savefig(path, dpi=150)
 
 
-def band(axes: Any, x: Any, rows: pd.DataFrame, colour: str, label: str) -> None:
+def draw_rows(axes: Axes, x: Any, rows: pd.DataFrame, colour: str, label: str) -> None:
     """Draw a method's interquartile mean and its interval."""
-    style = "--" if label == "expert" else "-"
-    axes.plot(x, rows.iqm, color=colour, marker="o", markersize=3.5, linewidth=1.6, linestyle=style, label=label)
-    axes.fill_between(x, *np.stack(rows.interval.to_list()).T, color=colour, alpha=0.25, linewidth=0)
+    low, high = np.stack(rows.interval.to_list()).T
+    band(axes, x, rows.iqm, (low, high), colour, label, "o--" if label == "expert" else "o-")
 
 
 def draw_compounding(rows: Sequence[Mapping[str, Any]], error: float, path: Path) -> None:
@@ -425,12 +432,10 @@ def draw_compounding(rows: Sequence[Mapping[str, Any]], error: float, path: Path
             bars = np.abs(np.stack(runs.interval.to_list()).T - runs.iqm.to_numpy())
             axes.errorbar(runs.horizon, runs.iqm, bars, color=colour, marker=marker, markersize=5, linestyle="none")
         axes.plot([], [], "o", color="0.4", markersize=5, label="runs of the algorithms")
-        axes.set(title=title, xlabel="horizon T (steps)")
+        dress(axes, title, "horizon T (steps)")
         axes.set_xticks(sorted(table.horizon.unique()), [str(T) for T in sorted(table.horizon.unique())])
         axes.minorticks_off()
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-        axes.legend(fontsize="small", frameon=False, loc="upper left")
+        add_legend(axes, "upper left")
     figure.axes[0].set_ylabel(f"cost of an episode, ε = {error:g}")
     figure.savefig(path, dpi=150)
 
@@ -441,10 +446,9 @@ def print_rows(rows: Sequence[Mapping[str, Any]], quiet: float) -> None:
     for row in rows:
         if row["noise"] == quiet:
             line = {"task": row["task"], "method": row["method"], "expert episodes": row["episodes"] or "-"}
-            line["labels"] = "-" if row["labels"] is None else f"{row['labels']:.0f}"
-            line["return (IQM)"] = f"{row['iqm']:.4g}"
-            low, high = row["interval"]
-            lines.append(line | {"IQM, 95% interval": f"[{low:.4g}, {high:.4g}]"})
+            line["labels"] = commandline.written(row["labels"], ".0f")
+            line["return (IQM)"] = commandline.written(row["iqm"])
+            lines.append(line | {"IQM, 95% interval": commandline.written_interval(row["interval"])})
     print(pd.DataFrame(lines).to_string(index=False))
 
 
@@ -456,9 +460,7 @@ def check(options: Options) -> None:
     """
     counts = {"gradient steps": options.gradient_steps, "test episodes": options.test_episodes, "seeds": options.seeds}
     counts |= {"updates of REINFORCE": options.iterations}
-    for what, count in (*counts.items(), *(("expert episodes", n) for n in options.episodes)):
-        if count < 1:
-            raise pgjax.InputError(f"expected 1 or more {what}, got {count}")
+    commandline.check_counts({**counts, "expert episodes": options.episodes})
     for level in options.noise:
         if not 0 <= level <= 1 or options.noise.count(level) > 1:
             raise pgjax.InputError(f"expected levels of noise from 0 to 1, each once, got {level}")
@@ -474,7 +476,7 @@ def main(options: Options) -> None:
     """Run the sweeps, then test, write, draw and print what they learned."""
     check(options)
     available = tasks()
-    starts = tuple(f"{name}-" for name in (*available, "compounding"))
+    starts = tuple(f"{name}-" for name in (*available, "compounding"))  # and then what depends on the options
     ours = [path.name for path in options.out.glob("*") if path.name.startswith(starts)]
     files = ["imitation.png", "fine_tuning.png", "compounding.png", "summary.json"]
     commandline.check_directory_of_study(options.out, [*ours, *files])
@@ -482,11 +484,10 @@ def main(options: Options) -> None:
     def sweep(task: str, name: str, algorithm: pgjax.Algorithm, iterations: int, numbers: Any, **more: Any) -> Any:
         if isinstance(numbers, float):
             numbers = algorithm.hyperparameters(learning_rate=numbers)
-        seeds = range(options.first_seed, options.first_seed + options.seeds)
         what = {"task": task, "what": name, "gradient_steps": options.gradient_steps, "error": options.error}
         return pgjax.sweep(
             algorithm,
-            **{"seeds": seeds, "iterations": iterations, "hyperparameters": numbers} | more,
+            **{"seeds": commandline.seeds_of(options), "iterations": iterations, "hyperparameters": numbers} | more,
             study=options.study,
             out=options.out / f"{task}-{name}",
             configuration=what,
@@ -536,7 +537,7 @@ def main(options: Options) -> None:
     }
     commandline.write_json(options.out / "summary.json", summary)
     draw(rows, options, options.out / "imitation.png")
-    pgjax.compare_learning_curves(panels, options.out / "fine_tuning.png", levels)
+    pgjax.compare_learning_curves(panels, options.out / "fine_tuning.png", levels, colours=TUNED_COLOURS)
     draw_compounding(errors, options.error, options.out / "compounding.png")
     print_rows(rows, options.noise[0])
     for name, said in claims.items():

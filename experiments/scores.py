@@ -5,8 +5,9 @@ minus a learned v(X_t), then actor-critic with the generalised advantage estimat
 task is chosen on seeds that are not reported; the reported runs are those that experiments/reinforce.py makes with the
 command that stands in the summary beside them.
 
-Writes a directory of results for each task and variant, summary.json, scores.md (the table) and scores.png into the
-directory --out, and prints the table. The same command again goes on where it was stopped.
+Writes directories of results for each task and variant, summary.json, scores.md (the table) and scores.png into the
+directory --out, and prints the table. The same command again goes on where it was stopped. With the defaults it takes
+several hours on two cores, the most of them for the pixels of Breakout; --finished reports what there is by then.
 """
 
 import json
@@ -22,6 +23,7 @@ import xarray as xr
 
 import pgjax
 from pgjax import commandline
+from pgjax.plotting import ESTIMATOR_COLOURS, on_paper
 
 
 class Task(NamedTuple):
@@ -84,26 +86,26 @@ CHOSEN_ON = 2**20  # the first seed that learning rates are chosen on
 
 @dataclass(frozen=True)
 class Options:
-    """Options."""
+    """What is scored."""
 
     env: tuple[str, ...] = tuple(TASKS)
-    """Which tasks, of those named in the script."""
+    """Environments, of those that the script has settings for."""
     seeds: int | None = None
-    """How many runs of each variant; by default 1024 on short tasks, 128 on long ones, 32 from pixels."""
+    """Runs of each variant, numbered from 0; by default 1024 on short tasks, 128 on long ones, 32 from pixels."""
     choosing_seeds: int | None = None
-    """How many other runs the learning rate is chosen on; by default 16 (short tasks), 8 (long ones) or 4 (pixels)."""
+    """Other runs, that a learning rate is chosen on; by default 16 on short tasks, 8 on long ones, 4 from pixels."""
     iterations: int | None = None
     """Updates of a run; by default each task's own number."""
     episodes: int = 2000
-    """Of the random and the scripted policy."""
+    """Episodes that the random and the scripted policy are averaged over."""
     study: int = 0
-    """Runs of two studies have no randomness in common."""
+    """Number of the study; runs of two studies have no randomness in common."""
     finished: bool = False
-    """Whether to report what is complete, and to compute nothing more."""
+    """Whether to report what is complete and run nothing more."""
     readme: Path | None = None
-    """A file in which the table between two marks is replaced by the new one."""
+    """File in which the table between two marks is replaced by the new one; by default none."""
     out: Path = Path("results/scores")
-    """Directory for what is found."""
+    """Directory to write into: a new one, or one that the same study has written."""
 
 
 def settings_of(task: Task, method: str) -> dict[str, Any]:
@@ -150,6 +152,7 @@ def run(
 
 def best_rate(results: xr.Dataset, rates: Sequence[float]) -> float:
     """Return the learning rate with the largest interquartile mean of final returns; a run that fails is the worst."""
+    # experiments/estimators.py asks how fast runs learn, and chooses by the return of whole runs; this, where they end.
     if len(rates) == 1:
         return rates[0]
     final = pgjax.final_return(results.load()).transpose("learning_rate", "seed").values
@@ -165,7 +168,7 @@ def command_of(name: str, method: str, rate: float, seeds: int, iterations: int,
         words += [f"--{key.replace('_', '-')}", *(f"{x:g}" if isinstance(x, float) else str(x) for x in values)]
     words += ["--learning-rate", f"{rate:g}", "--seeds", str(seeds), "--iterations", str(iterations)]
     words += [] if study == 0 else ["--study", str(study)]
-    return shlex.join([*words, "--out", f"results/{name}"])
+    return shlex.join([*words, "--out", f"results/{name}-{list(METHODS).index(method)}"])
 
 
 def references(name: str, options: Options) -> dict[str, Any]:
@@ -213,7 +216,7 @@ def row_of(
 def table(summary: Mapping[str, Any]) -> str:
     """Return the rows of a summary as a table in Markdown, the best variant of each task in bold."""
 
-    def number(x: float) -> str:
+    def number(x: float) -> str:  # shorter where large than `commandline.written`, as the table is wide
         return f"{x:.4g}" if abs(x) < 1e4 else f"{x:.3g}"
 
     def pair(bounds: Any) -> str:
@@ -274,9 +277,7 @@ def put_into(path: Path, text: str) -> None:
         InputError: See `around_marks`.
     """
     before, after = around_marks(path)
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
-    unfinished.replace(path)
+    commandline.write_text(path, f"{before}\n{text}\n{after}")
 
 
 def main(options: Options) -> None:
@@ -285,9 +286,7 @@ def main(options: Options) -> None:
         if name not in TASKS:
             raise pgjax.InputError(f"expected tasks among {', '.join(TASKS)}, got {name}")
     counts = {"seeds": options.seeds, "iterations": options.iterations, "episodes": options.episodes}
-    for what, count in (counts | {"runs to choose on": options.choosing_seeds}).items():
-        if count is not None and count < 1:
-            raise pgjax.InputError(f"expected 1 or more {what}, got {count}")
+    commandline.check_counts(counts | {"runs to choose on": options.choosing_seeds})
     if options.readme is not None:
         around_marks(options.readme)
     directories = {f"{name}-{i}-{what}" for name in TASKS for i in range(len(METHODS)) for what in ("choice", "report")}
@@ -317,11 +316,13 @@ def main(options: Options) -> None:
     summary = {"device": results.attrs["device"], "references": known, "rows": rows}
     commandline.write_json(options.out / "summary.json", summary)
     text = table(json.loads((options.out / "summary.json").read_text()))
-    (options.out / "scores.md").write_text(text, encoding="utf-8")
+    commandline.write_text(options.out / "scores.md", text)
     if options.readme is not None:
         put_into(options.readme, text)
     levels = {name: {label: found["mean"] for label, found in each.items()} for name, each in known.items()}
-    pgjax.compare_learning_curves(curves, options.out / "scores.png", levels, columns=4)
+    panels = {name: {on_paper(method): results for method, results in each.items()} for name, each in curves.items()}
+    colours = {on_paper(method): ESTIMATOR_COLOURS[method] for method in METHODS}
+    pgjax.compare_learning_curves(panels, options.out / "scores.png", levels, columns=4, colours=colours)
     print(text)
     total = {key: sum(row[key] for row in rows) for key in ("environment_steps", "seconds")}
     print(f"{total['environment_steps']:.3g} real steps in {total['seconds']:.0f} s; written to {options.out}")

@@ -1,8 +1,8 @@
 """What does a policy do? Play an episode, and make a film of it.
 
-Of a trained run of experiments/reinforce.py or experiments/scores.py (its best seed, if none is named), of the policy
-that is written by hand for an environment, or of the random one. Writes a GIF, or a PNG of the episode's end if that is
-what the name of --out says. Episodes of several environments become a picture.
+Who plays is a trained run of experiments/reinforce.py or experiments/scores.py (its best seed, if none is named), the
+policy that is written by hand for an environment, or the random one. Writes the file --out: a GIF, or a PNG of the
+episode's end, as its name says; episodes of several environments become one PNG. It takes some seconds.
 """
 
 from dataclasses import dataclass
@@ -19,26 +19,26 @@ from pgjax.results import configuration_of
 
 @dataclass(frozen=True)
 class Options:
-    """Options."""
+    """Who plays where, and what is drawn."""
 
     results: Path = Path("results/reinforce")
     """Directory with the trained runs."""
     seed: int | None = None
-    """Which of them; the one with the best final return, if not given."""
+    """Number of the run; by default the one with the best final return."""
     learning_rate: float | None = None
-    """Where there are several: which point of the grid; the best, if not given."""
+    """Learning rate η of the run, where there are several; by default the best."""
     policy: Literal["trained", "scripted", "random"] = "trained"
-    """scripted and random need no trained run, but --env."""
+    """Who plays; scripted and random need --env, and no trained run."""
     env: tuple[str, ...] = ()
-    """Where a policy that is not trained plays, one or several; names as in experiments/reinforce.py."""
+    """Environments where a policy that is not trained plays, named as in experiments/reinforce.py."""
     episode: int = 0
-    """The number of the episode."""
+    """Number of the episode; another one is played with other randomness."""
     frames: int = 200
-    """At most so many; of a longer episode, every second step or fewer."""
+    """Pictures of a film at most; a longer episode is shown in steps of two or more."""
     frames_per_second: int = 15
-    """How fast the film is."""
+    """Pictures of a film in a second."""
     out: Path = Path("results/episode.gif")
-    """The file."""
+    """File to write, which ends in .gif or .png."""
 
 
 def trained(options: Options) -> tuple[str, pgjax.Environment, pgjax.Expert]:
@@ -94,9 +94,7 @@ def main(options: Options) -> None:
         raise pgjax.InputError(f"expected a file that ends in .gif or .png, got {options.out}")
     if options.out.is_dir():
         raise pgjax.InputError(f"expected a file, got the directory {options.out}")
-    for what, count in {"frames": options.frames, "frames a second": options.frames_per_second}.items():
-        if count < 1:
-            raise pgjax.InputError(f"expected 1 or more {what}, got {count}")
+    commandline.check_counts({"frames": options.frames, "frames a second": options.frames_per_second})
     if not 0 <= options.episode < 2**32:
         raise pgjax.InputError(f"expected an episode from 0 to 2**32 - 1, got {options.episode}")
     if options.policy == "trained" and options.env:

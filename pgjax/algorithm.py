@@ -34,10 +34,23 @@ class Algorithm(NamedTuple):
 def train(algorithm: Algorithm, iterations: int) -> Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]:
     """Return run(key, hyperparameters) -> (state, curves): a whole run of the algorithm, ready for `vmap` and `jit`.
 
-    The curves are the metrics of every iteration, each [iterations].
+    The state is the algorithm's after its last update, the curves are the metrics of every iteration, each
+    [iterations].
+
+    Args:
+        algorithm: What to run.
+        iterations: Updates of the run, at least 1.
 
     Raises:
         InputError: If there is no iteration to do.
+
+    Example:
+        >>> import pgjax
+        >>> algorithm = pgjax.reinforce(pgjax.maze("#SE#", horizon=8), pgjax.tabular(states=2, actions=4), episodes=4)
+        >>> run = jax.jit(train(algorithm, iterations=3))
+        >>> state, curves = run(jax.random.key(0), algorithm.hyperparameters(learning_rate=0.1))
+        >>> state.params.shape, curves.episode_return.shape
+        ((2, 4), (3,))
     """
     if iterations < 1:
         raise InputError(f"expected 1 or more iterations, got {iterations}")
@@ -120,6 +133,9 @@ def run_keys(study: int, seeds: Sequence[int]) -> jax.Array:
     Args:
         study: What tells two studies apart whose runs should have nothing in common.
         seeds: Integers from 0 to 2³² − 1.
+
+    Raises:
+        OverflowError: If one is outside of that, as a plain integer; one of NumPy wraps around.
 
     Example:
         >>> alone, among_others = run_keys(0, [17])[0], run_keys(0, range(1000))[17]

@@ -57,7 +57,7 @@ class RunningAverage(NamedTuple):
 
 
 def running_average() -> Baseline:
-    """Return the lecture's ρ̂: 0 at first, and ρ̂ ← β ρ̂ + (1 − β) G_1 after each update.
+    """Return the baseline that is the lecture's ρ̂: 0 at first, and ρ̂ ← β ρ̂ + (1 − β) G_1 after each update.
 
     β is the hyper-parameter `baseline_decay`. With several episodes an update, G_1 is their mean. An update uses the ρ̂
     of before it, which has not seen the actions it judges.
@@ -88,7 +88,7 @@ def _of_other_slots(per_slot: jax.Array, among: int | None) -> jax.Array:
 
 
 def leave_one_out(among: int | None = None) -> Baseline:
-    """Return the mean return G_1 of the *other* slots' episodes, the same for every step of a slot.
+    """Return the baseline that is the mean G_1 of the *other* slots' episodes, the same for every step of a slot.
 
     The others are all, or those of groups of so many slots beside each other: with as many of the same start
     (`reinforce(same_start=...)`), whatever a start adds to every return changes nothing.
@@ -96,10 +96,14 @@ def leave_one_out(among: int | None = None) -> Baseline:
     It is left out by slot, not by episode: where a slot holds several episodes, how many of them there are depends on
     their own actions. With one episode a slot and groups of K (all E, if not given), G_1 − baseline =
     K/(K − 1) · (G_1 − the mean of its group).
-    Source: Kool, van Hoof & Welling, *Buy 4 REINFORCE samples, get a baseline for free!*, 2019.
+
+    Args:
+        among: K; all slots, if not given.
 
     Raises:
-        InputError: If a group has less than 2 slots; when it is called, if groups do not divide the slots.
+        InputError: If K is below 2; when it is called, if K does not divide the slots, or there is only one.
+
+    Source: Kool, van Hoof & Welling, *Buy 4 REINFORCE samples, get a baseline for free!*, 2019.
     """
     if among is not None and among < 2:
         raise InputError(f"expected groups of 2 or more for a leave-one-out baseline, got {among}")
@@ -113,7 +117,7 @@ def leave_one_out(among: int | None = None) -> Baseline:
 
 
 def leave_one_out_by_time(among: int | None = None) -> Baseline:
-    """Return, for step t of an episode, the mean return at step t of the *other* slots' episodes.
+    """Return the baseline that is, for step t of an episode, the mean return at step t of the *other* slots' episodes.
 
     The others are those of `leave_one_out`, where it is also said why slots are left out whole. An episode that was
     over by then counts as 0, the return to go when nothing is to come; so this belongs to the reward-to-go credits.
@@ -139,7 +143,11 @@ def leave_one_out_by_time(among: int | None = None) -> Baseline:
 def given_values(table: jax.Array) -> Baseline:
     """Return the baseline v given by a table: [S], or [T, S] where it depends on the step of the episode.
 
-    With the exact v of `pgjax.exact.solve` it is the ideal that a learned one comes near to.
+    With the exact v of `pgjax.exact.solve` it is the ideal that a learned one comes near to. For a state that is not in
+    the table it is NaN; steps beyond T have the last one's row.
+
+    Raises:
+        InputError: When it is called, if the table has neither one axis nor two.
     """
 
     def state_values(state: PyTree, trajectory: Trajectory) -> jax.Array:
@@ -149,7 +157,13 @@ def given_values(table: jax.Array) -> Baseline:
 
 
 def given_action_values(table: jax.Array) -> Baseline:
-    """Return the all-action estimator Σ_a ∇f(X_t)_a Q(X_t, a) with Q given by a table, [S, A] or [T, S, A]."""
+    """Return what makes the all-action estimator Σ_a ∇f(X_t)_a Q(X_t, a), with Q given by a table, [S, A] or [T, S, A].
+
+    Raises:
+        InputError: When it is called, if the table has neither two axes nor three.
+
+    Source: see `all_actions`.
+    """
 
     def action_values(state: PyTree, trajectory: Trajectory) -> jax.Array:
         return _look_up(table, 2, trajectory)
@@ -274,7 +288,8 @@ def learned_action_value(
     """Return the baseline Q(X_t, A_t) that is learned, with Σ_a ∇f(X_t)_a Q(X_t, a) added for what it takes away.
 
     It is as unbiased as the credit, whatever Q is, and if Q is exact the action itself brings no variance any more.
-    Arguments and learning are those of `learned_value`, with a value for each action (`pgjax.action_value_for`).
+    Arguments, learning and errors are those of `learned_value`, with a value for each action (`action_value_for`).
+
     Source: Gu et al., *Q-Prop: sample-efficient policy gradient with an off-policy critic*, 2017.
     """
     init, predict, update = _learned(value, optimizer, steps, _of_the_action)
@@ -291,7 +306,8 @@ def all_actions(
     """Return what makes the all-action estimator: Σ_a ∇f(X_t)_a Q(X_t, a), with a Q that is learned.
 
     It subtracts all that was sampled, so that only the learned Q moves the policy; the returns of the credit are what Q
-    is fitted to. Its bias is that of Q. Arguments and learning are those of `learned_action_value`.
+    is fitted to. Its bias is that of Q. Arguments, learning and errors are those of `learned_action_value`.
+
     Source: Sutton et al., *Policy gradient methods for reinforcement learning with function approximation*, 2000;
     Asadi et al., *Mean actor critic*, 2017.
     """

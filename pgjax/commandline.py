@@ -10,9 +10,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, NoReturn, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ import optax
 import pandas as pd
 import tyro
 
-from pgjax.algorithm import Algorithm
+from pgjax.algorithm import Algorithm, run_keys
 from pgjax.baselines import (
     Baseline,
     all_actions,
@@ -69,6 +69,7 @@ from pgjax.returns import (
 )
 from pgjax.rlhf.corpora import Corpus, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
 from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share
+from pgjax.statistics import confidence_interval, interquartile_mean
 
 Options = TypeVar("Options")
 
@@ -144,13 +145,13 @@ class Launch:
     """
 
     distributed: bool = False
-    """JAX finds the other processes by itself, as it does under SLURM and on TPU pods."""
+    """Whether JAX finds the other processes by itself, as it does under SLURM and on TPU pods."""
     coordinator: str | None = None
-    """Elsewhere: HOST:PORT, where the first process can be reached by the others."""
+    """Elsewhere: HOST:PORT, where the others reach the first process."""
     processes: int | None = None
-    """Elsewhere: how many processes there are."""
+    """Elsewhere: number of processes."""
     process: int | None = None
-    """Elsewhere: which of them this is, from 0 on."""
+    """Elsewhere: number of this process, from 0 on."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,11 @@ def environment_named(name: str) -> Environment:
 
 
 def expert_named(name: str, environment: Environment) -> Expert | None:
-    """Return what is written by hand or computed for an environment of that name, None if there is nothing."""
+    """Return what is written by hand or computed for an environment of that name, None if there is nothing.
+
+    Raises:
+        InputError: If the environment is another one, and its observations or actions do not fit.
+    """
     if name in CONTROLLERS:
         return scripted(CONTROLLERS[name], environment)
     if name.endswith("recommendation"):
@@ -326,7 +331,11 @@ def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[in
 
 
 def text_baseline_named(name: TextBaselineName, same_start: int, sizes: Sizes) -> Baseline:
-    """Return a baseline for texts: among outputs to the same prompt, or a learned one that is a transformer."""
+    """Return a baseline for texts: among outputs to the same prompt, or a learned one that is a transformer.
+
+    Raises:
+        InputError: If less than two outputs have the same prompt, or there is no transformer of these sizes.
+    """
     if name == "learned-value":
         return learned_value(transformer_value(sizes), steps=2)
     if name == "running-average":
@@ -414,6 +423,59 @@ def reinforce_named(
     )
 
 
+class Runs(Protocol):
+    """Options that say which runs a study makes of everything."""
+
+    @property
+    def seeds(self) -> int:
+        """How many."""
+
+    @property
+    def first_seed(self) -> int:
+        """The number of the first of them."""
+
+    @property
+    def study(self) -> int:
+        """Number of the study."""
+
+
+def seeds_of(options: Runs) -> range:
+    """Return the numbers of the runs that a study makes of everything."""
+    return range(options.first_seed, options.first_seed + options.seeds)
+
+
+def keys_after_training(options: Runs) -> jax.Array:
+    """Return a key for each run of a study, for what is done with it when it has learned: no key of any training."""
+    return run_keys(options.study + 2**30, seeds_of(options))
+
+
+def configuration_of_options(options: Any, where_not_what: Collection[str] = ()) -> dict[str, Any]:
+    """Return the options that say what a run computes: results with others are other results.
+
+    Args:
+        options: A study's frozen dataclass.
+        where_not_what: Options of this study, beside those that most have, that say how many runs there are and how
+            and where they are computed.
+    """
+    left_out = {"seeds", "first_seed", "study", "iterations", "batch", "out", *where_not_what}
+    return {name: value for name, value in asdict(options).items() if name not in left_out}
+
+
+def check_counts(counts: Mapping[str, int | Sequence[int] | None]) -> None:
+    """Raise unless these counts are 1 or more, or None where a default stands for them.
+
+    Args:
+        counts: {what is counted: how many, or several such numbers}.
+
+    Raises:
+        InputError: If one is not.
+    """
+    for what, numbers in counts.items():
+        for number in numbers if isinstance(numbers, Sequence) else (numbers,):
+            if number is not None and number < 1:
+                raise InputError(f"expected 1 or more {what}, got {number}")
+
+
 def check_directory_of_study(out: Path, ours: Collection[str]) -> None:
     """Raise unless the directory of a study with several sweeps is new or holds only what such a study writes there.
 
@@ -434,22 +496,34 @@ def check_directory_of_study(out: Path, ours: Collection[str]) -> None:
         raise InputError(f"expected a new directory or one of this study, got {out}, which holds {foreign[0]}")
 
 
+def average_of(runs: Any) -> dict[str, Any]:
+    """Return the interquartile mean of runs [n] and its 95% interval, as plain numbers: iqm, interval."""
+    low, high = confidence_interval(runs)
+    return {"iqm": float(interquartile_mean(runs)), "interval": [float(low), float(high)]}
+
+
+def written(number: float | None, form: str = ".4g") -> str:
+    """Return a number as tables have it, "-" if there is none."""
+    return "-" if number is None else f"{number:{form}}"
+
+
+def written_interval(bounds: Sequence[float] | None) -> str:
+    """Return an interval as tables have it, "-" if there is none."""
+    return "-" if bounds is None else f"[{written(bounds[0])}, {written(bounds[1])}]"
+
+
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the rows of `pgjax.summarize` as a table, and below it the seeds that failed, if any did."""
-
-    def interval(bounds: Any) -> str:
-        return "-" if bounds is None else f"[{bounds[0]:.4g}, {bounds[1]:.4g}]"
-
     lines = []
     for row in rows:
         line = {name: f"{value:g}" for name, value in hyperparameters_of(row).items()}
         line["runs"] = str(row["seeds"])
         line["failed"] = str(len(row["failed_seeds"]))
-        line["final return (IQM)"] = "-" if row["iqm"] is None else f"{row['iqm']:.4g}"
-        line["IQM, 95% interval"] = interval(row["interval"])
-        line["90% of runs"] = interval(row["tolerance_interval"])
-        line["solved"] = "-" if row["solved_fraction"] is None else f"{row['solved_fraction']:.1%}"
-        line["solved, 95% interval"] = interval(row["solved_interval"])
+        line["final return (IQM)"] = written(row["iqm"])
+        line["IQM, 95% interval"] = written_interval(row["interval"])
+        line["90% of runs"] = written_interval(row["tolerance_interval"])
+        line["solved"] = written(row["solved_fraction"], ".1%")
+        line["solved, 95% interval"] = written_interval(row["solved_interval"])
         line["steps"] = f"{row['environment_steps']:.3g}"
         lines.append(line)
     print(pd.DataFrame(lines).to_string(index=False))
@@ -466,8 +540,13 @@ def hyperparameters_of(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: row[name] for name in names[: names.index("seeds")]}
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a summary so that the file is either the old one or the new one, never half of it."""
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the new one, never half of it."""
     unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a summary, as `write_text` does."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -71,12 +71,15 @@ def cloned(mdp: FiniteMDP, horizon: int, expert: jax.Array, error: Any) -> jax.A
         horizon: T, at least 1.
         expert: [S, A], its policy, deterministic.
         error: ε, the probability of another action than the expert's where it is taught, [].
+
+    Raises:
+        InputError: If the horizon is below 1, or a policy is not of shape [S, A].
     """
     return taught(expert, jnp.any(state_distribution(mdp, horizon, expert) > 0, axis=0), error)
 
 
 def corrected(mdp: FiniteMDP, horizon: int, expert: jax.Array, error: Any) -> jax.Array:
-    """Return what DAgger comes to, [S, A]: taught where it goes itself. Arguments are those of `cloned`."""
+    """Return what DAgger comes to, [S, A]: taught where it goes itself. Arguments and errors are those of `cloned`."""
     seen = jnp.any(state_distribution(mdp, horizon, expert) > 0, axis=0)
     for _ in seen:  # as many rounds as there are states are enough
         f = taught(expert, seen, error)
@@ -93,18 +96,28 @@ def error_rate(mdp: FiniteMDP, horizon: int, f: jax.Array, expert: jax.Array, dr
         f: [S, A], a policy.
         expert: [S, A], the deterministic one it is compared with.
         driver: [S, A], who acts.
+
+    Raises:
+        InputError: See `cloned`.
     """
     visits = jnp.sum(state_distribution(mdp, horizon, driver), axis=0)
     return visits @ jnp.sum(f * (1 - expert), axis=1) / jnp.sum(visits)
 
 
 def cost(mdp: FiniteMDP, horizon: int, f: jax.Array, expert: jax.Array) -> jax.Array:
-    """Return how much less than the expert a policy earns in an episode, ρ* − ρ, []."""
+    """Return how much less than the expert a policy earns in an episode, ρ* − ρ, [], without discount.
+
+    Arguments and errors are those of `error_rate`.
+    """
     return expected_return(mdp, horizon, expert) - expected_return(mdp, horizon, f)
 
 
 def exponent(horizons: Any, costs: Any) -> float:
     """Return the k of cost ∝ T^k that fits best: the slope of the least-squares line through the logarithms.
+
+    Args:
+        horizons: T, [n], above 0, two or more different ones.
+        costs: Of each, [n], above 0.
 
     Example:
         >>> round(exponent([1, 2, 4], [3, 12, 48]), 6)

@@ -44,7 +44,7 @@ class Mixture(NamedTuple):
         return jnp.where(self.beta <= 0, second, jnp.where(self.beta >= 1, first, mixed))
 
     def entropy(self) -> jax.Array:
-        """Raise, as it has no closed form."""
+        """Raise an InputError, as it has no closed form."""
         raise InputError("expected a distribution with an entropy in closed form, got a mixture")
 
 
@@ -119,15 +119,17 @@ Schedule = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def exponential_mixture(iteration: jax.Array, decay: jax.Array) -> jax.Array:
-    """Return β_i = p^i: with p = 0 the expert acts in the first iteration and never again, with p = 1 always.
+    """Return β_i = p^i, []: with p = 0 the expert acts in the first iteration and never again, with p = 1 always.
 
     With p = 1 DAgger is behaviour cloning whose demonstrations are drawn little by little.
+
+    Source: Ross, Gordon & Bagnell 2011, see `dagger`.
     """
     return jnp.power(decay, iteration)
 
 
 def linear_mixture(iteration: jax.Array, decay: jax.Array) -> jax.Array:
-    """Return β_i = max(0, 1 − p·i), which is 0 from iteration 1/p on."""
+    """Return β_i = max(0, 1 − p·i), [], which is 0 from iteration 1/p on."""
     return jnp.maximum(0, 1 - decay * iteration)
 
 
@@ -180,7 +182,7 @@ def dagger(
 
     Episodes are played by the mixture β_i f* + (1 − β_i) f, whose returns are reported. The policy goes on from the
     parameters it had, and the latest are kept, not the best on held-out answers. Answers are kept in a buffer; once it
-    is full, it holds a uniform sample of all of them.
+    is full, it holds a uniform sample of all of them. Its numbers are `DAggerHyperparameters`.
 
     Args:
         environment: Where episodes are played.
@@ -198,8 +200,8 @@ def dagger(
         chunk: Rows collected at a time.
 
     Raises:
-        InputError: If the policy or the expert does not fit the environment, the distance needs more than is known, or
-            a count is out of range.
+        InputError: If the policy or the expert does not fit the environment, the distance needs more than is known, the
+            schedule does not return one number, or a count is out of range.
 
     Source: Ross, Gordon & Bagnell, *A reduction of imitation learning and structured prediction to no-regret online
     learning*, 2011.

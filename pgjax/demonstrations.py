@@ -75,7 +75,8 @@ def save_demonstrations(path: str | Path, demonstrations: Demonstrations) -> Non
         demonstrations: [T, N]; if the expert is known, it is Categorical or Gaussian.
 
     Raises:
-        InputError: If there is no label, arrays do not fit together, or the file cannot be written.
+        InputError: If there is no label, arrays do not fit together, the expert is of another kind, or the file cannot
+            be written.
     """
     mask, arrays = np.asarray(demonstrations.mask, bool), of_steps(demonstrations)
     for name, array in arrays.items():
@@ -105,7 +106,11 @@ def save_demonstrations(path: str | Path, demonstrations: Demonstrations) -> Non
 
 
 def of_steps(demonstrations: Demonstrations) -> dict[str, np.ndarray]:
-    """Return observations, actions and the expert [T, N, ...] by their names in the file."""
+    """Return observations, actions and the expert [T, N, ...] by their names in the file.
+
+    Raises:
+        InputError: If the expert is neither Categorical nor Gaussian.
+    """
     arrays = {"observations": demonstrations.observation, "actions": demonstrations.action}
     match demonstrations.expert:
         case None:
@@ -122,11 +127,11 @@ def of_steps(demonstrations: Demonstrations) -> dict[str, np.ndarray]:
 
 
 def load_demonstrations(path: str | Path, environment: Environment) -> Demonstrations:
-    """Read demonstrations from a file in the format of this module, or like those of D4RL and Minari.
+    """Read demonstrations [T, N] from a file in the format of this module, or like those of D4RL and Minari.
 
     Observations and actions get the types of their spaces. Actions outside a `Box` are what they are: a Gaussian's are
-    stored as drawn, before they are clipped. Episodes are padded to the longest with zeros, and so are actions and
-    experts that are not labelled.
+    stored as drawn, before they are clipped. Episodes are padded to the longest, of T steps, with zeros, and so are
+    actions and experts that are not labelled.
 
     Args:
         path: Where.
@@ -178,7 +183,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     """Return those arrays of a file that the format knows; they are of numbers, and no object is unpickled.
 
     Raises:
-        InputError: If it cannot be read, is no whole .npz, or an array is missing.
+        InputError: If it cannot be read, is no whole .npz, or an array is missing or not of numbers.
     """
     what, there, arrays = "an .npz", [], {}
     try:

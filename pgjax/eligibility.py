@@ -124,7 +124,7 @@ def eligibility(
 
 
 def as_trajectory(episode: Episode) -> Trajectory:
-    """Return an episode that is over as the trajectory of one step, from which a baseline learns G_1."""
+    """Return an episode that is over as the trajectory of one step, [1, 1], from which a baseline learns G_1."""
     one = jnp.ones((1, 1), bool)
     zero = jnp.zeros((1, 1), jnp.int32)
     slots = episode.slots

@@ -82,7 +82,7 @@ def promoted(mdp: FiniteMDP, f: jax.Array) -> tuple[FiniteMDP, jax.Array]:
 
 
 def check_horizon(horizon: int) -> None:
-    """Raise unless the horizon is 1 or more."""
+    """Raise an InputError unless the horizon is 1 or more."""
     if horizon < 1:
         raise InputError(f"expected a horizon of 1 or more steps, got {horizon}")
 
@@ -104,12 +104,12 @@ def log_probabilities(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Arr
 
 
 def probabilities(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Array:
-    """Return f(s, θ)_a for every state and action, [S, A]; see `log_probabilities`."""
+    """Return f(s, θ)_a for every state and action, [S, A]; errors are those of `log_probabilities`."""
     return jnp.exp(log_probabilities(mdp, policy, params))
 
 
 def state_distribution(mdp: FiniteMDP, horizon: int, f: jax.Array) -> jax.Array:
-    """Return Pr(X_t = s and the episode is not over), [T, S]."""
+    """Return Pr(X_t = s and the episode is not over), [T, S]; arguments and errors are those of `solve`."""
     check_horizon(horizon)
     mdp, f = promoted(mdp, f)
 
@@ -121,6 +121,8 @@ def state_distribution(mdp: FiniteMDP, horizon: int, f: jax.Array) -> jax.Array:
 
 def expected_return(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> jax.Array:
     """Return ρ(θ) = Σ_t γ^{t−1} Σ_s Pr(X_t = s) Σ_a f(s)_a r(s, a), []; differentiable in f.
+
+    Arguments and errors are those of `solve`.
 
     Example:
         >>> from pgjax.environments.maze import maze_tables
@@ -144,7 +146,16 @@ def solve(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> So
         discount: γ.
 
     Raises:
-        InputError: If the horizon is below 1.
+        InputError: If the horizon is below 1, or f is not of shape [S, A].
+
+    Source: Bellman, *Dynamic Programming*, 1957.
+
+    Example:
+        >>> from pgjax.environments.maze import maze_tables
+        >>> mdp = maze_tables("#S.E#")
+        >>> solution = solve(mdp, 2, jnp.full((3, 4), 0.25))  # two steps by chance
+        >>> float(solution.rho), solution.values[0, :2].tolist()
+        (-2.0, [-2.0, -1.75])
     """
     mdp, f = promoted(mdp, f)
     states = state_distribution(mdp, horizon, f)
@@ -198,7 +209,18 @@ def backward_induction(
 
 
 def gradient(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, discount: Any = 1.0) -> PyTree:
-    """Return ∇ρ(θ), a pytree like params, by automatic differentiation of ρ(θ)."""
+    """Return ∇ρ(θ), a pytree like params, by automatic differentiation of ρ(θ).
+
+    Args:
+        mdp: The problem's tables.
+        horizon: T, at least 1.
+        policy: f, without memory.
+        params: θ, where the gradient is taken.
+        discount: γ.
+
+    Raises:
+        InputError: If the horizon is below 1; see `log_probabilities`.
+    """
     return jax.grad(lambda params: expected_return(mdp, horizon, probabilities(mdp, policy, params), discount))(params)
 
 
@@ -206,6 +228,8 @@ def policy_gradient_theorem(
     mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, discount: Any = 1.0
 ) -> PyTree:
     """Return ∇ρ(θ) = Σ_t γ^{t−1} Σ_s Pr(X_t = s) Σ_a ∇f(s)_a Q_t(s, a), a pytree like params.
+
+    Arguments and errors are those of `gradient`.
 
     Source: Sutton, McAllester, Singh & Mansour, *Policy gradient methods for reinforcement learning with function
     approximation*, 2000.
@@ -252,10 +276,11 @@ class Episodes(NamedTuple):
 
 
 def every_episode(mdp: FiniteMDP, horizon: int) -> Episodes:
-    """List every episode, for the lecture's Σ_τ Pr(τ) G_1 as it stands.
+    """Return every episode, for the lecture's Σ_τ Pr(τ) G_1 as it stands.
 
     Raises:
-        InputError: If there are more than a million: S · (A · S)^T is the number of paths of T steps.
+        InputError: If the horizon is below 1, or there are more than a million: S · (A · S)^T is the number of paths of
+            T steps.
     """
     check_horizon(horizon)
     S, A, _ = mdp.p.shape
@@ -338,13 +363,21 @@ def _discounts(mdp: FiniteMDP, horizon: int, discount: Any) -> jax.Array:
 
 
 def whole_episode_estimator(mdp: FiniteMDP, horizon: int, discount: Any = 1.0, baseline: Any = 0.0) -> Estimator:
-    """Return Σ_t (G_1 − b_t(X_t)) ∇ ln f(X_t)_{A_t}, with a baseline b of shape [], [S] or [T, S]."""
+    """Return Σ_t (G_1 − b_t(X_t)) ∇ ln f(X_t)_{A_t}, with a baseline b of shape [], [S] or [T, S].
+
+    Raises:
+        InputError: If the horizon is below 1, or the baseline of another shape.
+    """
     scale = _discounts(mdp, horizon, discount).reshape(-1, 1, 1, 1)
     return _estimator(mdp, horizon, scale * rewards_of(mdp)[None], baseline, whole=1.0)
 
 
 def reward_to_go_estimator(mdp: FiniteMDP, horizon: int, discount: Any = 1.0, baseline: Any = 0.0) -> Estimator:
-    """Return Σ_t γ^{t−1} (G_t − b_t(X_t)) ∇ ln f(X_t)_{A_t}, with a baseline b of shape [], [S] or [T, S]."""
+    """Return Σ_t γ^{t−1} (G_t − b_t(X_t)) ∇ ln f(X_t)_{A_t}, with a baseline b of shape [], [S] or [T, S].
+
+    Raises:
+        InputError: If the horizon is below 1, or the baseline of another shape.
+    """
     weight = _discounts(mdp, horizon, discount)
     return _estimator(mdp, horizon, rewards_of(mdp)[None], baseline, decay=discount, weight=weight)
 
@@ -355,6 +388,11 @@ def lambda_return_estimator(
     """Return Σ_t γ^{t−1} (G_t^λ − v_t(X_t)) ∇ ln f(X_t)_{A_t}, with the critic's values v of shape [S] or [T, S].
 
     G_t^λ = R_{t+1} + γ ((1 − λ) v_{t+1}(X_{t+1}) + λ G_{t+1}^λ), and nothing is to come when the episode is over.
+
+    Raises:
+        InputError: If the horizon is below 1.
+
+    Source: see `pgjax.lambda_returns`.
     """
     S = mdp.d0.size
     v = jnp.broadcast_to(values if values.ndim == 2 else values[None], (horizon, S))
@@ -367,7 +405,15 @@ def lambda_return_estimator(
 def all_actions_estimator(
     mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any, action_values: jax.Array
 ) -> Estimator:
-    """Return Σ_t γ^{t−1} Σ_a ∇f(X_t)_a Q_t(X_t, a), with the critic's values Q of shape [S, A] or [T, S, A]."""
+    """Return Σ_t γ^{t−1} Σ_a ∇f(X_t)_a Q_t(X_t, a), with the critic's values Q of shape [S, A] or [T, S, A].
+
+    It is for the policy whose table is f, [S, A].
+
+    Raises:
+        InputError: If the horizon is below 1.
+
+    Source: see `pgjax.all_actions`.
+    """
     weight, Q = _discounts(mdp, horizon, discount), _by_time(mdp, horizon, action_values)
     expected = weight.reshape(-1, 1, 1) * f[None] * Q
     nothing = jnp.zeros((1, 1, 1, 1), mdp.d0.dtype)
@@ -377,7 +423,12 @@ def all_actions_estimator(
 def action_value_estimator(
     mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any, action_values: jax.Array
 ) -> Estimator:
-    """Return Σ_t γ^{t−1} [(G_t − Q_t(X_t, A_t)) ∇ ln f(X_t)_{A_t} + Σ_a ∇f(X_t)_a Q_t(X_t, a)], Q as above."""
+    """Return Σ_t γ^{t−1} [(G_t − Q_t(X_t, A_t)) ∇ ln f(X_t)_{A_t} + Σ_a ∇f(X_t)_a Q_t(X_t, a)].
+
+    Arguments and errors are those of `all_actions_estimator`.
+
+    Source: see `pgjax.learned_action_value`.
+    """
     expected = all_actions_estimator(mdp, horizon, f, discount, action_values).expected
     return reward_to_go_estimator(mdp, horizon, discount)._replace(
         baseline=_by_time(mdp, horizon, action_values), expected=expected
@@ -432,7 +483,7 @@ def moments(mdp: FiniteMDP, horizon: int, f: jax.Array, estimator: Estimator) ->
         estimator: Which, see `whole_episode_estimator` and those after it.
 
     Raises:
-        InputError: If the horizon is below 1 or not the estimator's.
+        InputError: If the horizon is below 1 or not the estimator's, or f is not of shape [S, A].
     """
     check_horizon(horizon)
     if estimator.reward.shape[0] != horizon:
@@ -546,7 +597,7 @@ def _and_transpose(matrices: jax.Array) -> jax.Array:
 def scores(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Array:
     """Return ∇ ln f(s, θ)_a for every state and action, [S A, d], with the d parameters in a row.
 
-    The order of the parameters is that of `jax.flatten_util.ravel_pytree`.
+    The order of the parameters is that of `jax.flatten_util.ravel_pytree`. Errors are those of `log_probabilities`.
     """
     theta, unravel = ravel_pytree(params)
     return jax.jacobian(lambda theta: log_probabilities(mdp, policy, unravel(theta)).reshape(-1))(theta)
@@ -559,6 +610,16 @@ def mean_and_covariance(
 
     The mean over E independent episodes has the same expectation and 1/E of the covariance. The parameters are in a
     row, see `scores`.
+
+    Args:
+        mdp: The problem's tables.
+        horizon: T, at least 1.
+        policy: f, without memory.
+        params: θ, where it is taken.
+        estimator: Which, see `whole_episode_estimator` and those after it.
+
+    Raises:
+        InputError: See `log_probabilities` and `moments`.
     """
     psi = scores(mdp, policy, params)
     found = moments(mdp, horizon, probabilities(mdp, policy, params), estimator)
@@ -574,7 +635,7 @@ def _second_moment(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree,
 def information(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree) -> jax.Array:
     """Return E[∇ ln f(X_t)_{A_t} ∇ ln f(X_t)_{A_t}ᵀ] for each step, 0 where the episode is over, [T, d, d].
 
-    Their sum is the Fisher information of an episode.
+    Their sum is the Fisher information of an episode. Arguments and errors are those of `gradient`.
     """
     psi, f = scores(mdp, policy, params), probabilities(mdp, policy, params)
     visits = (state_distribution(mdp, horizon, f)[..., None] * f[None]).reshape(horizon, -1)
@@ -584,7 +645,9 @@ def information(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree) ->
 def return_variances(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> tuple[jax.Array, jax.Array]:
     """Return the mean and the variance of G_t over episodes, where an episode that is over by t has G_t = 0; [T] each.
 
-    Entry 0 is E[G_1] = ρ(θ) and Var[G_1].
+    Entry 0 is E[G_1] = ρ(θ) and Var[G_1]. Arguments and errors are those of `solve`.
+
+    Source: Sobel, *The variance of discounted Markov decision processes*, 1982.
     """
     mdp, f = promoted(mdp, f)
     solution, reward = solve(mdp, horizon, f, discount), rewards_of(mdp)
@@ -608,10 +671,10 @@ def leave_one_out_covariance(
     """Return the covariance [d, d] of 1/E Σ_i (G_1^i − mean of the others') Σ_t ∇ ln f(X_t^i)_{A_t^i}, for E episodes.
 
     The mean of the E − 1 others is independent of episode i, and scores have mean zero; what is left between two
-    episodes is that each is in the other's baseline.
+    episodes is that each is in the other's baseline. Other arguments are those of `gradient`.
 
     Raises:
-        InputError: If there are less than two episodes.
+        InputError: If there are less than two episodes; see `gradient`.
     """
     check_pair(episodes)
     f = probabilities(mdp, policy, params)
@@ -629,7 +692,7 @@ def leave_one_out_by_time_covariance(
 ) -> jax.Array:
     """Return the covariance [d, d] of 1/E Σ_i Σ_t γ^{t−1} (G_t^i − mean of the others' G_t) ∇ ln f(X_t^i)_{A_t^i}.
 
-    An episode that is over by t has G_t = 0. Errors are those of `leave_one_out_covariance`.
+    An episode that is over by t has G_t = 0. Arguments and errors are those of `leave_one_out_covariance`.
     """
     check_pair(episodes)
     f = probabilities(mdp, policy, params)
@@ -663,6 +726,6 @@ def leave_one_out_by_time_covariance(
 
 
 def check_pair(episodes: int) -> None:
-    """Raise unless there are two episodes or more."""
+    """Raise an InputError unless there are two episodes or more."""
     if episodes < 2:
         raise InputError(f"expected 2 or more episodes an update for a leave-one-out baseline, got {episodes}")

@@ -48,6 +48,14 @@ def scripted(controller: Callable[[jax.Array], jax.Array], environment: Environm
 
     Raises:
         InputError: If the controller does not take the environment's observations or return its actions.
+
+    Example:
+        >>> import pgjax
+        >>> environment = pgjax.maze("#S.E#", horizon=10)
+        >>> expert = scripted(jnp.ones_like, environment)  # always to the east
+        >>> returns = pgjax.evaluate(environment, expert.policy, episodes=3)
+        >>> returns(jax.random.key(0), expert.params, environment.params).tolist()
+        [-2.0, -2.0, -2.0]
     """
     states, actions = environment.observation_space, environment.action_space
     kind = jnp.integer if isinstance(actions, Discrete) else jnp.floating
@@ -71,7 +79,7 @@ def scripted(controller: Callable[[jax.Array], jax.Array], environment: Environm
 
 
 def certain(actions: Space, action: jax.Array) -> Distribution:
-    """Return the distribution that always takes an action, see `scripted`."""
+    """Return the distribution [...] that always takes an action [..., *action shape], see `scripted`."""
     if isinstance(actions, Discrete):
         return Categorical(jnp.log(jax.nn.one_hot(action, actions.n)))
     return Gaussian(actions.clip(action), jnp.full_like(action, -jnp.inf))
@@ -90,7 +98,8 @@ def scripted_with_memory(
         environment: Where it acts.
 
     Raises:
-        InputError: If the controller does not take the environment's observations or return its actions.
+        InputError: If the controller fails on observations of the environment's shape, or its actions have another
+            shape than the environment's.
     """
 
     def step(params: PyTree, memory: PyTree, observation: jax.Array) -> tuple[PyTree, Distribution]:
@@ -111,6 +120,11 @@ def optimal_expert(mdp: FiniteMDP, horizon: int, discount: float = 1.0) -> Exper
 
     If the greedy policy of the first step's Q*_1 earns ρ* (to a relative 1e-6), it is that, a `tabular` policy. If not,
     what is best depends on the steps that are left, and it is a `tabular_by_time` policy, which counts them.
+
+    Args:
+        mdp: The problem's tables.
+        horizon: T, at least 1.
+        discount: γ.
 
     Raises:
         InputError: If the horizon is below 1.
@@ -143,7 +157,7 @@ def dead_reckoning(layout: str = LECTURE, sight: int = 1) -> Expert:
     It has the map, and remembers each of its moves since the start.
 
     Raises:
-        InputError: If the layout cannot be read, or has more than one start.
+        InputError: If the layout cannot be read, has more than one start, or the sight is below 0.
     """
     maze, _ = read_layout(layout)
     starts = np.flatnonzero(maze.start)
@@ -164,7 +178,8 @@ def sign_follower(environment: Environment) -> Expert:
     """Return the expert that walks through a `t_maze` and turns to the side of the sign that it saw.
 
     Raises:
-        InputError: If the environment has other observations or actions.
+        InputError: If observations are not of shape [n], or actions are not discrete. Whether the four numbers are
+            those of a `t_maze` is not looked at.
     """
 
     def controller(side: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -191,7 +206,7 @@ def trained(
         point: A value of each hyper-parameter of the grid, {"learning_rate": 1e-3}.
 
     Raises:
-        InputError: See `load_params`; if the best of the runs is asked for and no return is known.
+        InputError: See `load_params`; if the best of the runs is asked for and no return is known, or none is finite.
     """
     if seed is None:
         seed = best_seed(opened(results), point or {})
@@ -224,8 +239,9 @@ def cartpole_controller(
 ) -> jax.Array:
     """Balance CartPole-v1 by state feedback: push to the right (1) where k·(x, ẋ, θ, θ̇) > 0, else to the left (0).
 
-    Gains k are of x in m, ẋ in m/s, θ in rad from upright and θ̇ in rad/s. The pole is caught by pushing to where it
-    falls; the small gains of the cart have the pole lean towards the middle, and bring the cart back.
+    Gains k are of x in m, ẋ in m/s, θ in rad from upright and θ̇ in rad/s, which are the observation [..., 4]; actions
+    are [...] int32. The pole is caught by pushing to where it falls; the small gains of the cart have the pole lean
+    towards the middle, and bring the cart back.
     Source: the task is from Barto, Sutton & Anderson, *Neuronlike adaptive elements that can solve difficult learning
     control problems*, 1983; the gains are our own, chosen by measurement.
     """
@@ -239,6 +255,7 @@ def pendulum_controller(
 
     With θ = 0 upright, θ̈ = 15 sin θ + 3u, and |u| ≤ 2. The energy E = θ̇²/2 + 15 (cos θ − 1) is 0 at rest on top and
     changes by Ė = 3uθ̇, so u = −rate·E·θ̇ brings it to 0. Within 60° of the top u = −stiffness·sin θ − damping·θ̇.
+    Observations [..., 3] are cos θ, sin θ, and θ̇ in rad/s.
     Source: Åström & Furuta, *Swinging up a pendulum by energy control*, 2000.
     """
     cosine, sine, velocity = observation[..., 0], observation[..., 1], observation[..., 2]
@@ -252,7 +269,8 @@ def mountain_car_controller(observation: jax.Array, *, slope: float = 0.01, cent
 
     Where the car moves, that is the direction in which it moves, so that every push adds energy; where it hardly does,
     it is away from where it stands, towards the centre. (With slope 0 it is the velocity's direction alone, and takes
-    14 steps more.) Positions x are in the task's units, velocities v in those a step.
+    14 steps more.) Observations [..., 2] are positions x in the task's units and velocities v in those a step; actions
+    are [...] int32.
     Source: the task is from Moore, *Efficient Memory-based Learning for Robot Control*, 1990; slope and centre are our
     own, chosen by measurement.
     """
@@ -265,7 +283,7 @@ def continuous_mountain_car_controller(observation: jax.Array, *, gain: float = 
 
     A step's work is proportional to a·v and its price is a²/10, so that a force proportional to the velocity buys the
     most energy; the smaller the cheaper, as long as the car is out before the 999 steps are over. The `least` force
-    gets it going.
+    gets it going. Observations are [..., 2], as in `mountain_car_controller`.
     Source: our own, from that argument; the numbers are chosen by measurement.
     """
     velocity = observation[..., 1:]
@@ -276,7 +294,8 @@ def acrobot_controller(observation: jax.Array) -> jax.Array:
     """Swing Acrobot-v1 up: the torque between the links (0, 1, 2 for −1, 0, 1 N m) is −sign(θ̇_1).
 
     θ_1 is the first link's angle, θ_2 the second's relative to it, so the torque's power is torque·θ̇_2: this one feeds
-    the faster of the two ways in which the links swing, that where they turn against each other.
+    the faster of the two ways in which the links swing, that where they turn against each other. Observations [..., 6]
+    are the cosines and sines of both angles, then θ̇_1 and θ̇_2 in rad/s; actions are [...] int32.
     Source: our own, after the pumping of energy in Spong, *The swing up control problem for the Acrobot*, 1995.
     """
     return 1 - jnp.sign(observation[..., 4]).astype(jnp.int32)

@@ -31,28 +31,38 @@ Distance = Callable[[Distribution, jax.Array, Any], jax.Array]
 
 
 def negative_log_likelihood(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
-    """Return −ln f(X_t)_{A_t}, the lecture's l_D: all that can be known from actions alone."""
+    """Return −ln f(X_t)_{A_t}, the lecture's l_D, in nats, [...]: all that can be known from actions alone."""
     return -f.log_prob(action)
 
 
 def cross_entropy(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
-    """Return −E_{f*}[ln f(X_t)]: the mean of the negative log-likelihood over what the expert could have done.
+    """Return −E_{f*}[ln f(X_t)], in nats, [...]: the mean of −ln f over what the expert could have done.
 
     It has the gradient of KL(f* ‖ f), and is finite for a deterministic expert with continuous actions too.
+
+    Raises:
+        InputError: If the expert's distribution is not known, or of another kind than the agent's.
     """
     return of_one_kind(f, expert).cross_entropy(f)
 
 
 def forward_kl(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
-    """Return KL(f* ‖ f), which makes f cover all that the expert does.
+    """Return KL(f* ‖ f), in nats, [...], which makes f cover all that the expert does.
 
     It is infinite for an expert that is certain of a continuous action: there `cross_entropy` has the same gradient.
+
+    Raises:
+        InputError: See `cross_entropy`.
     """
     return of_one_kind(f, expert).kl(f)
 
 
 def reverse_kl(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
-    """Return KL(f ‖ f*), which keeps f from doing what the expert never does; infinite where it does so."""
+    """Return KL(f ‖ f*), in nats, [...], which keeps f from doing what the expert never does; infinite where it does.
+
+    Raises:
+        InputError: See `cross_entropy`.
+    """
     return f.kl(of_one_kind(f, expert))  # type: ignore[attr-defined]
 
 
@@ -71,7 +81,7 @@ def of_one_kind(f: Distribution, expert: Any) -> Any:
 def labelled(
     expert: Expert, trajectory: Trajectory, action: jax.Array | None = None, key: Any = None
 ) -> Demonstrations:
-    """Return what the expert says of the steps of a trajectory.
+    """Return what the expert says of the steps of a trajectory: Demonstrations [T, E], with its distribution.
 
     Args:
         expert: Who is asked.
@@ -92,9 +102,15 @@ def labelled(
 def demonstrate(
     environment: Environment, expert: Expert, episodes: int, chunk: int = 16
 ) -> Callable[..., Demonstrations]:
-    """Return a function (key, environment params) -> Demonstrations of whole episodes that the expert plays.
+    """Return a function (key, environment params) -> Demonstrations [T, N] of N whole episodes that the expert plays.
 
     Without environment params it is in the environment as it was given.
+
+    Args:
+        environment: Where.
+        expert: Who plays; its actions must fit the environment.
+        episodes: N, at least 1.
+        chunk: Rows collected at a time, at least 1.
 
     Raises:
         InputError: See `pgjax.collect`, and if the expert does not fit the environment.
@@ -305,6 +321,16 @@ def behaviour_cloning(
             distribution and it is not known, or the demonstrations do not fit the policy.
 
     Source: the lecture; Pomerleau, *ALVINN: an autonomous land vehicle in a neural network*, 1989.
+
+    Example:
+        >>> import pgjax
+        >>> environment, expert = pgjax.maze("#S.E#", horizon=10), pgjax.shortest_paths("#S.E#")
+        >>> demonstrations = demonstrate(environment, expert, episodes=4)(jax.random.key(0))
+        >>> cloning = behaviour_cloning(pgjax.policy_for(environment), demonstrations, steps=10)
+        >>> run = jax.jit(pgjax.train(cloning, iterations=5))
+        >>> state, curves = run(jax.random.key(1), cloning.hyperparameters(learning_rate=0.3))
+        >>> state.params.argmax(axis=-1)[:2].tolist()  # to the east, as the expert goes
+        [1, 1]
     """
     if labels < 0:
         raise InputError(f"expected 0 or more labels of an episode, got {labels}")

@@ -115,6 +115,9 @@ def policy_gradient(
     Raises:
         InputError: See `check_baseline`; when it is called, if the baseline's predictions have another shape than
             [T, E] or [T, E, A], as they should.
+
+    Source: the lecture; Sutton, McAllester, Singh & Mansour, *Policy gradient methods for reinforcement learning with
+    function approximation*, 2000.
     """
     check_baseline(environment, credit, baseline)
     per_action: tuple[int, ...] = ()
@@ -190,7 +193,7 @@ def reinforce(
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
     chunk: int = 16,
 ) -> Algorithm:
-    """Return the REINFORCE algorithm.
+    """Return the REINFORCE algorithm: its numbers are `Hyperparameters`, it carries a `State`, and reports `Metrics`.
 
     An update collects episodes, estimates ∇ρ(θ) from them (`policy_gradient`), and gives that to the optimizer. With
     one episode a slot the estimate is the mean over E episodes. With a budget of steps it is, in expectation,
@@ -227,9 +230,11 @@ def reinforce(
 
     Raises:
         InputError: If the policy does not fit the environment, a credit and a baseline make no estimator together, or a
-            count is out of range.
+            count is out of range; from the first update, what the baseline raises (the default one, if there is only
+            one slot), or if a score notes something under the name of a metric.
 
-    Source: the lecture; Williams 1992.
+    Source: the lecture; Williams, *Simple statistical gradient-following algorithms for connectionist reinforcement
+    learning*, 1992.
     """
     check_fit(environment, policy)
     baseline = leave_one_out_by_time() if baseline is None else baseline

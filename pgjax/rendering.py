@@ -91,7 +91,11 @@ def play(
 
 
 def frame(environment: Environment, episode: Episode, t: int, axes: Axes) -> None:
-    """Draw how things stand after t steps of an episode, 0 ≤ t ≤ n, and say so above."""
+    """Draw how things stand after t steps of an episode, 0 ≤ t ≤ n, and say so above.
+
+    Raises:
+        InputError: If it does not have so many steps.
+    """
     n = len(episode.reward)
     if not 0 <= t <= n:
         raise InputError(f"expected 0 to {n} steps of this episode, got {t}")

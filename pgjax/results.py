@@ -278,14 +278,14 @@ def deal(points: int, seeds: int, chunk: int, process: int, processes: int) -> S
 
 
 def share(store: Store, process: int = 0, processes: int = 1) -> Share:
-    """Return a process's part of a store, see `deal`."""
+    """Return a process's part of a store, see `deal`; errors are those of `read`."""
     completed = read(store).completed
     points, seeds = math.prod(completed.shape[:-1]), completed.shape[-1]
     return deal(points, seeds, completed.encoding["chunks"][-1], process, processes)
 
 
 def completed(store: Store) -> np.ndarray:
-    """Return for every run, in order, whether it is completed."""
+    """Return for every run, in order, whether it is completed, [runs] bool; errors are those of `read`."""
     return read(store).completed.values.reshape(-1)
 
 
@@ -372,7 +372,7 @@ def alone(store: Store, chunks: range) -> Iterator[None]:
 
 
 def read(store: Store | Path) -> xr.Dataset:
-    """Return a store's dataset, loaded when it is used.
+    """Return a store's dataset, such as `sweep` returns, also of one that goes on; numbers are loaded when used.
 
     Args:
         store: From `create`, or the directory that was given to a sweep as `out`.
@@ -425,7 +425,7 @@ def load_params(
     seed: int | None = None,
     point: Mapping[str, float] | None = None,
 ) -> PyTree:
-    """Return the final parameters θ of one run of a sweep, or of the runs of all its seeds.
+    """Return the final parameters θ of one run of a sweep, or of the runs of all its seeds, a tree like `like`.
 
     Args:
         results: What `sweep` or `read` returned, or the directory that was given to a sweep as `out`.

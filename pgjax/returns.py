@@ -70,7 +70,7 @@ def discounted_by_time(trajectory: Trajectory, hyperparameters: Any) -> jax.Arra
 def lambda_returns(
     trajectory: Trajectory, discount: jax.Array | float, trace_decay: jax.Array | float, next_values: jax.Array
 ) -> jax.Array:
-    """Return G_t^λ = R_{t+1} + γ ((1 − λ) v(X_{t+1}) + λ G_{t+1}^λ), [T, E].
+    """Return G_t^λ = R_{t+1} + γ ((1 − λ) v(X_{t+1}) + λ G_{t+1}^λ), [T, E], 0 in padding.
 
     After the last step of an episode, γ v(X_{t+1}) alone is to come: so it looks through a truncation, at the value of
     the final observation, and never through a termination, where v is 0. It is TD(λ)'s target; λ = 0 trusts the
@@ -78,9 +78,9 @@ def lambda_returns(
     estimate, Σ_k (γλ)^k δ_{t+k} with δ_t = R_{t+1} + γ v(X_{t+1}) − v(X_t).
 
     Args:
-        trajectory: Whose rewards.
-        discount: γ.
-        trace_decay: λ.
+        trajectory: Whose rewards, [T, E].
+        discount: γ, [].
+        trace_decay: λ, [].
         next_values: v(X_{t+1}), [T, E], 0 where the step terminated the episode.
 
     Source: Sutton & Barto, *Reinforcement Learning*, 2018, §12.1; Schulman et al., *High-dimensional continuous
@@ -99,12 +99,21 @@ def lambda_returns(
 
 
 def rewards_to_go(trajectory: Trajectory, discount: jax.Array | float) -> jax.Array:
-    """Return G_t = Σ_{k ≥ 0} γ^k R_{t+k+1} to the end of the episode, [T, E]."""
+    """Return G_t = Σ_{k ≥ 0} γ^k R_{t+k+1} to the end of the episode, [T, E], 0 in padding.
+
+    Example:
+        >>> reward = jnp.array([[1.0], [2.0], [4.0], [0.0]])  # three steps and a row of padding; E = 1
+        >>> time = jnp.arange(4)[:, None]
+        >>> end, never, real = time == 2, time < 0, time < 3
+        >>> episode = Trajectory(time, time, reward, end, never, mask=real, time=time, rows=jnp.int32(3))
+        >>> rewards_to_go(episode, discount=0.5)[:, 0].tolist()
+        [3.0, 4.0, 4.0, 0.0]
+    """
     return lambda_returns(trajectory, discount, 1.0, jnp.zeros_like(trajectory.reward))
 
 
 def whole_returns(trajectory: Trajectory, discount: jax.Array | float) -> jax.Array:
-    """Return G_1 = Σ_t γ^{t−1} R_{t+1} of the whole episode at every step of it, [T, E]."""
+    """Return G_1 = Σ_t γ^{t−1} R_{t+1} of the whole episode at every step of it, [T, E], 0 in padding."""
 
     def forward(current: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         first, to_go = row
@@ -158,14 +167,19 @@ def _to_go(weight: Callable[[Trajectory, Any], jax.Array]) -> Credit:
 
 
 def discounted_reward_to_go() -> Credit:
-    """Return the credit G_t with the weight γ^{t−1}, with which the gradient of the discounted objective is exact."""
+    """Return the credit G_t with the weight γ^{t−1}, with which the gradient of the discounted objective is exact.
+
+    Source: Sutton & Barto, *Reinforcement Learning*, 2018, §13.3; Thomas, *Bias in natural actor-critic algorithms*,
+    2014.
+    """
     return _to_go(discounted_by_time)
 
 
 def lambda_return() -> Credit:
     """Return the credit that judges a step by G_t^λ, see `lambda_returns`; with a learned v(X_t) it is actor-critic.
 
-    λ is the hyper-parameter `trace_decay`. It bootstraps, and so needs a baseline that predicts.
+    λ is the hyper-parameter `trace_decay`. It bootstraps, and so needs a baseline that predicts; `reinforce` refuses
+    any other.
     """
 
     def returns(trajectory: Trajectory, hyperparameters: Any, next_values: jax.Array | None) -> jax.Array:
@@ -176,5 +190,5 @@ def lambda_return() -> Credit:
 
 
 def discounted_lambda_return() -> Credit:
-    """Return the credit G_t^λ with the weight γ^{t−1}."""
+    """Return the credit G_t^λ with the weight γ^{t−1}; all else is as in `lambda_return`."""
     return lambda_return()._replace(weight=discounted_by_time)

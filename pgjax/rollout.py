@@ -302,18 +302,32 @@ def player(
 def collect(
     environment: Environment, policy: Policy, episodes: int, steps: int = 0, chunk: int = 16, same_start: int = 1
 ) -> Callable[[jax.Array, PyTree, PyTree], Trajectory]:
-    """Return a function (key, policy params, environment params) -> Trajectory that runs whole episodes.
+    """Return a function (key, policy params, environment params) -> Trajectory [T, E] that runs whole episodes.
+
+    T is that of the longest possible collection: the horizon (and steps − 1, with a budget of them) rounded up to whole
+    chunks, and one row more; how many are in use is `Trajectory.rows`. A `score` takes the place of the steps' rewards.
 
     Args:
         environment: Where.
         policy: Who acts.
         episodes: E, the slots, at least 1.
         steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
-        chunk: Rows computed between two looks at whether all is done.
+        chunk: Rows computed between two looks at whether all is done, at least 1.
         same_start: So many slots beside each other begin with the same X_1, which divides E.
 
     Raises:
-        InputError: See `check_collection` and `check_environment`.
+        InputError: If a count is out of range, `same_start` does not divide E, a budget of steps is asked for where one
+            episode a slot is needed (a policy with memory, a score, a common start), or the environment does not do
+            what the contract says (`check_environment`).
+
+    Example:
+        >>> import pgjax
+        >>> environment = pgjax.maze("#S.E#", horizon=10)
+        >>> policy = pgjax.policy_for(environment)
+        >>> run = collect(environment, policy, episodes=3)
+        >>> trajectory = run(jax.random.key(0), policy.init(jax.random.key(1)), environment.params)
+        >>> trajectory.reward.shape, float(trajectory.episodes)
+        ((11, 3), 3.0)
     """
     check_collection(environment, policy, episodes, steps, chunk, same_start)
     check_environment(environment)
@@ -360,7 +374,7 @@ def evaluate(
 ) -> Callable[[jax.Array, PyTree, PyTree], jax.Array]:
     """Return a function (key, policy params, environment params) -> Σ_t R_{t+1} of each of some fresh episodes, [E].
 
-    Actions are sampled, as in training. Arguments and errors are those of `collect`.
+    Actions are sampled, as in training, and nothing is discounted. Arguments and errors are those of `collect`.
     """
     run = collect(environment, policy, episodes, chunk=chunk)
     return lambda key, params, env_params: jnp.sum(run(key, params, env_params).reward, axis=0)

@@ -16,7 +16,7 @@ from pgjax.errors import InputError
 
 
 def interquartile_mean(runs: Any, axis: int = 0) -> np.ndarray:
-    """Return the mean of the middle half of the runs along an axis.
+    """Return the mean of the middle half of n runs along an axis: ⌊n/4⌋ are left out at either end.
 
     Source: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*, 2021.
 
@@ -33,6 +33,9 @@ def confidence_interval(
     """Return the percentile bootstrap interval (low, high) of the interquartile mean along an axis.
 
     Runs are resampled whole; with a single run the interval is that run. The same seed gives the same interval.
+
+    Source: Efron, *Bootstrap methods: another look at the jackknife*, 1979; for the interquartile mean of runs, Agarwal
+    et al., see `interquartile_mean`.
     """
     runs = np.asarray(runs, float)
     if runs.shape[axis] < 2:
@@ -73,6 +76,7 @@ def tolerance_interval(
     It assumes nothing of the distribution: it is the narrowest pair of order statistics, as equally far from both ends
     as can be, that holds enough. Where there are too few runs for it, it is (−inf, inf): from 46 runs on there is one
     for 90% with 95% confidence, from 93 on for 95%.
+
     Source: Wilks, *Determination of sample sizes for setting tolerance limits*, 1941.
 
     Example:
@@ -112,14 +116,19 @@ def final_return(results: xr.Dataset, episodes: int = 100) -> xr.DataArray:
 
 
 def failed(results: xr.Dataset) -> xr.DataArray:
-    """Return which runs have, in any of their curves, a number that is not finite."""
+    """Return which runs have, in any of their curves, a number that is not finite: bool, the dimensions of the runs."""
     curves = results[[name for name, array in results.data_vars.items() if "iteration" in array.dims]]
     finite = xr.apply_ufunc(np.isfinite, curves.to_dataarray())
     return ~finite.all(["variable", "iteration"])
 
 
 def proportion_interval(successes: int, runs: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson interval of a proportion.
+    """Return the Wilson interval (low, high) of a proportion, such as that of the runs that solved a task.
+
+    Raises:
+        ValueError: If there are no runs, or more successes than runs.
+
+    Source: Wilson, *Probable inference, the law of succession, and statistical inference*, 1927.
 
     Example:
         >>> low, high = proportion_interval(256, 256)
@@ -139,12 +148,13 @@ def summarize(results: xr.Dataset, solved_at: float | None = None, episodes: int
         episodes: The final return is the mean over this many.
 
     Returns:
-        Rows with the hyper-parameters and: seeds; failed_seeds (with numbers that are not finite: they are left out of
-        the averages, and never solved); iqm and its 95% interval; the tolerance interval (90% of runs, 95% confidence);
-        solved_fraction and its 95% interval; environment_steps (of all runs); seconds.
+        Rows with the hyper-parameters and: seeds, how many; failed_seeds, which ones (with numbers that are not finite:
+        they are left out of the averages, and never solved); iqm, of the final returns, and interval, its 95%
+        confidence interval; tolerance_interval (90% of runs, 95% confidence); solved_fraction and solved_interval, its
+        95% interval; environment_steps and seconds, of all runs together. What there is not is None.
 
     Raises:
-        InputError: If runs are missing, or no episodes were played.
+        InputError: If runs are missing, or the results have no returns of episodes.
     """
     absent = {"episode_return", "episodes", "steps"} - set(results.data_vars)
     if absent:

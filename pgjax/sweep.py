@@ -161,7 +161,7 @@ def sweep(
             compared): the environment, the policy, options. Plain numbers, texts, lists and mappings; with `out` it
             must be given.
         batch: Runs computed together; by default as many as the memory allows, on a CPU an eighth of the sweep or a
-            block for each core if that is more.
+            block for each device (`use_every_core`) if that is more.
         block: Runs vmapped together on a device; by default 16 on a CPU (32 where each has its own clock), all of them
             elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
@@ -175,12 +175,21 @@ def sweep(
 
     Returns:
         A dataset with dimensions (names of the grid…, seed, iteration), a variable for each metric of the algorithm,
-        and `seconds` and `completed` for each run.
+        and for each run `seconds`, its share of the time that its batch was computed in, and `completed`.
 
     Raises:
         InputError: If a value cannot be used or `out` holds something else, before anything is compiled or written; if
-            a single run does not fit into memory; if the disk is full. What was finished is kept.
+            another process writes there, a single run does not fit into memory, or the disk is full. What was finished
+            is kept.
         SystemExit: With status 143, after SIGTERM in the main thread and with `out`. The running batch is saved.
+
+    Example:
+        >>> import pgjax
+        >>> algorithm = pgjax.reinforce(pgjax.maze("#SE#", horizon=8), pgjax.tabular(states=2, actions=4), episodes=4)
+        >>> grid = {"learning_rate": [0.1, 0.3]}
+        >>> results = sweep(algorithm, iterations=2, seeds=range(3), grid=grid, progress=False)
+        >>> results.episode_return.dims, results.episode_return.shape
+        (('learning_rate', 'seed', 'iteration'), (2, 3, 2))
     """
     seeds = [int(seed) for seed in seeds]
     grid = {name: [float(value) for value in values] for name, values in (grid or {}).items()}
@@ -264,6 +273,10 @@ def compute(
 
     A batch of which any run is missing is computed whole: what its runs come to must not depend on when the process was
     killed. If the memory is short, it is begun anew in smaller ones.
+
+    Raises:
+        InputError: If a single run does not fit into memory, or the results cannot be written.
+        SystemExit: See `leave`.
     """
     completed = results.completed(store)
     keep_params = results.keeps_params(store)
@@ -305,7 +318,11 @@ def segments(
     checkpoint: Checkpoint | None,
     stop: threading.Event,
 ) -> Iterator[Running]:
-    """Compute a batch, from its checkpoint on if there is one; yield it after each segment, the last time finished."""
+    """Compute a batch, from its checkpoint on if there is one; yield it after each segment, the last time finished.
+
+    Raises:
+        SystemExit: See `leave`; the batch is saved before.
+    """
     label = identity(store, program, chosen)
     running = None if checkpoint is None else checkpoints.restore(checkpoint.path, label, program.states)
     if running is None:
@@ -429,7 +446,7 @@ def stopping(resumable: bool) -> Iterator[threading.Event]:
 
 
 def leave(saved: bool) -> NoReturn:
-    """End the process, as SIGTERM wants it."""
+    """End the process, as SIGTERM wants it, by a SystemExit with status 143."""
     say(f"stopped by SIGTERM; the same command goes on from {'here' if saved else 'what was saved before'}")
     raise SystemExit(STOPPED)
 

@@ -94,11 +94,11 @@ def verify(
     seed: int = 0,
     **hyperparameters: Any,
 ) -> dict[str, Verdict]:
-    """Sample estimators of ∇ρ(θ) and compare their means with the exact gradient; all see the same episodes.
+    """Sample estimators of ∇ρ(θ) and return, by name, how their means compare with the exact gradient.
 
     A sample is what one update estimates from `episodes` slots. By Wald's identity its expectation is E[episodes of a
-    slot] ∇ρ(θ) if it is unbiased, so N/E ∇ρ(θ) is taken off each, with N the episodes it has seen. A baseline
-    has learned from a few other trajectories before, and then stays as it is.
+    slot] ∇ρ(θ) if it is unbiased, so N/E ∇ρ(θ) is taken off each, with N the episodes it has seen. All estimators see
+    the same episodes. A baseline has learned from a few other trajectories before, and then stays as it is.
 
     Args:
         mdp: The problem's tables.
@@ -114,7 +114,10 @@ def verify(
         hyperparameters: Those of `reinforce` that are not its defaults: discount, trace_decay, …
 
     Raises:
-        InputError: If there is nothing to sample, or a credit and a baseline make no estimator together.
+        InputError: If there is nothing to sample, a credit and a baseline make no estimator together, or the policy
+            does not fit the tables or has a memory.
+
+    Source: Wald, *On cumulative sums of random variables*, 1944, for the identity.
     """
     if samples < 1 or batch < 1 or samples % batch:
         raise InputError(f"expected a positive multiple of the batch of {batch} as samples, got {samples}")
@@ -175,7 +178,7 @@ def _z(first: np.ndarray, second: np.ndarray, samples: int, rounding: float) -> 
 def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
     """Return every credit × baseline whose expectation is ∇ρ(θ), for a problem whose solution is known.
 
-    With γ < 1 those without the weight γ^{t−1} are not among them.
+    With γ < 1 those without the weight γ^{t−1} are not among them. Some want two episodes an update or more.
     """
     S, A = solution.action_values.shape[1:]
     baselines = {

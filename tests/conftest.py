@@ -1,5 +1,13 @@
 """Settings under which every test runs."""
 
+import gc
+import os
+
+# Most of the time goes into compiling programs that run for a moment, so they are compiled with few optimisations, in
+# the processes that tests start as well. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests what users run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(100_000, 50, 100)  # tracing makes many objects, of which few are garbage

@@ -12,22 +12,34 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_the_examples_run_as_printed(number):
+def test_the_examples_run_as_printed(monkeypatch, tmp_path, number):
     # As printed, but for CartPole's size, which would take minutes here.
     example = EXAMPLES[number].replace("range(256)", "range(8)").replace("iterations=60", "iterations=20")
     names = {}
+    monkeypatch.chdir(tmp_path)
     with jax.numpy_rank_promotion("allow"):
         exec(compile(example, f"README example {number}", "exec"), names)
-    curves = names["curves"]
-    final = np.asarray(curves.episode_return)[..., -1]
-    assert final.mean() > np.asarray(curves.episode_return)[..., 0].mean()
+    if "curves" in names:
+        returns = np.asarray(names["curves"].episode_return)
+        assert returns[..., -1].mean() > returns[..., 0].mean()
 
 
-def test_there_is_an_example_with_an_environment_of_ones_own():
-    own = [example for example in EXAMPLES if "pgjax.Environment(" in example]
+@pytest.mark.parametrize("what", ["Environment", "Policy", "Baseline"])
+def test_there_is_an_example_with_one_of_ones_own(what):
+    made = {"Policy": "pgjax.memoryless("}.get(what, f"pgjax.{what}(")
+    own = [example for example in EXAMPLES if made in example]
     assert own
-    lines = [line for line in own[0].splitlines() if line.strip() and not line.strip().startswith("import")]
-    assert len(lines) <= 12
+    if what == "Environment":
+        lines = [line for line in own[0].splitlines() if line.strip() and not line.strip().startswith("import")]
+        assert len(lines) <= 12
+
+
+def test_links_lead_to_headings():
+    headings = re.findall(r"^#+ (.*)$", README, re.M)
+    anchors = {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(#(.*?)\)", README.replace("\n", " "))
+    assert links
+    assert not set(links) - anchors
 
 
 def test_everything_public_is_documented():

@@ -99,6 +99,15 @@ class Environment(NamedTuple):
     rewards of the steps. What it says of padding is dropped.
 
     `draw(axes, episode, t)` draws onto matplotlib's axes how things stand after t steps of an `Episode`, 0 ≤ t ≤ n.
+
+    Example:
+        >>> def reset(key, params):
+        ...     return jnp.int32(0), jnp.int32(0)
+        >>> def step(key, place, action, params):  # stay or go on
+        ...     place = place + action
+        ...     return place, Step(place, reward=-1.0, terminated=place == 3)
+        >>> line = Environment(reset, step, Discrete(4), Discrete(2), horizon=20, name="line")
+        >>> check_environment(line)  # says what is wrong, if anything is
     """
 
     reset: Callable[[jax.Array, PyTree], tuple[PyTree, Any]]
@@ -113,7 +122,7 @@ class Environment(NamedTuple):
 
 
 def strong(tree: PyTree) -> PyTree:
-    """Return the tree with every leaf an array of its own dtype, so that a loop can carry it."""
+    """Return the tree with every leaf an array of its own dtype, none weak, so that a loop can carry it."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
 

@@ -30,7 +30,7 @@ class State(NamedTuple):
 
 
 def check_distribution(table: np.ndarray, name: str) -> None:
-    """Raise unless the last axis of the table holds probabilities that sum to one (to 1e-5)."""
+    """Raise an InputError unless the last axis of the table holds probabilities that sum to one (to 1e-5)."""
     sums = table.sum(-1)
     if not np.all(np.isfinite(table)) or table.min() < 0 or np.abs(sums - 1).max() > 1e-5:
         worst = sums.flat[np.abs(sums - 1).argmax()]
@@ -50,7 +50,8 @@ def tables(d0: Any, p: Any, r: Any, terminal: Any = None) -> FiniteMDP:
         terminal: [S] bool, states that end the episode on arrival; none if not given.
 
     Raises:
-        InputError: If shapes do not fit together or rows are not probabilities.
+        InputError: If shapes do not fit together, rows are not probabilities, or episodes may start in a terminal
+            state.
 
     Example:
         >>> mdp = tables([1, 0], p=[[[1, 0], [0, 1]], [[0, 1], [0, 1]]], r=[[0, 1], [0, 0]])  # wait, or go

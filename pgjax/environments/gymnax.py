@@ -31,7 +31,7 @@ def from_gymnax(name: str, **env_params: Any) -> Environment:
     episodes but not lengthen them.
 
     Raises:
-        InputError: If there is no such environment or parameter.
+        InputError: If there is no such environment or parameter, or the horizon is below 1.
 
     Source: Lange, *gymnax: A JAX-based reinforcement learning environment library*, 2022.
 

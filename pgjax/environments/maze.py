@@ -83,7 +83,7 @@ def read_layout(layout: str) -> tuple[Maze, np.ndarray]:
         The maze, and the positions [cells, 2] (row, column) of its free cells in the text's rectangle.
 
     Raises:
-        InputError: If there is a sign of another kind, no exit, or no way from a start to an exit.
+        InputError: If there is a sign of another kind, no exit, no cell to start from, or no way from there to an exit.
     """
     lines = layout.strip("\n").split("\n")
     width = max(len(line) for line in lines)
@@ -309,7 +309,7 @@ def draw_maze(
 
 
 def maze_tables(layout: str = LECTURE) -> FiniteMDP:
-    """Return the same maze as the tables of a finite MDP, for exact computations.
+    """Return the maze of `maze(layout)` as the tables of a finite MDP, S cells and A = 4, for exact computations.
 
     Raises:
         InputError: If the layout cannot be read.

@@ -69,7 +69,7 @@ def layout(obstacles: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def chord(heading: Any, v: Any, omega: Any, duration: float) -> tuple[jax.Array, jax.Array]:
-    """Return the length and the direction of the straight line between the ends of a unicycle's path.
+    """Return the length (m) and the direction (rad) of the straight line between the ends of a unicycle's path.
 
     At constant speed v and turning rate ω the path is an arc, and after Δt exactly
     |Δx| = v·Δt·sin(ωΔt/2) / (ωΔt/2) in the direction θ + ωΔt/2, while the heading has become θ + ωΔt.
@@ -244,7 +244,9 @@ def navigation(
 def navigation_controller(
     observation: jax.Array, *, berth: float = 0.15, near: float = 0.5, weight: float = 2.0
 ) -> jax.Array:
-    """Drive to the goal of `navigation` and around what the sensors see: (v, ω), [..., 2], for any leading axes.
+    """Drive to the goal of `navigation` and around what the sensors see: (v, ω), [..., 2], in m/s and rad/s.
+
+    Observations are [..., 3 + rays], for any leading axes.
 
     Of 37 directions φ up to 90° to both sides it takes the one with the largest cos(φ − β) − weight·max(1 − c/near, 0).
     β is the goal's direction, and c how far in m the robot gets along φ until it has a point that a sensor hit within

@@ -261,6 +261,12 @@ def recommendation_controller(
     It shows the item with the largest v·(liked − dislike·passed) − boredom·max(0, v·last), of the environment's own
     catalogue. Where actions are queries, it asks for liked − dislike·passed − boredom·last, scaled to a largest number
     of 1.
+
+    Args:
+        environment: A `recommendation`.
+        dislike: What an item loses by being like what was passed over.
+        boredom: And by being like what was shown last.
+
     Source: the direction is the query of Rocchio, *Relevance feedback in information retrieval*, 1971; the numbers are
     our own, chosen by measurement.
     """
@@ -289,7 +295,7 @@ class OffPolicyValue(NamedTuple):
 
 
 def importance_sampling(trajectory: Trajectory, policy: Policy, params: Any) -> OffPolicyValue:
-    """Estimate ρ of a policy from episodes that another one played.
+    """Estimate ρ of a policy, without discount, from episodes that another one played.
 
     R_{t+1} is weighted by w_t = Π_{s ≤ t} f(X_s)_{A_s} / b(X_s)_{A_s}, where f is the policy and b the one that played,
     and averaged over episodes. Weights vary the more, the longer episodes are and the further f is from b, and b must

@@ -37,7 +37,7 @@ Judge = Callable[[jax.Array, jax.Array, PyTree], Judgement]
 
 
 def written(trajectory: Trajectory, length: int) -> jax.Array:
-    """Return the texts [E, W + T] that episodes wrote: their prompts, then outputs of T = `length` columns.
+    """Return the texts [E, W + T] int32 that episodes wrote: their prompts, then outputs of T = `length` columns.
 
     Pads stand to the left of the prompt and to the right of the output.
     """
@@ -117,7 +117,7 @@ def outputs(
 ) -> Callable[[jax.Array, PyTree, PyTree], jax.Array]:
     """Return a function (key, policy params, environment params) -> texts [E, W + T] that a policy writes.
 
-    Nothing is scored. Arguments are those of `pgjax.collect`.
+    Nothing is scored. Arguments and errors are those of `pgjax.collect`.
     """
     run = collect(environment._replace(score=None), policy, episodes, same_start=same_start)
     return lambda key, params, env_params: written(run(key, params, env_params), environment.horizon)

@@ -108,7 +108,7 @@ def cnn(
 
     Raises:
         InputError: If the observations are no images, the window does not fit into them, there is no filter or
-            stride, or the actions are arrays of more than one axis.
+            stride, or the actions are arrays of another shape than [d].
 
     Source: the network of Young & Tian, *MinAtar: an Atari-inspired testbed for thorough and reproducible reinforcement
     learning experiments*, 2019, with a smaller hidden layer.
@@ -134,10 +134,13 @@ def cnn_value(
     stride: int | None = None,
     hidden: Sequence[int] = (64, 64),
 ) -> ValueFunction:
-    """Return a network like that of `pgjax.cnn`, with one output or one for each action, near zero at first.
+    """Return a network like that of `pgjax.cnn`, near zero at first: v [T, E], or Q [T, E, A] for A = `actions`.
+
+    Other arguments are those of `pgjax.cnn`.
 
     Raises:
-        InputError: See `pgjax.cnn`.
+        InputError: If the observations are no images, the window does not fit into them, or there is no filter or
+            stride.
     """
     network = image_network(observation_space, filters, window, stride, hidden, 1 if actions is None else actions)
 

@@ -27,7 +27,13 @@ class Distribution(Protocol):
 
 
 class Categorical(NamedTuple):
-    """One of n actions, with probabilities softmax(logits)."""
+    """One of n actions, with probabilities softmax(logits).
+
+    Example:
+        >>> f = Categorical(jnp.log(jnp.array([0.5, 0.25, 0.25])))
+        >>> round(float(f.log_prob(jnp.int32(1))), 4), round(float(f.entropy()), 4)
+        (-1.3863, 1.0397)
+    """
 
     logits: jax.Array  # [..., n], any real numbers; −inf excludes an action
 
@@ -41,12 +47,12 @@ class Categorical(NamedTuple):
         return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
 
     def entropy(self) -> jax.Array:
-        """Return the entropy [...], between 0 and ln n."""
+        """Return the entropy [...] in nats, between 0 and ln n."""
         log_probs = jax.nn.log_softmax(self.logits)
         return -jnp.sum(_times(jnp.exp(log_probs), log_probs), axis=-1)
 
     def cross_entropy(self, other: "Categorical") -> jax.Array:
-        """Return −Σ_a self_a ln other_a [...]; +inf if an action that is possible here is excluded there."""
+        """Return −Σ_a self_a ln other_a [...] in nats; +inf if an action that is possible here is excluded there."""
         return -self.expectation(jax.nn.log_softmax(other.logits))
 
     def expectation(self, values: jax.Array) -> jax.Array:
@@ -54,7 +60,7 @@ class Categorical(NamedTuple):
         return jnp.sum(_times(jax.nn.softmax(self.logits), values), axis=-1)
 
     def kl(self, other: "Categorical") -> jax.Array:
-        """Return KL(self ‖ other) [...]."""
+        """Return KL(self ‖ other) [...] in nats; +inf if an action that is possible here is excluded there."""
         log_probs = jax.nn.log_softmax(self.logits)
         difference = log_probs - jax.nn.log_softmax(other.logits)
         return jnp.sum(_times(jnp.exp(log_probs), difference), axis=-1)
@@ -87,17 +93,17 @@ class Gaussian(NamedTuple):
         return jnp.sum(-0.5 * z**2 - self.log_std - 0.5 * np.log(2 * np.pi), axis=-1)
 
     def entropy(self) -> jax.Array:
-        """Return the differential entropy [...]."""
+        """Return the differential entropy [...] in nats."""
         return jnp.sum(self.log_std + 0.5 * np.log(2 * np.pi * np.e), axis=-1)
 
     def cross_entropy(self, other: "Gaussian") -> jax.Array:
-        """Return −E[ln other] [...]; finite also where this one always takes its mean, log_std = −inf."""
+        """Return −E[ln other] [...] in nats; finite also where this one always takes its mean, log_std = −inf."""
         ratio = jnp.exp(2 * (self.log_std - other.log_std))
         distance = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
         return jnp.sum(0.5 * (ratio + distance) + other.log_std + 0.5 * np.log(2 * np.pi), axis=-1)
 
     def kl(self, other: "Gaussian") -> jax.Array:
-        """Return KL(self ‖ other) [...]."""
+        """Return KL(self ‖ other) [...] in nats; +inf where this one always takes its mean and the other does not."""
         ratio = jnp.exp(2 * (self.log_std - other.log_std))
         distance = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
         return jnp.sum(0.5 * (ratio + distance - 1) + other.log_std - self.log_std, axis=-1)

@@ -88,10 +88,10 @@ def features_of(observation_space: Space, observation: jax.Array) -> jax.Array:
 
 
 def outputs_for(action_space: Space) -> int:
-    """Return how many numbers a network says of an action.
+    """Return how many numbers a network says of an action: n of n integers, d of an array [d].
 
     Raises:
-        InputError: If actions are arrays of more than one axis.
+        InputError: If actions are arrays of another shape than [d].
     """
     if isinstance(action_space, Discrete):
         return action_space.n
@@ -141,7 +141,7 @@ def mlp(
             multiplies faster; parameters, sums and all else are float32.
 
     Raises:
-        InputError: If the actions are arrays of more than one axis.
+        InputError: If the actions are arrays of another shape than [d].
     """
     network = Network(tuple(hidden), outputs_for(action_space), activation, product_dtype)
 

@@ -34,6 +34,14 @@ def memoryless(init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, Any
     Args:
         init: key -> params.
         apply: (params, observation[..., *shape]) -> Distribution[...], for any leading axes.
+
+    Example:
+        >>> def apply(theta, x):  # the same two logits, whatever is observed
+        ...     return Categorical(jnp.broadcast_to(theta, (*x.shape, 2)))
+        >>> policy = memoryless(lambda key: jnp.zeros(2), apply)
+        >>> memory, f = policy.step(jnp.zeros(2), policy.memory(3), jnp.arange(3))  # E = 3
+        >>> memory, f.logits.shape
+        ((), (3, 2))
     """
     return Policy(
         init,
@@ -102,6 +110,9 @@ def policy_for(environment: Environment) -> Policy:
 
     A table over few discrete states; for images a convolution and two layers of 64; else a tanh network of two layers
     of 64. Actions are Categorical where they are discrete and diagonal Gaussian where they are continuous.
+
+    Raises:
+        InputError: If the actions are arrays of another shape than [d].
 
     Example:
         >>> from pgjax.environments.maze import maze

@@ -84,7 +84,9 @@ def recurrent(
         encoder: Widths of tanh layers between the observation and the recurrent unit; may be none.
 
     Raises:
-        InputError: If the actions are arrays of more than one axis, or the hidden state has no width.
+        InputError: If the actions are arrays of another shape than [d], or the hidden state has no width.
+
+    Source: Cho et al., *Learning Phrase Representations using RNN Encoder–Decoder*, 2014.
     """
     if hidden < 1:
         raise InputError(f"expected a hidden state of width 1 or more, got {hidden}")

@@ -30,7 +30,7 @@ def adjusted(policy: Policy, adjust: Callable[[jax.Array], jax.Array]) -> Policy
 
 
 def at_temperature(policy: Policy, temperature: float) -> Policy:
-    """Return the policy with probabilities ∝ f^{1/temperature}: sharper below 1, flatter above.
+    """Return the Categorical policy with probabilities ∝ f^{1/temperature}: sharper below 1, flatter above.
 
     Raises:
         InputError: If the temperature is not above 0 or not finite.
@@ -47,6 +47,13 @@ def top_k(policy: Policy, k: int) -> Policy:
         InputError: If k is below 1.
 
     Source: Fan, Lewis & Dauphin, *Hierarchical neural story generation*, 2018.
+
+    Example:
+        >>> from pgjax.policies.policy import memoryless
+        >>> policy = memoryless(lambda key: jnp.zeros(3), lambda theta, x: Categorical(theta))
+        >>> theta, x = jnp.array([2.0, 1.0, 0.0]), jnp.int32(0)
+        >>> top_k(policy, 2).step(theta, (), x)[1].logits.tolist()
+        [2.0, 1.0, -inf]
     """
     if k < 1:
         raise InputError(f"expected 1 or more actions to choose from, got {k}")

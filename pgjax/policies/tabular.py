@@ -13,6 +13,7 @@ def tabular(states: int, actions: int) -> Policy:
     """Return the softmax policy with a logit for each of S states and A actions: θ = [S, A], zero at first.
 
     Every f(X_t) then starts uniform. The gradient of ln f(s)_a is 1{a' = a} − f(s)_{a'} in row s, and zero elsewhere.
+    For a state that is not in the table logits are NaN.
     """
 
     def init(key: jax.Array) -> jax.Array:

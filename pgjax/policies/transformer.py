@@ -230,8 +230,8 @@ def transformer(environment: Environment, sizes: Sizes) -> Policy:
         sizes: Of the transformer.
 
     Raises:
-        InputError: If the sizes make no transformer, the vocabularies differ, or the longest prompt and output together
-            are longer than the context.
+        InputError: If the sizes make no transformer, the vocabularies differ, or the context is shorter than prompts of
+            W and outputs of T tokens together, less the last token, which is never read: W + T − 1.
 
     Source: the lecture's f(X_{1:k}, θ); Vaswani et al., *Attention is all you need*, 2017.
     """

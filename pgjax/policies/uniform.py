@@ -36,7 +36,7 @@ def random_policy(environment: Environment) -> Policy:
     """Return the policy that takes every action with the same probability, or density; it has no parameters.
 
     Raises:
-        InputError: If actions are arrays of more than one axis, or not bounded.
+        InputError: If actions are arrays of another shape than [d], or not bounded.
     """
     actions, observations = environment.action_space, environment.observation_space
     if isinstance(actions, Discrete):

@@ -25,7 +25,7 @@ class ValueFunction(NamedTuple):
 
 
 def tabular_value(states: int, actions: int | None = None) -> ValueFunction:
-    """Return a table of values, [S] or [S, A], zero at first."""
+    """Return a table of values, [S] or, if `actions` are given, [S, A]; zero at first, NaN for a state not in it."""
     shape = (states,) if actions is None else (states, actions)
 
     def unroll(params: jax.Array, trajectory: Any) -> jax.Array:
@@ -40,7 +40,7 @@ def mlp_value(
     hidden: Sequence[int] = (64, 64),
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
 ) -> ValueFunction:
-    """Return a network like that of `pgjax.mlp`, with one output or one for each action, near zero at first."""
+    """Return a network like that of `pgjax.mlp`, near zero at first: v [T, E], or Q [T, E, A] for A = `actions`."""
     network = Network(tuple(hidden), 1 if actions is None else actions, activation)
 
     def init(key: jax.Array) -> PyTree:
@@ -55,7 +55,7 @@ def mlp_value(
 
 
 def value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> ValueFunction:
-    """Return a fitting v: a table over few discrete states, else a network with these hidden layers.
+    """Return a fitting v [T, E]: a table over few discrete states, else a network with these hidden layers.
 
     For images it is that of `pgjax.cnn_value`, else that of `pgjax.mlp_value`.
     """
@@ -63,7 +63,7 @@ def value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> Val
 
 
 def action_value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> ValueFunction:
-    """Return a fitting Q, as `value_for`.
+    """Return a fitting Q [T, E, A], as `value_for`.
 
     Raises:
         InputError: If the actions are not discrete.

@@ -35,6 +35,7 @@ def best_of_n(proxy: jax.Array, values: jax.Array, n: Any) -> jax.Array:
 
     Raises:
         InputError: If a plain n is out of range.
+        AssertionError: If the proxy is not [N], or the values are not as many.
 
     Source: Nakano et al., *WebGPT*, 2021, appendix I.
 

@@ -114,7 +114,11 @@ class Grammar(NamedTuple):
         return tokens.at[row, end - 1].set(stop).at[row, end].set(EOS)
 
     def log_prob(self, tokens: object) -> np.ndarray:
-        """Return ln Pr of whole sentences [N, L], [N] float64: bos, characters, eos, pads; −inf for what is none."""
+        """Return ln Pr of whole sentences [N, L], [N] float64: bos, characters, eos, pads; −inf for what is none.
+
+        Raises:
+            InputError: If a token is outside the vocabulary.
+        """
         tokenizer = self.tokenizer
         number = {word: i for i, word in enumerate(self.words)}
         found = []
@@ -201,8 +205,14 @@ class Corpus(NamedTuple):
 def grammar_corpus(grammar: Grammar, key: jax.Array, n: int, prompt_words: int = 1) -> Corpus:
     """Return n sentences of a grammar, and as prompts their first words, each with the space after it.
 
+    Args:
+        grammar: Whose sentences.
+        key: What they are drawn with.
+        n: How many, at least 1.
+        prompt_words: Words of a prompt; 0 for bos alone.
+
     Raises:
-        InputError: See `beginnings`.
+        InputError: If no sentence has so many words and goes on, see `beginnings`.
     """
     texts = np.asarray(jax.jit(grammar.sample, static_argnums=1)(key, n))
     prompts = beginnings(texts, grammar.tokenizer, prompt_words)
@@ -215,7 +225,7 @@ def beginnings(texts: np.ndarray, tokenizer: Tokenizer, words: int) -> np.ndarra
     A text of fewer words has none, and one whose words take more than half of the columns is passed over.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or the number of words is below 0.
     """
     if words < 0:
         raise InputError(f"expected prompts of 0 or more words, got {words}")

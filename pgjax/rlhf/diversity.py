@@ -33,8 +33,14 @@ def distinct_n(tokens: jax.Array, output: jax.Array, n: int, vocabulary: int) ->
 
     Raises:
         InputError: If V^n is above 2³¹, as an n-gram is a number.
+        AssertionError: If the arrays are not of one shape [E, L].
 
     Source: Li et al., *A diversity-promoting objective function for neural conversation models*, 2016.
+
+    Example:
+        >>> tokens = jnp.array([[3, 4, 3, 4]])  # the bigrams 34, 43 and 34
+        >>> round(float(distinct_n(tokens, tokens > 0, n=2, vocabulary=5)), 3)
+        0.667
     """
     number, inside = _grams(tokens, output, n, vocabulary)
     ordered = jnp.sort(jnp.where(inside, number, -1).reshape(-1))
@@ -46,7 +52,8 @@ def self_overlap(tokens: jax.Array, output: jax.Array, vocabulary: int) -> jax.A
     """Return of each output the fraction of its bigrams that another output has too, [E]; 0 for one without any.
 
     It is near 1 where all outputs are alike, as self-BLEU is (Zhu et al., *Texygen*, 2018), of which it is the
-    precision of bigrams against all others. Arguments are those of `distinct_n`.
+    precision of bigrams against all others. Arguments and errors are those of `distinct_n`; it takes memory for E V²
+    booleans.
     """
     number, inside = _grams(tokens, output, 2, vocabulary)
     E = tokens.shape[0]

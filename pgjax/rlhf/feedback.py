@@ -150,7 +150,7 @@ def feedback(
     baseline: Baseline | None = None,
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
 ) -> Feedback:
-    """Return reinforcement learning from human feedback as an algorithm.
+    """Return reinforcement learning from human feedback as an algorithm, with numbers `FeedbackHyperparameters`.
 
     An update is one of REINFORCE; the first of each round begins with all the rest of it:
 

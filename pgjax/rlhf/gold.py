@@ -45,8 +45,8 @@ def word_values(
         unfinished: What is added if the text did not end by itself.
 
     Raises:
-        InputError: If there is no word, a value is missing, a word is there twice, or one is empty or has a blank or
-            full stop in it.
+        InputError: If there is no word, a value is missing, a word is there twice, or one is empty, has a blank or full
+            stop in it, or a character that is no token.
     """
     if not len(words) or len(words) != len(values):
         raise InputError(f"expected one or more words with a value each, got {len(words)} and {len(values)}")
@@ -84,7 +84,7 @@ def word_values(
 
 
 def grammar_gold(grammar: Grammar, seed: int = 0) -> Gold:
-    """Return `word_values` of a grammar's words with values from the standard normal distribution, centred."""
+    """Return `word_values` of a grammar's words, with values drawn from N(0, 1) with a seed, less their mean."""
     values = np.random.default_rng([seed, 1]).normal(size=len(grammar.words))
     return word_values(grammar.tokenizer, grammar.words, values - values.mean())
 
@@ -104,7 +104,7 @@ def common_words(corpus: Corpus, most: int = 300, letters: int = 3) -> Gold:
 
 
 def letter_share(tokenizer: Tokenizer, letters: str) -> Gold:
-    """Return the fraction of an output's tokens that are among some letters; 0 for an output without any token.
+    """Return the fraction of an output's tokens, eos included, that are among some letters; 0 for one without a token.
 
     Raises:
         InputError: If there is no letter, or no token for one.

@@ -44,7 +44,7 @@ def fit_rl(d: Any, reward: Any) -> Fit:
     """Fit R(d) = d (α − β ln d) by least squares; its peak is at e^{α/β − 1}.
 
     Args:
-        d: √KL, [n], n ≥ 3.
+        d: √KL, in √nats, [n], n ≥ 3.
         reward: Relative to that of the supervised model, [n].
 
     Raises:
@@ -64,12 +64,12 @@ def fit_best_of_n(d: Any, reward: Any) -> Fit:
 
 
 def predict_rl(fit: Fit, d: Any) -> np.ndarray:
-    """Return d (α − β ln d)."""
+    """Return d (α − β ln d), [...], for distances d = √KL [...] of 0 or more, in √nats."""
     d = np.asarray(d, float)
     return d * (fit.alpha - fit.beta * _log(d))
 
 
 def predict_best_of_n(fit: Fit, d: Any) -> np.ndarray:
-    """Return d (α − β d)."""
+    """Return d (α − β d), [...], for distances d = √KL [...], in √nats."""
     d = np.asarray(d, float)
     return d * (fit.alpha - fit.beta * d)

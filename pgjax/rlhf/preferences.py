@@ -90,6 +90,9 @@ def utilities(annotators: Annotators, gold: jax.Array, length: jax.Array, taste:
         gold: The gold reward of each output, [N, K], in the order in which they are shown: k = 0 … K − 1.
         length: Tokens of each, [N, K].
         taste: See `tastes`, [N, K].
+
+    Raises:
+        AssertionError: If the shapes differ.
     """
     chex.assert_rank(gold, 2)
     chex.assert_equal_shape([gold, length, taste])
@@ -102,6 +105,9 @@ def rank(key: jax.Array, utilities: jax.Array) -> jax.Array:
     """Draw rankings from Plackett–Luce, [N, K] int32 from utilities [N, K]: indices, best first.
 
     The order of utilities plus independent Gumbel noise has that law.
+
+    Source: Yellott, *The relationship between Luce's choice axiom, Thurstone's theory of comparative judgment, and the
+    double exponential distribution*, 1977.
     """
     noise = jax.random.gumbel(key, utilities.shape, utilities.dtype)
     return jnp.argsort(-(utilities + noise), axis=1).astype(jnp.int32)
@@ -114,7 +120,13 @@ def pairs_of(K: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def preferred(utilities: jax.Array) -> jax.Array:
-    """Return the probability that the first of two outputs is preferred, σ(u_1 − u_2), [N] from [N, 2]."""
+    """Return the probability that the first of two outputs is preferred, σ(u_1 − u_2), [N] from utilities [N, 2].
+
+    Raises:
+        AssertionError: If there are not two outputs each.
+
+    Source: Bradley & Terry, *Rank analysis of incomplete block designs*, 1952.
+    """
     chex.assert_shape(utilities, (None, 2))
     return jax.nn.sigmoid(utilities[:, 0] - utilities[:, 1])
 
@@ -142,8 +154,16 @@ def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> 
         order: [N, K], best first, −1 in places after the last.
         mask: [N] bool, the rankings that count; the loss is 0 if none does.
 
+    Raises:
+        AssertionError: If the shapes are others.
+
     Source: the lecture; Bradley & Terry, *Rank analysis of incomplete block designs*, 1952; Plackett, *The analysis of
     permutations*, 1975.
+
+    Example:
+        >>> loss = plackett_luce_loss(jnp.zeros((1, 2)), jnp.array([[1, 0]]), jnp.array([True]))
+        >>> round(float(loss), 4)  # ln 2, where both outputs score the same
+        0.6931
     """
     chex.assert_rank([scores, order, mask], [2, 2, 1])
     chex.assert_equal_shape([scores, order])
@@ -159,7 +179,7 @@ def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> 
 def pair_accuracy(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.Array:
     """Return the fraction of ranked pairs that scores put in the same order, []; a tie counts half.
 
-    Arguments are those of `plackett_luce_loss`; it is 0 if there is no pair.
+    Arguments and errors are those of `plackett_luce_loss`; it is 0 if there is no pair.
     """
     chex.assert_rank([scores, order, mask], [2, 2, 1])
     chex.assert_equal_shape([scores, order])
@@ -181,7 +201,16 @@ class Calibration(NamedTuple):
 
 
 def calibration(scores: Any, order: Any, mask: Any, bins: int = 10) -> Calibration:
-    """Return how far probabilities σ(r_1 − r_2) can be trusted, for pairs: arguments [N, 2], [N, 2] and [N].
+    """Return how far probabilities σ(r_1 − r_2) can be trusted, for pairs.
+
+    Args:
+        scores: r of each output, [N, 2].
+        order: [N, 2], best first.
+        mask: [N] bool, the rankings that count.
+        bins: Of equal width, from 0 to 1.
+
+    Raises:
+        AssertionError: If scores are not [N, 2].
 
     Source: Guo et al., *On calibration of modern neural networks*, 2017.
     """
@@ -211,7 +240,8 @@ def save_rankings(
         names: Of the annotators; their numbers, if not given.
 
     Raises:
-        InputError: If there is no ranking, an annotator has no name, or the file cannot be written.
+        InputError: If there is no ranking, an annotator has no name, a token is outside the vocabulary, or the file
+            cannot be written.
     """
     lines = []
     for tokens, order, real, who in zip(*(np.asarray(leaf) for leaf in rankings), strict=True):
@@ -256,7 +286,8 @@ def load_rankings(
         Rankings of K outputs; lines with fewer have empty ones, which are not ranked.
 
     Raises:
-        InputError: If the file cannot be read, or a line is not as the module says: it names the line.
+        InputError: If the file cannot be read or is empty, or a line is not as the module says, too long, or of more
+            than K outputs: it names the line.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")

@@ -25,13 +25,19 @@ from pgjax.rlhf.tokens import BOS, EOS, PAD
 def next_tokens(texts: Any) -> Demonstrations:
     """Return what was written, step by step, [L − 1, N]: each token, and as the action there the one that follows.
 
-    What is learned from is every token after the first, eos included and nothing after it.
+    What is learned from is every token after the first, eos included and nothing after it. Observations are windows of
+    one token, [L − 1, N, 1].
 
     Args:
         texts: [N, L] tokens: bos, a text, perhaps eos, pads to the right.
 
     Raises:
         InputError: If there is no text, or one does not begin with bos and a token after it.
+
+    Example:
+        >>> examples = next_tokens([[BOS, 3, 4, EOS, PAD]])
+        >>> examples.action[:, 0].tolist(), examples.mask[:, 0].tolist()
+        ([3, 4, 2, 2], [True, True, True, False])
     """
     array = np.asarray(texts)
     if array.ndim != 2 or not array.size:
@@ -54,14 +60,16 @@ def pretraining(policy: Policy, texts: Any, *, batch: int = 64, steps: int = 50,
     Its metrics `loss` and `held_out_loss` are in nats a token; exp of it is the perplexity.
 
     Args:
-        policy: f, such as `pgjax.transformer`; its context is as long as the texts are, or longer.
-        texts: See `next_tokens`. All runs share them.
+        policy: f, such as `pgjax.rlhf.transformer`; its context is at least L − 1 tokens.
+        texts: [N, L], see `next_tokens`. All runs share them.
         batch: Texts of a minibatch.
         steps: Gradient steps of an update.
         held_out: The fraction of the texts, the last ones, that decides which θ is kept.
 
     Raises:
-        InputError: See `next_tokens` and `pgjax.behaviour_cloning`.
+        InputError: If the context is shorter; see `next_tokens` and `pgjax.behaviour_cloning`.
+
+    Source: the lecture; clipping to a norm of 1 as in Brown et al., *Language models are few-shot learners*, 2020.
     """
     examples, context = next_tokens(texts), context_of(policy)
     if context is not None and len(examples.mask) > context:
@@ -76,7 +84,11 @@ def pretraining(policy: Policy, texts: Any, *, batch: int = 64, steps: int = 50,
 
 
 def mean_log_prob(policy: Policy, texts: Any) -> Any:
-    """Return a function of params: the mean of ln f over the tokens of texts [N, L] that are learned from, []."""
+    """Return a function of params: the mean of ln f over the tokens of texts [N, L] that are learned from, [], in nats.
+
+    Raises:
+        InputError: See `next_tokens`.
+    """
     examples = next_tokens(texts)
 
     def mean(params: Any) -> jax.Array:
@@ -97,7 +109,7 @@ def language_model(corpus: Corpus, length: int, width: int, layers: int, heads: 
         heads: In each layer.
 
     Raises:
-        InputError: See `pgjax.transformer` and `text`.
+        InputError: See `transformer` and `text`.
     """
     V, W = corpus.tokenizer.vocabulary, corpus.prompts.shape[1]
     sizes = Sizes(V, max(W + length, corpus.texts.shape[1]), width, layers, heads)

@@ -37,7 +37,10 @@ def reward_model(sizes: Sizes) -> RewardModel:
     """Return a transformer with a scalar head at the last token that is no pad.
 
     Raises:
-        InputError: If there is no transformer of these sizes.
+        InputError: If there is no transformer of these sizes; from `init`, if the body has other sizes; from `score`,
+            if texts are longer than the context.
+
+    Source: the lecture's r(θ_r, ·); Stiennon et al., *Learning to summarize from human feedback*, 2020.
     """
     check_sizes(sizes)
     fresh, values = token_values(sizes)
@@ -127,7 +130,7 @@ def reward_modelling(
 
     For pairs the loss is −ln σ(r(X') − r(X)) with X' the preferred one (Bradley–Terry), for longer rankings that of
     Plackett–Luce. Of all θ_r that updates end with, the state's `params` are those with the least loss on held-out
-    rankings; which are held out is chosen at random.
+    rankings; which are held out is chosen at random. Its numbers are `RewardHyperparameters`.
 
     Args:
         model: r.
@@ -140,7 +143,8 @@ def reward_modelling(
     Raises:
         InputError: If a count is below 1, there is no ranking, or the fraction is not in [0, 1).
 
-    Source: the lecture's l(θ_r); Bradley & Terry 1952; Plackett, *The analysis of permutations*, 1975.
+    Source: the lecture's l(θ_r); Bradley & Terry, *Rank analysis of incomplete block designs*, 1952; Plackett, *The
+    analysis of permutations*, 1975.
     """
     for name, count in (("rankings in a batch", batch), ("gradient steps an update", steps)):
         if count < 1:
