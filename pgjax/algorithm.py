@@ -135,12 +135,23 @@ def run_keys(study: int, seeds: Sequence[int]) -> jax.Array:
         seeds: Integers from 0 to 2³² − 1.
 
     Raises:
-        OverflowError: If one is outside of that, as a plain integer; one of NumPy wraps around.
+        InputError: If one is outside of that.
 
     Example:
         >>> alone, among_others = run_keys(0, [17])[0], run_keys(0, range(1000))[17]
         >>> bool(alone == among_others)
         True
     """
-    numbers = jnp.asarray(list(seeds), jnp.uint32)
-    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(study), seed))(numbers)
+    numbers = [int(seed) for seed in seeds]
+    check_seeds(numbers)
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(study), seed))(jnp.asarray(numbers, jnp.uint32))
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise unless all seeds are numbers that a key can be made of.
+
+    Raises:
+        InputError: If one is not.
+    """
+    if seeds and not 0 <= min(seeds) <= max(seeds) < 2**32:
+        raise InputError(f"expected seeds from 0 to 2**32 - 1, got {min(seeds)} to {max(seeds)}")

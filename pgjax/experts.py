@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from pgjax import exact
-from pgjax.environments.environment import Discrete, Environment, PyTree, Space
+from pgjax.environments.environment import Discrete, Environment, PyTree
 from pgjax.environments.finite import FiniteMDP
 from pgjax.environments.maze import LECTURE, maze_tables, partial_maze, read_layout
 from pgjax.errors import InputError
@@ -57,29 +57,34 @@ def scripted(controller: Callable[[jax.Array], jax.Array], environment: Environm
         >>> returns(jax.random.key(0), expert.params, environment.params).tolist()
         [-2.0, -2.0, -2.0]
     """
-    states, actions = environment.observation_space, environment.action_space
-    kind = jnp.integer if isinstance(actions, Discrete) else jnp.floating
+    actions = environment.action_space
     if not isinstance(actions, Discrete) and len(actions.shape) != 1:
         raise InputError(f"expected continuous actions of shape [d], got {tuple(actions.shape)} in {environment.name}")
 
     def apply(params: PyTree, observation: jax.Array) -> Distribution:
-        action = jnp.asarray(controller(observation))
-        expected = (*observation.shape[: observation.ndim - len(states.shape)], *actions.shape)
-        if action.shape != expected or not jnp.issubdtype(action.dtype, kind):
-            raise InputError(
-                f"expected a controller that returns, for observations {observation.shape} of {environment.name}, "
-                f"actions {expected} of type {kind.__name__} ({describe(actions)} each), got {action.shape} of type "
-                f"{action.dtype}"
-            )
-        return certain(actions, action)
+        return certain(environment, observation, controller(observation))
 
     policy = memoryless(lambda key: (), apply)
     check_fit(environment, policy)
     return Expert(policy, ())
 
 
-def certain(actions: Space, action: jax.Array) -> Distribution:
-    """Return the distribution [...] that always takes an action [..., *action shape], see `scripted`."""
+def certain(environment: Environment, observation: jax.Array, action: Any) -> Distribution:
+    """Return the distribution [...] that at observations [..., *shape] always takes these actions, see `scripted`.
+
+    Raises:
+        InputError: If they are not actions [..., *action shape] of the environment.
+    """
+    states, actions = environment.observation_space, environment.action_space
+    action = jnp.asarray(action)
+    expected = (*observation.shape[: observation.ndim - len(states.shape)], *actions.shape)
+    kind = jnp.integer if isinstance(actions, Discrete) else jnp.floating
+    if action.shape != expected or not jnp.issubdtype(action.dtype, kind):
+        raise InputError(
+            f"expected a controller that returns, for observations {observation.shape} of {environment.name}, "
+            f"actions {expected} of type {kind.__name__} ({describe(actions)} each), got {action.shape} of type "
+            f"{action.dtype}"
+        )
     if isinstance(actions, Discrete):
         return Categorical(jnp.log(jax.nn.one_hot(action, actions.n)))
     return Gaussian(actions.clip(action), jnp.full_like(action, -jnp.inf))
@@ -98,13 +103,12 @@ def scripted_with_memory(
         environment: Where it acts.
 
     Raises:
-        InputError: If the controller fails on observations of the environment's shape, or its actions have another
-            shape than the environment's.
+        InputError: If the controller does not take the environment's observations or return its actions.
     """
 
     def step(params: PyTree, memory: PyTree, observation: jax.Array) -> tuple[PyTree, Distribution]:
         memory, action = controller(memory, observation)
-        return memory, certain(environment.action_space, action)
+        return memory, certain(environment, observation, action)
 
     def unroll(params: PyTree, trajectory: Any) -> Distribution:
         begun = memory(trajectory.mask.shape[1])
@@ -178,9 +182,10 @@ def sign_follower(environment: Environment) -> Expert:
     """Return the expert that walks through a `t_maze` and turns to the side of the sign that it saw.
 
     Raises:
-        InputError: If observations are not of shape [n], or actions are not discrete. Whether the four numbers are
-            those of a `t_maze` is not looked at.
+        InputError: If observations are not four numbers, or actions not four.
     """
+    if environment.observation_space.shape != (4,) or getattr(environment.action_space, "n", None) != 4:
+        raise InputError(f"expected a t_maze, got {environment.name} with other observations or actions")
 
     def controller(side: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         north, south, junction = (observation[:, i] > 0 for i in (0, 1, 3))

@@ -29,7 +29,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from pgjax import checkpoints, leaves, results
-from pgjax.algorithm import Algorithm, run_keys
+from pgjax.algorithm import Algorithm, check_seeds, run_keys
 from pgjax.checkpoints import Running
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError, say
@@ -85,8 +85,7 @@ def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequenc
         raise InputError(f"expected 1 or more iterations, got {iterations}")
     if not len(seeds):
         raise InputError("expected 1 or more seeds, got none")
-    if min(seeds) < 0 or max(seeds) >= 2**32:
-        raise InputError(f"expected seeds from 0 to 2**32 - 1, got {min(seeds)} to {max(seeds)}")
+    check_seeds(seeds)
     if len(set(seeds)) != len(seeds):
         raise InputError("expected every seed once, got some twice")
     if not 0 <= study < 2**32:

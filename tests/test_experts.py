@@ -229,6 +229,16 @@ def test_who_remembers_where_it_is_does_as_well_as_can_be(environment, expert, b
     np.testing.assert_array_equal(jnp.where(trajectory.mask, unrolled, 0), 0)  # what it did was certain
 
 
+def test_who_remembers_is_held_to_the_environment_too():
+    corridor = pgjax.t_maze()
+    with pytest.raises(pgjax.InputError, match="expected a t_maze, got CartPole-v1"):
+        pgjax.sign_follower(pgjax.from_gymnax("CartPole-v1"))
+    with pytest.raises(pgjax.InputError, match=r"of type integer \(.*\) each\), got .* of type float"):
+        pgjax.scripted_with_memory(
+            lambda episodes: jnp.zeros(episodes), lambda memory, observation: (memory, memory + 0.5), corridor
+        )
+
+
 def test_from_several_starts_nobody_knows_where_it_is():
     with pytest.raises(pgjax.InputError, match="expected a maze with one start, got one with 54"):
         pgjax.dead_reckoning(LOOPS)

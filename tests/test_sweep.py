@@ -524,3 +524,9 @@ def test_a_function_of_many_runs_needs_equally_many():
             function(*batches)
     with pytest.raises(pgjax.InputError, match="expected blocks of 1 or more runs, got 0"):
         pgjax.over_runs(lambda x: x, block=0)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, np.int64(-1)])
+def test_a_seed_that_no_key_can_be_made_of_is_refused(seed):
+    with pytest.raises(pgjax.InputError, match=f"seeds from 0 to .* got {seed} to {seed}"):
+        pgjax.run_keys(0, [seed])
