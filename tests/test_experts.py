@@ -233,7 +233,7 @@ def test_who_remembers_is_held_to_the_environment_too():
     corridor = pgjax.t_maze()
     with pytest.raises(pgjax.InputError, match="expected a t_maze, got CartPole-v1"):
         pgjax.sign_follower(pgjax.from_gymnax("CartPole-v1"))
-    with pytest.raises(pgjax.InputError, match=r"of type integer \(.*\) each\), got .* of type float"):
+    with pytest.raises(pgjax.InputError, match=r"actions \(2,\) of type integer .* got \(2,\) of type float32"):
         pgjax.scripted_with_memory(
             lambda episodes: jnp.zeros(episodes), lambda memory, observation: (memory, memory + 0.5), corridor
         )

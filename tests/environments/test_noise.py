@@ -37,7 +37,7 @@ def test_without_noise_nothing_changes(environment):
         jax.jit(pgjax.collect(each, policy, episodes=8))(jax.random.key(1), params, each.params)
         for each in (environment, noisy)
     ]
-    chex.assert_trees_all_equal(*seen)
+    chex.assert_trees_all_close(*seen, rtol=0, atol=1e-4)  # two programs, which may round differently
     assert noisy.name == f"{environment.name} with noisy actions"
     assert noisy.action_space == environment.action_space
 
