@@ -6,7 +6,7 @@ for ten learning rates, with and without entropy in the objective, for plain gra
 maze and on CartPole.
 
 Writes one directory of results for each environment and optimizer, summary.json and step_size.png into the directory
---out, and prints a table. The same command again goes on where it was stopped. With the defaults it takes about ten
+--out, and prints a table. The same command again goes on where it was stopped. With the defaults it takes about four
 minutes on two cores.
 """
 
@@ -203,7 +203,8 @@ def find_examples(
             point = {axis: row[axis] for axis in ("entropy_coefficient", "learning_rate")}
             run = {**point, "seed": classes.seed[classes.sel(point).values == name][0]}
             entropy = results.entropy.sel(run).values / np.log(actions)
-            title = f"{row['environment'].removesuffix('-v1')}, {heading(row)}\nη = {row['learning_rate']:g}"
+            task = row["environment"].removesuffix("-v1")
+            title = f"{task}, η = {row['learning_rate']:g}\n{heading(row)}"
             curve = progress(results, best).sel(run).values
             examples[name] = Example(row["counts"][name], title, curve, entropy)
     return examples
