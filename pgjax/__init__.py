@@ -21,7 +21,7 @@ from pgjax.dagger import dagger, exponential_mixture, linear_mixture, mixture
 from pgjax.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
 from pgjax.environments.brax import from_brax
 from pgjax.environments.cooling import Cooling, cooling, pid_controller
-from pgjax.environments.environment import Box, Discrete, Environment, Episode, Score, Step
+from pgjax.environments.environment import Box, Discrete, Environment, Episode, Score, Step, check_environment
 from pgjax.environments.finite import FiniteMDP, finite, tables
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
 from pgjax.environments.kl_penalty import kl_penalty
@@ -97,7 +97,7 @@ from pgjax.statistics import (
     tolerance_interval,
 )
 from pgjax.sweep import sweep
-from pgjax.verification import Candidate, Verdict, largest_z_by_chance, verify
+from pgjax.verification import Candidate, Verdict, check_policy, largest_z_by_chance, verify
 
 __all__ = [
     "Algorithm",
@@ -128,6 +128,8 @@ __all__ = [
     "at_temperature",
     "behaviour_cloning",
     "cartpole_controller",
+    "check_environment",
+    "check_policy",
     "cnn",
     "cnn_value",
     "collect",

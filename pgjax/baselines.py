@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pgjax.checks import check_shape
+from pgjax.descent import Optimizer, check_optimizer, descend
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError
 from pgjax.policies.value import ValueFunction
@@ -203,13 +205,14 @@ def _scale(moments: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _learned(
     value: ValueFunction,
-    optimizer: Callable[[Any], optax.GradientTransformation],
+    optimizer: Optimizer,
     steps: int,
     judged: Callable[[jax.Array, Trajectory], jax.Array],
 ) -> tuple[Callable[..., Learned], Callable[..., jax.Array], Callable[..., Learned]]:
     """Return init, predict and update of a value function; `judged` picks what the returns are compared with."""
     if steps < 1:
         raise InputError(f"expected 1 or more gradient steps an update for a learned value, got {steps}")
+    check_optimizer(optimizer, value.init)
 
     def init(key: jax.Array, hyperparameters: Any) -> Learned:
         params, eta = value.init(key), hyperparameters.value_learning_rate
@@ -229,21 +232,22 @@ def _learned(
         mean, spread = _scale(moments)
 
         def loss(params: PyTree, rows: Trajectory, targets: jax.Array) -> jax.Array:
-            error = judged(value.unroll(params, rows), rows) - targets
+            values = judged(value.unroll(params, rows), rows)
+            check_shape("the values of the states of a trajectory", values, targets.shape)
+            error = values - targets
             return 0.5 * jnp.sum(jnp.where(rows.mask, error**2, 0)) / count
 
         def one_step(_: int, learned: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             params, optimizer_state = learned
 
-            def derivative(rows: Trajectory, targets: jax.Array) -> PyTree:
-                return jax.grad(loss)(params, rows, targets)
+            def derivative(rows: Trajectory, targets: jax.Array) -> tuple[jax.Array, PyTree]:
+                return jax.value_and_grad(loss)(params, rows, targets)
 
             targets = (returns - mean) / spread
-            descent = (
+            error, descent = (
                 sum_over_steps(derivative, trajectory, targets) if value.memoryless else derivative(trajectory, targets)
             )
-            change, optimizer_state = optimizer(state.learning_rate).update(descent, optimizer_state, params)
-            return optax.apply_updates(params, change), optimizer_state
+            return descend(optimizer(state.learning_rate), descent, optimizer_state, params, error)
 
         params, optimizer_state = jax.lax.fori_loop(0, steps, one_step, (state.params, state.optimizer))
         return Learned(params, optimizer_state, state.learning_rate, state.beta, moments)
@@ -256,9 +260,7 @@ def _of_the_action(values: jax.Array, trajectory: Trajectory) -> jax.Array:
     return jnp.take_along_axis(values, trajectory.action[..., None], axis=-1)[..., 0]
 
 
-def learned_value(
-    value: ValueFunction, *, optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam, steps: int = 5
-) -> Baseline:
+def learned_value(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
     """Return the baseline v(X_t) that is learned, by regression on the returns that the credit gives.
 
     An update uses the v of before it, which has not seen the actions it judges; then it takes some gradient steps on
@@ -282,9 +284,7 @@ def learned_value(
     return Baseline(init, lambda state, trajectory, returns, predictions: predictions, update, state_values=predict)
 
 
-def learned_action_value(
-    value: ValueFunction, *, optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam, steps: int = 5
-) -> Baseline:
+def learned_action_value(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
     """Return the baseline Q(X_t, A_t) that is learned, with Σ_a ∇f(X_t)_a Q(X_t, a) added for what it takes away.
 
     It is as unbiased as the credit, whatever Q is, and if Q is exact the action itself brings no variance any more.
@@ -300,9 +300,7 @@ def learned_action_value(
     return Baseline(init, values, update, action_values=predict)
 
 
-def all_actions(
-    value: ValueFunction, *, optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam, steps: int = 5
-) -> Baseline:
+def all_actions(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
     """Return what makes the all-action estimator: Σ_a ∇f(X_t)_a Q(X_t, a), with a Q that is learned.
 
     It subtracts all that was sampled, so that only the learned Q moves the policy; the returns of the credit are what Q

@@ -310,7 +310,7 @@ def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[in
                 f"expected discrete observations and actions for a tabular policy, got {environment.name} with "
                 f"observations of {type(states).__name__} and actions of {type(actions).__name__}"
             )
-        return tabular(states.n, actions.n)
+        return tabular(states.n, actions)
     if name in ("recurrent", "cnn") and bfloat16:
         raise InputError(f"expected products in float32 for a {name} policy, got bfloat16")
     if name == "cnn" or (name == "auto" and is_image(states) and not bfloat16):

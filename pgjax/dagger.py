@@ -9,9 +9,11 @@ import optax
 
 from pgjax.algorithm import Algorithm
 from pgjax.demonstrations import Demonstrations
+from pgjax.descent import Optimizer
 from pgjax.environments.environment import Environment, PyTree, strong
 from pgjax.errors import InputError
 from pgjax.experts import Expert
+from pgjax.hyperparameters import numbers_of
 from pgjax.imitation import (
     Distance,
     check_distance,
@@ -136,9 +138,9 @@ def linear_mixture(iteration: jax.Array, decay: jax.Array) -> jax.Array:
 class DAggerHyperparameters(NamedTuple):
     """The numbers of a DAgger run; all are traced, so any can be swept. Each is a scalar but for `environment`."""
 
-    learning_rate: Any  # η
-    mixture_decay: Any  # p of the schedule of β
-    environment: PyTree  # the environment's params
+    learning_rate: Any = 1e-3  # η
+    mixture_decay: Any = 0.0  # p of the schedule of β
+    environment: PyTree = ()  # the environment's params
 
 
 class DAggerState(NamedTuple):
@@ -175,7 +177,7 @@ def dagger(
     distance: Distance = negative_log_likelihood,
     batch: int = 128,
     steps: int = 100,
-    optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
+    optimizer: Optimizer = optax.adam,
     chunk: int = 16,
 ) -> Algorithm:
     """Return DAgger: an update plays episodes, asks the expert at what they met, and fits the policy to all answers.
@@ -230,20 +232,13 @@ def dagger(
         raise InputError(f"expected a schedule that returns one number, got an array of shape {shape}")
     columns = max(episodes, capacity // form.mask.shape[0]) if has_memory(policy) else capacity
 
-    def hyperparameters(
-        learning_rate: Any = 1e-3, mixture_decay: Any = 0.0, environment: PyTree = environment.params
-    ) -> DAggerHyperparameters:
-        return DAggerHyperparameters(
-            jnp.asarray(learning_rate, float), jnp.asarray(mixture_decay, float), strong(environment)
-        )
-
     def init(key: jax.Array, hyperparameters: DAggerHyperparameters) -> DAggerState:
         key, params_key = jax.random.split(key)
         params = policy.init(params_key)
         return DAggerState(
             key,
             jnp.int32(0),
-            hyperparameters,
+            hyperparameters._replace(environment=strong(hyperparameters.environment)),
             params,
             optimizer(hyperparameters.learning_rate).init(params),
             empty_buffer(form, columns),
@@ -278,4 +273,5 @@ def dagger(
         )
         return following, metrics
 
-    return Algorithm(init, update, hyperparameters)
+    numbers = DAggerHyperparameters(environment=strong(environment.params))
+    return Algorithm(init, update, numbers_of(numbers))

@@ -33,10 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.environments.environment import Discrete, Environment, Space
-from pgjax.errors import InputError
+from pgjax.errors import InputError, first_line
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.policy import describe
-from pgjax.results import first_line
 
 ENDS = ("episode_ends", "terminals", "timeouts", "terminations", "truncations")
 EXPERT = ("expert_logits", "expert_mean", "expert_log_std")

@@ -81,10 +81,10 @@ def eligibility(
         return Episode(idle(key, env_params), jnp.int32(0), zero, zero, jnp.zeros(1), none, none, none, none)
 
     def again(episode: Episode) -> Episode:
-        slots = episode.slots
-        none = jnp.zeros(1, bool)
-        cleared = jax.tree.map(jnp.zeros_like, episode)
-        return cleared._replace(slots=slots._replace(running=none, cut_off=none))
+        zero, count = jax.tree.map(jnp.zeros_like, episode.gradient), jnp.zeros_like(episode.reward)
+        over = jnp.zeros(1, bool)
+        slots = episode.slots._replace(running=over, cut_off=over)
+        return Episode(slots, jnp.int32(0), zero, zero, count[None], count, count, count, count)
 
     def play(
         key: jax.Array, params: PyTree, baseline_state: PyTree, hyperparameters: Any, episode: Episode, going: jax.Array
@@ -96,7 +96,7 @@ def eligibility(
 
         def objectives(params: PyTree) -> tuple[jax.Array, jax.Array]:
             distribution = policy.unroll(params, rows)
-            log_prob = distribution.log_prob(rows.action)
+            log_prob = jnp.where(rows.mask, distribution.log_prob(rows.action), 0)  # −∞ in padding, perhaps
             entropy = jnp.sum(jnp.where(rows.mask, distribution.entropy(), 0))
             gained = jnp.sum(advantage * log_prob) + hyperparameters.entropy_coefficient * entropy
             return jnp.stack([gained, jnp.sum(known.later * log_prob)]), entropy

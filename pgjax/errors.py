@@ -16,3 +16,8 @@ class InputError(ValueError):
 def say(sentence: str) -> None:
     """Print a sentence to the standard error stream, above a progress bar if there is one."""
     tqdm.write(sentence, file=sys.stderr)
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of what an error says."""
+    return (str(error) or type(error).__name__).splitlines()[0]

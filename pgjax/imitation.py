@@ -18,12 +18,14 @@ import optax
 
 from pgjax.algorithm import Algorithm
 from pgjax.demonstrations import Demonstrations
+from pgjax.descent import Optimizer, check_optimizer, descend
 from pgjax.environments.environment import Environment, PyTree
 from pgjax.errors import InputError
 from pgjax.experts import Expert
+from pgjax.hyperparameters import numbers_of
 from pgjax.policies.distributions import Categorical, Distribution
 from pgjax.policies.policy import Policy, check_fit, has_memory
-from pgjax.rollout import Trajectory, collect, together
+from pgjax.rollout import Trajectory, choose, collect, together
 
 # d(f(X_t), f*(X_t)): of the agent's distribution, of the action that the expert took, and of the expert's distribution,
 # which is None where it is not known; each with any batch axes.
@@ -145,6 +147,7 @@ def examples_of(
         chance = jnp.where(demonstrations.mask, jax.random.uniform(key, (T, N)), -1)
         order = jnp.argsort(-chance, axis=0)  # [T, N]: of each episode, first the labelled steps, shuffled
     if has_memory(policy):
+        demonstrations = with_finite_padding(demonstrations)
         if kept < T:
             rank = jnp.argsort(order, axis=0)
             demonstrations = demonstrations._replace(mask=demonstrations.mask & (rank < kept))
@@ -156,6 +159,21 @@ def examples_of(
         return leaf.reshape(1, kept * N, *leaf.shape[2:])
 
     return jax.tree.map(as_steps, demonstrations), jnp.tile(jnp.arange(N), kept)
+
+
+def with_finite_padding(demonstrations: Demonstrations) -> Demonstrations:
+    """Demonstrations [T, N] in which nothing that is not finite can reach a gradient.
+
+    After an episode's last label its first observation is repeated; where the expert was not asked, what it would have
+    done is 0. A mask alone does not do: in a backward pass 0 · NaN is NaN.
+    """
+    mask = demonstrations.mask
+    before_the_end = jnp.cumsum(mask[::-1], axis=0)[::-1] > 0
+    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), demonstrations.observation)
+    known = demonstrations.action, demonstrations.expert
+    action, expert = choose(mask, known, jax.tree.map(jnp.zeros_like, known))
+    observation = choose(before_the_end, demonstrations.observation, start)
+    return Demonstrations(observation, action, mask, expert)
 
 
 class Fitting(NamedTuple):
@@ -174,18 +192,19 @@ class Fitting(NamedTuple):
 def fitting(
     policy: Policy,
     distance: Distance,
-    optimizer: Callable[[Any], optax.GradientTransformation],
+    optimizer: Optimizer,
     batch: int,
     steps: int,
 ) -> Fitting:
     """Return how a policy is fitted; arguments are those of `behaviour_cloning`.
 
     Raises:
-        InputError: If a count is below 1.
+        InputError: If a count is below 1, or the optimizer cannot be used (`check_optimizer`).
     """
     for name, count in (("examples in a batch", batch), ("gradient steps an update", steps)):
         if count < 1:
             raise InputError(f"expected 1 or more {name}, got {count}")
+    check_optimizer(optimizer, policy.init)
 
     def examples_drawn(examples: Demonstrations) -> int:
         T, M = examples.mask.shape
@@ -223,8 +242,8 @@ def fitting(
             params, optimizer_state, total = carry
             drawn = indices[jax.random.randint(jax.random.fold_in(key, i), (size,), 0, count)]
             value, descent = jax.value_and_grad(loss)(params, columns(examples, drawn), expected)
-            change, optimizer_state = optimize.update(descent, optimizer_state, params)
-            return optax.apply_updates(params, change), optimizer_state, total + value
+            params, optimizer_state = descend(optimize, descent, optimizer_state, params, value)
+            return params, optimizer_state, total + value
 
         zero = jnp.zeros((), jnp.result_type(float))
         params, optimizer_state, total = jax.lax.fori_loop(0, steps, one_step, (params, optimizer_state, zero))
@@ -254,8 +273,8 @@ def fitting(
 class CloningHyperparameters(NamedTuple):
     """The numbers of a behaviour-cloning run; all are traced scalars, so any can be swept."""
 
-    learning_rate: Any  # η
-    episodes: Any  # how many of the expert's episodes are used, the first ones; int32
+    learning_rate: Any = 1e-3  # η
+    episodes: Any = 1  # how many of the expert's episodes are used, the first ones; int32
 
 
 class CloningState(NamedTuple):
@@ -292,7 +311,7 @@ def behaviour_cloning(
     held_out: float = 0.1,
     batch: int = 128,
     steps: int = 100,
-    optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
+    optimizer: Optimizer = optax.adam,
 ) -> Algorithm:
     """Return behaviour cloning: classification or regression of the expert's actions, by maximum likelihood.
 
@@ -353,9 +372,6 @@ def behaviour_cloning(
     held = np.asarray([min(int(held_out * n + 1e-9), n - 1) for n in range(1, N + 1)], np.int32)  # of n episodes
     own = callable(demonstrations) or labels > 0
 
-    def hyperparameters(learning_rate: Any = 1e-3, episodes: Any = N) -> CloningHyperparameters:
-        return CloningHyperparameters(jnp.asarray(learning_rate, float), jnp.asarray(episodes, jnp.int32))
-
     def all_examples(key: jax.Array) -> tuple[Demonstrations, jax.Array]:
         draw_key, label_key = jax.random.split(key)
         return examples_of(draw(draw_key), policy, distance, labels, label_key)
@@ -405,7 +421,7 @@ def behaviour_cloning(
         )
         return following, CloningMetrics(loss, jnp.where(judged, found, loss), state.labels)
 
-    return Algorithm(init, update, hyperparameters)
+    return Algorithm(init, update, numbers_of(CloningHyperparameters(episodes=N)))
 
 
 def check_distance(policy: Policy, distance: Distance, demonstrations: Demonstrations) -> None:

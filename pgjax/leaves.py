@@ -11,7 +11,7 @@ from pgjax.environments.environment import PyTree
 
 def is_key(leaf: Any) -> bool:
     """Return whether a leaf, or what stands for one, is made of random keys."""
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key)
 
 
 def names(tree: PyTree) -> list[str]:

@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pgjax.algorithm import Algorithm
 from pgjax.baselines import Baseline, leave_one_out_by_time
+from pgjax.checks import check_shape
+from pgjax.descent import Optimizer, check_optimizer, descend
 from pgjax.eligibility import Eligibility, as_trajectory, eligibility, needs_no_trajectory
 from pgjax.environments.environment import Discrete, Environment, PyTree, strong
 from pgjax.errors import InputError
+from pgjax.hyperparameters import numbers_of
 from pgjax.policies.policy import Policy, check_fit, has_memory
 from pgjax.returns import Credit, reward_to_go
 from pgjax.rollout import Trajectory, collect, map_over_rows, sum_over_steps, together
@@ -22,13 +26,13 @@ from pgjax.rollout import Trajectory, collect, map_over_rows, sum_over_steps, to
 class Hyperparameters(NamedTuple):
     """The numbers of a REINFORCE run; all are traced, so any can be swept. Each is a scalar but for `environment`."""
 
-    learning_rate: Any  # η
-    baseline_decay: Any  # β of the running average, and of the scale of a learned value
-    discount: Any  # γ
-    trace_decay: Any  # λ of the λ-returns
-    value_learning_rate: Any  # η of a learned value
-    entropy_coefficient: Any
-    environment: PyTree  # the environment's params
+    learning_rate: Any = 3e-3  # η
+    baseline_decay: Any = 0.9  # β of the running average, and of the scale of a learned value
+    discount: Any = 1.0  # γ
+    trace_decay: Any = 0.95  # λ of the λ-returns
+    value_learning_rate: Any = 1e-2  # η of a learned value
+    entropy_coefficient: Any = 0.0
+    environment: PyTree = ()  # the environment's params
 
 
 class State(NamedTuple):
@@ -113,8 +117,8 @@ def policy_gradient(
     and, for a baseline with action values Q, + weight_t Σ_a ∇f(X_t, θ)_a Q(X_t, a).
 
     Raises:
-        InputError: See `check_baseline`; when it is called, if the baseline's predictions have another shape than
-            [T, E] or [T, E, A], as they should.
+        InputError: See `check_baseline`; when it is called, if what the credit or the baseline returns has another
+            shape than [T, E] (of action values, [T, E, A]).
 
     Source: the lecture; Sutton, McAllester, Singh & Mansour, *Policy gradient methods for reinforcement learning with
     function approximation*, 2000.
@@ -151,20 +155,23 @@ def policy_gradient(
     def estimate(
         params: PyTree, baseline_state: PyTree, trajectory: Trajectory, hyperparameters: Hyperparameters
     ) -> Estimate:
-        predict = baseline.state_values or baseline.action_values
+        shape, predict = trajectory.reward.shape, baseline.state_values or baseline.action_values
         predictions = None if predict is None else predict(baseline_state, trajectory)
-        if predictions is not None and predictions.shape != trajectory.reward.shape + per_action:
-            raise InputError(
-                f"expected predictions of shape {trajectory.reward.shape + per_action} from a baseline with "
-                f"{'action' if per_action else 'state'} values, got {predictions.shape}"
-            )
+        if predictions is not None:
+            kind = "action" if per_action else "state"
+            check_shape(f"the {kind} values that the baseline predicts", predictions, shape + per_action)
         next_values = None
         if credit.bootstraps:
             values = state_values(params, trajectory, predictions)
             next_values = jnp.where(trajectory.terminated, 0, jnp.roll(values, -1, axis=0))
         returns = credit.returns(trajectory, hyperparameters, next_values)
-        advantage = returns - baseline.values(baseline_state, trajectory, returns, predictions)
-        weight = jnp.where(trajectory.mask, credit.weight(trajectory, hyperparameters), 0)
+        check_shape("the returns of the credit", returns, shape)
+        subtracted = baseline.values(baseline_state, trajectory, returns, predictions)
+        check_shape("the values of the baseline", subtracted, shape)
+        weight = credit.weight(trajectory, hyperparameters)
+        check_shape("the weights of the credit", weight, shape)
+        advantage = jnp.where(trajectory.mask, returns - subtracted, 0)
+        weight = jnp.where(trajectory.mask, weight, 0)
         Q = () if baseline.action_values is None else (predictions,)
 
         def derivative(rows: Trajectory, advantage: jax.Array, weight: jax.Array, *Q: jax.Array) -> Any:
@@ -190,7 +197,7 @@ def reinforce(
     same_start: int = 1,
     credit: Credit | None = None,
     baseline: Baseline | None = None,
-    optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
+    optimizer: Optimizer = optax.adam,
     chunk: int = 16,
 ) -> Algorithm:
     """Return the REINFORCE algorithm: its numbers are `Hyperparameters`, it carries a `State`, and reports `Metrics`.
@@ -225,41 +232,23 @@ def reinforce(
         credit: What each step is judged by; `reward_to_go()` if not given.
         baseline: What is subtracted from it; `leave_one_out_by_time()` if not given.
         optimizer: From the learning rate, a traced number, to an optax transformation; it is given the gradient to
-            *descend*, as usual, so `optax.sgd` is θ ← θ + η ∇̂.
+            *descend*, as usual, so `optax.sgd` is θ ← θ + η ∇̂, and as value, if it wants one, minus the mean return.
         chunk: Rows collected at a time.
 
     Raises:
-        InputError: If the policy does not fit the environment, a credit and a baseline make no estimator together, or a
-            count is out of range; from the first update, what the baseline raises (the default one, if there is only
-            one slot), or if a score notes something under the name of a metric.
+        InputError: If the policy does not fit the environment, a credit and a baseline make no estimator together, the
+            optimizer cannot be used (`check_optimizer`), or a count is out of range; from the first update, what the
+            baseline raises (the default one, if there is only one slot), or if a score notes something under the name
+            of a metric.
 
     Source: the lecture; Williams, *Simple statistical gradient-following algorithms for connectionist reinforcement
     learning*, 1992.
     """
     check_fit(environment, policy)
+    check_optimizer(optimizer, policy.init)
     baseline = leave_one_out_by_time() if baseline is None else baseline
     credit = reward_to_go() if credit is None else credit
-    rollout = collect(environment, policy, episodes, steps, chunk, same_start)
     estimator = policy_gradient(environment, policy, credit, baseline)
-
-    def hyperparameters(
-        learning_rate: Any = 3e-3,
-        baseline_decay: Any = 0.9,
-        discount: Any = 1.0,
-        trace_decay: Any = 0.95,
-        value_learning_rate: Any = 1e-2,
-        entropy_coefficient: Any = 0.0,
-        environment: PyTree = environment.params,
-    ) -> Hyperparameters:
-        return Hyperparameters(
-            jnp.asarray(learning_rate, float),
-            jnp.asarray(baseline_decay, float),
-            jnp.asarray(discount, float),
-            jnp.asarray(trace_decay, float),
-            jnp.asarray(value_learning_rate, float),
-            jnp.asarray(entropy_coefficient, float),
-            strong(environment),
-        )
 
     def init(key: jax.Array, hyperparameters: Hyperparameters) -> State:
         key, params_key, baseline_key = jax.random.split(key, 3)
@@ -267,26 +256,26 @@ def reinforce(
         return State(
             key,
             jnp.int32(0),
-            hyperparameters,
+            hyperparameters._replace(environment=strong(hyperparameters.environment)),
             params,
             optimizer(hyperparameters.learning_rate).init(params),
             baseline.init(baseline_key, hyperparameters),
         )
 
-    def ascend(state: State, gradient: PyTree, trajectory: Trajectory, returns: jax.Array) -> State:
+    def ascend(
+        state: State, gradient: PyTree, mean_return: jax.Array, trajectory: Trajectory, returns: jax.Array
+    ) -> State:
+        chosen = optimizer(state.hyperparameters.learning_rate)
         descent = jax.tree.map(jnp.negative, gradient)
-        optimize = optimizer(state.hyperparameters.learning_rate)
-        step, optimizer_state = optimize.update(descent, state.optimizer, state.params)
+        params, optimizer_state = descend(chosen, descent, state.optimizer, state.params, value=-mean_return)
         return state._replace(
             iteration=state.iteration + 1,
-            params=optax.apply_updates(state.params, step),
+            params=params,
             optimizer=optimizer_state,
             baseline=baseline.update(state.baseline, trajectory, returns),
         )
 
-    def update(state: State) -> tuple[State, Metrics]:
-        key = jax.random.fold_in(state.key, state.iteration)
-        trajectory = rollout(key, state.params, state.hyperparameters.environment)
+    def learn(trajectory: Trajectory, state: State) -> tuple[State, Metrics]:
         estimate = estimator(state.params, state.baseline, trajectory, state.hyperparameters)
         metrics = Metrics(
             jnp.sum(trajectory.reward) / trajectory.episodes,
@@ -297,8 +286,16 @@ def reinforce(
             optax.tree.norm(estimate.gradient),
         )
         noted = {name: jnp.sum(note) / trajectory.episodes for name, note in trajectory.notes.items()}
-        return ascend(state, estimate.gradient, trajectory, estimate.returns), with_more(metrics, noted)
+        following = ascend(state, estimate.gradient, metrics.episode_return, trajectory, estimate.returns)
+        return following, with_more(metrics, noted)
 
+    rollout = collect(environment, policy, episodes, steps, chunk, same_start, then=learn)
+
+    def update(state: State) -> tuple[State, Metrics]:
+        key = jax.random.fold_in(state.key, state.iteration)
+        return rollout(key, state.params, state.hyperparameters.environment, state)
+
+    hyperparameters = numbers_of(Hyperparameters(environment=strong(environment.params)))
     algorithm = Algorithm(init, update, hyperparameters)
     if episodes == 1 and not steps and needs_no_trajectory(environment, policy, credit, baseline):
         return by_eligibility(algorithm, eligibility(environment, policy, credit, baseline, chunk), ascend)
@@ -306,19 +303,23 @@ def reinforce(
 
 
 def by_eligibility(
-    algorithm: Algorithm, running: Eligibility, ascend: Callable[[State, PyTree, Trajectory, jax.Array], State]
+    algorithm: Algorithm,
+    running: Eligibility,
+    ascend: Callable[[State, PyTree, jax.Array, Trajectory, jax.Array], State],
 ) -> Algorithm:
     """Return REINFORCE of one episode an update with its updates cut into steps of some rows each.
 
     Args:
         algorithm: The same, that stores a trajectory.
         running: What plays the episode.
-        ascend: From a state, an estimated gradient, and a trajectory and its returns for the baseline, to the next.
+        ascend: From a state, an estimated gradient, a mean return, and a trajectory and its returns for the baseline,
+            to the next state.
     """
 
     def init(key: jax.Array, hyperparameters: Hyperparameters) -> State:
         state = algorithm.init(key, hyperparameters)
-        return state._replace(episode=running.before(key, state.params, hyperparameters.environment))
+        unused = jax.random.fold_in(state.key, np.uint32(2**32 - 1))  # that of no iteration
+        return state._replace(episode=running.before(unused, state.params, hyperparameters.environment))
 
     def step(state: State, going: jax.Array) -> tuple[State, Metrics, jax.Array]:
         key = jax.random.fold_in(state.key, state.iteration)
@@ -334,9 +335,9 @@ def by_eligibility(
         )
 
         def updated() -> State:
-            following = ascend(played, episode.gradient, as_trajectory(episode), episode.so_far[None])
+            following = ascend(played, episode.gradient, episode.reward, as_trajectory(episode), episode.so_far[None])
             following = following._replace(episode=running.again(episode))
-            return jax.tree.map(lambda new, old: jnp.where(over, new, old), following, played)
+            return jax.tree.map(lambda new, old: old if new is old else jnp.where(over, new, old), following, played)
 
         return jax.lax.cond(together(over), updated, lambda: played), metrics, over
 

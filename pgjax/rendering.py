@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pgjax.environments.drawings import draw_anything
-from pgjax.environments.environment import Environment, Episode, PyTree
+from pgjax.environments.environment import Environment, Episode, PyTree, check_environment, strong, whole_score
 from pgjax.errors import InputError
+from pgjax.leaves import plain
 from pgjax.policies.policy import Policy, check_fit
 from pgjax.rollout import Trajectory
 
@@ -31,8 +32,9 @@ def play(
         env_params: The environment's; its own, if not given.
 
     Raises:
-        InputError: If the policy does not fit.
+        InputError: If the policy does not fit, or the environment does not do what the contract says.
     """
+    check_environment(environment)
     check_fit(environment, policy)
     env_params = environment.params if env_params is None else env_params
 
@@ -49,8 +51,8 @@ def play(
             action = distribution.sample(action_key)
             played = environment.action_space.clip(action)[0]
             next_state, step = environment.step(step_key, state, played, env_params)
-            terminated = running & step.terminated
-            truncated = running & (step.truncated | (time + 1 >= environment.horizon))
+            terminated = running & jnp.asarray(step.terminated, bool)
+            truncated = running & (jnp.asarray(step.truncated, bool) | (time + 1 >= environment.horizon))
             row = Trajectory(
                 observation,
                 action[0],
@@ -74,19 +76,19 @@ def play(
     if environment.score is not None:
         whole = jax.tree.map(lambda leaf: leaf[:, None], rows._replace(rows=jnp.zeros(0)))
         whole = whole._replace(rows=jnp.sum(rows.mask, dtype=jnp.int32))
-        reward = environment.score(whole, env_params).reward[:, 0]
+        reward = whole_score(environment, whole, env_params).reward[:, 0]
     n = int(rows.mask.sum())
 
     def through(before: Any, last: Any) -> np.ndarray:
         """Return what was before each of the n steps and after the last, [n + 1, ...]."""
-        return np.concatenate([np.asarray(before)[:n], np.asarray(before[n] if n < len(before) else last)[None]])
+        return np.concatenate([plain(before)[:n], plain(before[n] if n < len(before) else last)[None]])
 
     return Episode(
         jax.tree.map(through, state, final_state),
         jax.tree.map(through, rows.observation, final_observation),
         np.asarray(played)[:n],
         np.asarray(reward)[:n],
-        jax.tree.map(np.asarray, env_params),
+        jax.tree.map(plain, strong(env_params)),
     )
 
 

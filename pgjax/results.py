@@ -30,7 +30,7 @@ import zarr.storage
 
 from pgjax import leaves
 from pgjax.environments.environment import PyTree
-from pgjax.errors import InputError
+from pgjax.errors import InputError, first_line
 
 STORE = "results.zarr"
 LOCK = f".{STORE}.lock"
@@ -143,11 +143,6 @@ def check_whole(store: Path, variables: Sequence[str]) -> None:
         ) from error
     if absent:
         raise InputError(f"expected whole results of this version of pgjax in {store}, got some without {min(absent)}")
-
-
-def first_line(error: Exception) -> str:
-    """Return the beginning of what an error says."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def seeds_per_chunk(points: int, seeds: int, processes: int) -> int:

@@ -12,6 +12,11 @@ were dropped. With `steps` = 0 it is one episode a slot, E in all.
 *Chunks.* Rows are computed by `chunk` at a time, until every slot is done. Under `vmap` over seeds the condition of
 that loop is made common to the batch, so it stays a plain loop (`together`).
 
+*Buffers.* Rows are written into a buffer whose size is fixed when it is compiled. Where the longest possible episode is
+much longer than usual, a small buffer comes first, and larger ones take over when it is full: what is made of the rows
+(`then`) costs what is used, not what the horizon allows. What a padded row observes has been observed: it is finite, so
+that nothing that is differentiated is poisoned by 0/0 after an episode's end.
+
 *Fresh starts.* Each chunk draws one first state for each slot. A slot that would need a second one waits for the next
 chunk; this too depends on the past alone.
 
@@ -23,49 +28,16 @@ A policy with memory has to see an episode from its start to its end in one slot
 both take one episode a slot.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from pgjax.environments.environment import Environment, PyTree, check_environment
+from pgjax.environments.environment import Environment, PyTree, check_environment, whole_score
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy, has_memory
-
-
-class Trajectory(NamedTuple):
-    """Whole episodes, time-major: row t of slot e is one step. Rows with `mask` false are padding.
-
-    The row after an episode's last step holds, if that step truncated and did not terminate it, its final observation.
-    The last of all rows is there for that alone.
-    """
-
-    observation: Any  # X_t, [T, E, ...]
-    action: jax.Array  # A_t as the policy drew it, [T, E, ...]
-    reward: jax.Array  # R_{t+1}, [T, E] float; 0 in padding
-    terminated: jax.Array  # [T, E] bool, the step after which the episode was over
-    truncated: jax.Array  # [T, E] bool, the step after which it was cut off
-    mask: jax.Array  # [T, E] bool, a real step
-    time: jax.Array  # [T, E] int32, steps since the episode began, 0 at its first
-    rows: jax.Array  # [] int32, rows in use; all later ones are padding (row `rows` may hold final observations)
-    log_prob: Any = None  # ln f(X_t)_{A_t} when A_t was drawn, [T, E]; 0 in padding; None if no policy drew it
-    notes: Mapping[str, jax.Array] = {}  # what a score noted, each [T, E]; 0 in padding
-
-    @property
-    def last(self) -> jax.Array:
-        """[T, E] bool, the last step of an episode."""
-        return self.terminated | self.truncated
-
-    @property
-    def first(self) -> jax.Array:
-        """[T, E] bool, the first step of an episode."""
-        return self.mask & (self.time == 0)
-
-    @property
-    def episodes(self) -> jax.Array:
-        """The number of episodes, [] float."""
-        return jnp.sum(self.first, dtype=self.reward.dtype)
+from pgjax.trajectory import Trajectory
 
 
 def part(rows: PyTree, start: jax.Array, size: int) -> PyTree:
@@ -77,6 +49,8 @@ def part(rows: PyTree, start: jax.Array, size: int) -> PyTree:
     return jax.tree.map(cut, rows)
 
 
+FIRST_ROWS = 1024  # of the smallest buffer; what is done with so many costs little beside an episode or two
+GROWTH = 8  # from a buffer to the next
 ROWS = 16  # looked at together
 STEPS = 128  # differentiated together: what measured fastest on a CPU for networks of 64 wide layers
 
@@ -173,10 +147,10 @@ def _together_rule(axis_size: int, in_batched: Any, condition: jax.Array) -> tup
 
 
 def choose(condition: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
-    """Return `yes` where condition [E] holds and `no` elsewhere, for pytrees of arrays [E, ...]."""
+    """Return `yes` where condition [E] holds and `no` elsewhere, for pytrees of arrays [E, ...]; or all [T, E, ...]."""
 
     def one(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
+        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)
 
     return jax.tree.map(one, yes, no)
 
@@ -244,7 +218,7 @@ def player(
 
     def fresh_starts(key: jax.Array, env_params: PyTree) -> tuple[PyTree, Any]:
         keys = jax.random.split(key, E // same_start)
-        keys = keys if same_start == 1 else jnp.repeat(keys, same_start, total_repeat_length=E)
+        keys = keys if same_start == 1 else keys[jnp.arange(E) // same_start]
         return jax.vmap(environment.reset, (0, None))(keys, env_params)
 
     def idle(key: jax.Array, env_params: PyTree) -> Slots:
@@ -274,8 +248,8 @@ def player(
             action = distribution.sample(action_key)
             played = environment.action_space.clip(action)
             next_state, outcome = step(jax.random.split(step_key, E), state, played, env_params)
-            terminated = running & outcome.terminated
-            truncated = running & (outcome.truncated | (time + 1 >= environment.horizon))
+            terminated = running & jnp.asarray(outcome.terminated, bool)
+            truncated = running & (jnp.asarray(outcome.truncated, bool) | (time + 1 >= environment.horizon))
             row_of = Trajectory(
                 observation,
                 action,
@@ -287,7 +261,8 @@ def player(
                 rows=row,
                 log_prob=jnp.where(running, distribution.log_prob(action), 0),
             )
-            state, observation = choose(running, (next_state, outcome.observation), (state, observation))
+            # After a termination there may be nothing to observe, 0/0 perhaps: padding repeats what was seen last.
+            state, observation = choose(running & ~terminated, (next_state, outcome.observation), (state, observation))
             running = running & ~terminated & ~truncated
             slots = Slots(state, observation, memory, running, truncated & ~terminated, time + 1)
             return (slots, supplied), row_of
@@ -299,13 +274,35 @@ def player(
     return Player(idle, play)
 
 
+def buffer_sizes(T: int, chunk: int) -> list[int]:
+    """The rows of the buffers that episodes of at most T rows are collected in, one after the other; the last is T.
+
+    Each is a whole number of chunks, and one row more for final observations.
+    """
+    sizes, size = [], FIRST_ROWS
+    while 2 * size < T:
+        sizes.append(-(-size // chunk) * chunk + 1)
+        size *= GROWTH
+    return [*sizes, T]
+
+
 def collect(
-    environment: Environment, policy: Policy, episodes: int, steps: int = 0, chunk: int = 16, same_start: int = 1
-) -> Callable[[jax.Array, PyTree, PyTree], Trajectory]:
+    environment: Environment,
+    policy: Policy,
+    episodes: int,
+    steps: int = 0,
+    chunk: int = 16,
+    same_start: int = 1,
+    then: Callable[..., PyTree] | None = None,
+) -> Callable[..., Any]:
     """Return a function (key, policy params, environment params) -> Trajectory [T, E] that runs whole episodes.
 
     T is that of the longest possible collection: the horizon (and steps − 1, with a budget of them) rounded up to whole
     chunks, and one row more; how many are in use is `Trajectory.rows`. A `score` takes the place of the steps' rewards.
+
+    With `then` the function is (key, policy params, environment params, *arguments) -> then(trajectory, *arguments),
+    and its cost grows with the rows in use, not with the horizon: T is that of the smallest of a few buffers in which
+    the episodes end.
 
     Args:
         environment: Where.
@@ -314,6 +311,7 @@ def collect(
         steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
         chunk: Rows computed between two looks at whether all is done, at least 1.
         same_start: So many slots beside each other begin with the same X_1, which divides E.
+        then: What is made of the trajectory, of shapes that do not depend on T; compiled once for each buffer.
 
     Raises:
         InputError: If a count is out of range, `same_start` does not divide E, a budget of steps is asked for where one
@@ -333,10 +331,11 @@ def collect(
     check_environment(environment)
     E, chunk = episodes, min(chunk, environment.horizon)
     T = rows_needed(environment, steps, chunk)
+    sizes = [T] if then is None else buffer_sizes(T, chunk)
     start_before = max(steps, 1)
     idle, play = player(environment, policy, E, chunk, start_before, same_start)
 
-    def run(key: jax.Array, params: PyTree, env_params: PyTree) -> Trajectory:
+    def run(key: jax.Array, params: PyTree, env_params: PyTree, *arguments: PyTree) -> Any:
         def one_chunk(carry: tuple[Slots, Trajectory]) -> tuple[Slots, Trajectory]:
             slots, done = carry
             slots, new = play(key, params, env_params, slots, done.rows, jnp.ones(E, bool))
@@ -352,19 +351,45 @@ def collect(
 
         def unfinished(carry: tuple[Slots, Trajectory]) -> jax.Array:
             slots, done = carry
-            return (done.rows < T - 1) & together(jnp.any(slots.running) | (done.rows < start_before))
+            return together(jnp.any(slots.running) | (done.rows < start_before))
+
+        def with_room(trajectory: Trajectory, size: int) -> Trajectory:
+            """The trajectory in a buffer of so many rows; those that are not in use observe what row 0 does."""
+
+            def longer(leaf: jax.Array) -> jax.Array:
+                missing = (size - len(leaf), *leaf.shape[1:]) if leaf.ndim else ()
+                return jnp.concatenate([leaf, jnp.zeros(missing, leaf.dtype)]) if leaf.ndim else leaf
+
+            observation = trajectory.observation
+            padding = jnp.broadcast_to(observation[0], (size - len(observation), *observation.shape[1:]))
+            longest = jax.tree.map(longer, trajectory._replace(observation=()))
+            return longest._replace(observation=jnp.concatenate([observation, padding]))
+
+        def finished(carry: tuple[Slots, Trajectory], sizes: list[int]) -> Any:
+            """What is made of the episodes, once they are over, in the first of these buffers that holds them."""
+            size, *larger = sizes
+            slots, trajectory = jax.lax.while_loop(
+                lambda carry: (carry[1].rows < size - 1) & unfinished(carry), one_chunk, carry
+            )
+
+            def made() -> Any:
+                score = whole_score(environment, trajectory, env_params)
+                whole = trajectory._replace(reward=score.reward, notes=score.notes)
+                return whole if then is None else then(whole, *arguments)
+
+            if not larger:
+                return made()
+            return jax.lax.cond(
+                unfinished((slots, trajectory)),
+                lambda: finished((slots, with_room(trajectory, larger[0])), larger),
+                made,
+            )
 
         slots = idle(key, env_params)
         _, rows = jax.eval_shape(play, key, params, env_params, slots, jnp.int32(0), slots.running)
-        empty = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape[1:]), leaf.dtype), rows)
-        _, trajectory = jax.lax.while_loop(unfinished, one_chunk, (slots, empty._replace(rows=jnp.int32(0))))
-        if environment.score is not None:
-            score = jax.tree.map(
-                lambda leaf: jnp.where(trajectory.mask, jnp.asarray(leaf, float), 0),
-                environment.score(trajectory, env_params),
-            )
-            trajectory = trajectory._replace(reward=score.reward, notes=score.notes)
-        return trajectory
+        first = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), rows)
+        first = first._replace(observation=slots.observation[None], rows=jnp.int32(0))
+        return finished((slots, with_room(first, sizes[0])), sizes)
 
     return run
 
@@ -376,5 +401,4 @@ def evaluate(
 
     Actions are sampled, as in training, and nothing is discounted. Arguments and errors are those of `collect`.
     """
-    run = collect(environment, policy, episodes, chunk=chunk)
-    return lambda key, params, env_params: jnp.sum(run(key, params, env_params).reward, axis=0)
+    return collect(environment, policy, episodes, chunk=chunk, then=lambda whole: jnp.sum(whole.reward, axis=0))

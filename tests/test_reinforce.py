@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import pgjax
-from tests.cases import BASELINES, CREDITS, PREDICTING, counting, random_mdp, remembering
+from tests.cases import BASELINES, CREDITS, PREDICTING, counting, ending_in, random_mdp, remembering
 
 MDP = random_mdp(seed=3, stochastic_reward=True)
 HORIZON = 6
@@ -56,9 +56,9 @@ def test_values_of_each_action_are_refused_where_actions_are_continuous():
 @pytest.mark.parametrize(
     ("baseline", "message"),
     [
-        (pgjax.learned_value(pgjax.tabular_value(3, 2)), r"shape \(7, 2\) .* state values, got \(7, 2, 2\)"),
-        (pgjax.all_actions(pgjax.tabular_value(3)), r"shape \(7, 2, 2\) .* action values, got \(7, 2\)"),
-        (pgjax.learned_action_value(pgjax.tabular_value(3, 1)), r"shape \(7, 2, 2\) .* got \(7, 2, 1\)"),
+        (pgjax.learned_value(pgjax.tabular_value(3, 2)), r"state values .* shape \(7, 2\), got \(7, 2, 2\)"),
+        (pgjax.all_actions(pgjax.tabular_value(3)), r"action values .* shape \(7, 2, 2\), got \(7, 2\)"),
+        (pgjax.learned_action_value(pgjax.tabular_value(3, 1)), r"shape \(7, 2, 2\), got \(7, 2, 1\)"),
     ],
 )
 def test_predictions_of_another_shape_are_refused(baseline, message):
@@ -301,3 +301,152 @@ def test_learns_the_maze():
 def test_no_iterations_are_refused():
     with pytest.raises(pgjax.InputError, match="1 or more iterations, got 0"):
         pgjax.train(pgjax.reinforce(FINITE, TABLE), iterations=0)
+
+
+def masking():
+    """Return a policy that excludes, by −∞, every action where what it observes is negative: there nothing is legal."""
+
+    def apply(theta, x):
+        legal = jnp.broadcast_to(x >= 0, (*x.shape[:-1], 2))
+        return pgjax.Categorical(jnp.where(legal, x * jnp.broadcast_to(theta, (*x.shape[:-1], 2)), -jnp.inf))
+
+    return pgjax.memoryless(lambda key: jax.random.normal(key, (1, 2))[0], apply)
+
+
+def remembered_value():
+    """Return v(X_t) = θ · the sum of all observations so far, which is differentiated over whole episodes."""
+
+    def unroll(theta, trajectory):
+        return theta * jnp.cumsum(trajectory.observation[..., 0], axis=0)
+
+    return pgjax.ValueFunction(lambda key: jnp.ones(()), unroll, memoryless=False)
+
+
+WAYS = {
+    "stored": (masking, {"episodes": 4}),
+    "stored, with a budget of steps": (masking, {"episodes": 2, "steps": 5}),
+    "streaming": (masking, {"episodes": 1, "baseline": pgjax.running_average()}),
+    "with memory": (remembering, {"episodes": 4}),
+    "a value of whole episodes": (
+        masking,
+        {"episodes": 4, "credit": pgjax.lambda_return(), "baseline": pgjax.learned_value(remembered_value())},
+    ),
+}
+
+
+@pytest.mark.parametrize("after", [jnp.nan, -1.0])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_observed_after_the_end_does_not_matter(way, after):
+    # NaN, as 0/0 is, or −1, where the policy finds no action legal.
+    make, options = WAYS[way]
+    policy, ended = make(), []
+    for seen in (after, 0.3):
+        algorithm = pgjax.reinforce(ending_in(seen), policy, **options)
+        run = jax.jit(pgjax.train(algorithm, 3))
+        hyperparameters = algorithm.hyperparameters(learning_rate=0.1, entropy_coefficient=0.1)
+        state, curves = run(jax.random.key(0), hyperparameters)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, state.baseline, curves)))
+        ended.append((state.params, state.baseline, curves))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *ended)
+    assert curves.gradient_norm.min() > 0
+
+
+def recording():
+    """Return an optimizer that changes nothing and remembers the value that it is given."""
+
+    def update(gradient, state, params=None, *, value, **more):
+        return jax.tree.map(jnp.zeros_like, gradient), value
+
+    return optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(()), update)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_an_optimizer_that_wants_the_value_gets_minus_the_mean_return(slots):
+    algorithm = pgjax.reinforce(
+        counting(),
+        remembering() if slots > 1 else masking(),
+        episodes=slots,
+        baseline=pgjax.running_average(),
+        optimizer=lambda eta: recording(),
+    )
+    state, curves = jax.jit(pgjax.train(algorithm, 1))(jax.random.key(0), algorithm.hyperparameters())
+    assert float(state.optimizer) == -15 == -float(curves.episode_return[0])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [lambda eta: optax.chain(optax.adam(eta), optax.contrib.reduce_on_plateau()), lambda eta: optax.polyak_sgd(eta)],
+)
+def test_optimizers_that_look_at_the_value_can_be_used(optimizer):
+    algorithm = pgjax.reinforce(FINITE, TABLE, episodes=2, optimizer=optimizer)
+    state, _ = jax.jit(pgjax.train(algorithm, 2))(jax.random.key(0), algorithm.hyperparameters())
+    assert np.isfinite(state.params).all()
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda eta: optax.chain(optax.sgd(eta), optax.scale_by_backtracking_linesearch(max_backtracking_steps=3)),
+        lambda eta: optax.lookahead(optax.sgd(eta), sync_period=2, slow_step_size=0.5),
+    ],
+)
+def test_optimizers_that_need_more_are_refused(optimizer):
+    sentence = "expected an optimizer whose step needs the gradient, the parameters and the value alone"
+    with pytest.raises(pgjax.InputError, match=sentence):
+        pgjax.reinforce(FINITE, TABLE, episodes=2, optimizer=optimizer)
+    with pytest.raises(pgjax.InputError, match=sentence):
+        pgjax.learned_value(pgjax.tabular_value(3), optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rate": jnp.full(2, 0.1)}, r"expected learning_rate to be one number, got an array of shape \(2,\)"),
+        ({"discount": np.ones((4, 1))}, r"expected discount to be one number, got an array of shape \(4, 1\)"),
+        ({"learning_rate": "fast"}, "expected learning_rate to be one number, got 'fast'"),
+        ({"learning_rate": -1.0}, r"expected a finite learning_rate of 0 or more, got -1.0"),
+        ({"value_learning_rate": -1}, "expected a finite value_learning_rate of 0 or more, got -1"),
+        ({"learning_rate": float("inf")}, "expected a finite learning_rate of 0 or more, got inf"),
+        ({"discount": 1.01}, "expected a finite discount from 0 to 1, got 1.01"),
+        ({"trace_decay": -0.1}, "expected a finite trace_decay from 0 to 1, got -0.1"),
+        ({"baseline_decay": np.float32(2)}, "expected a finite baseline_decay from 0 to 1, got 2.0"),
+        ({"entropy_coefficient": float("nan")}, "expected a finite entropy_coefficient, got nan"),
+        ({"learning_rat": 0.1}, "expected the name of a hyper-parameter, got 'learning_rat'; there are learning_rate"),
+    ],
+)
+def test_numbers_that_cannot_be_used_are_refused(values, message):
+    with pytest.raises(pgjax.InputError, match=message):
+        pgjax.reinforce(FINITE, TABLE, episodes=2).hyperparameters(**values)
+
+
+@pytest.mark.parametrize(
+    ("credit", "baseline", "message"),
+    [
+        (
+            pgjax.reward_to_go()._replace(returns=lambda trajectory, *_: trajectory.reward[:1]),
+            pgjax.no_baseline(),
+            r"the returns of the credit to be of shape \(7, 2\), got \(1, 2\)",
+        ),
+        (
+            pgjax.reward_to_go()._replace(weight=lambda trajectory, *_: 1.0),
+            pgjax.no_baseline(),
+            r"the weights of the credit to be of shape \(7, 2\), got \(\)",
+        ),
+        (
+            pgjax.reward_to_go(),
+            pgjax.no_baseline()._replace(values=lambda state, trajectory, *_: jnp.zeros(2), online=False),
+            r"the values of the baseline to be of shape \(7, 2\), got \(2,\)",
+        ),
+    ],
+)
+def test_what_a_credit_and_a_baseline_return_is_not_broadcast(credit, baseline, message):
+    algorithm = pgjax.reinforce(FINITE, TABLE, episodes=2, credit=credit, baseline=baseline)
+    with pytest.raises(pgjax.InputError, match=message):
+        jax.eval_shape(algorithm.update, algorithm.init(jax.random.key(0), algorithm.hyperparameters()))
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_no_key_is_used_twice(slots):
+    with jax.debug_key_reuse(True):
+        algorithm = pgjax.reinforce(FINITE, TABLE, episodes=slots, baseline=pgjax.running_average())
+        jax.jit(pgjax.train(algorithm, 2))(jax.random.key(0), algorithm.hyperparameters())

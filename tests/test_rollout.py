@@ -7,7 +7,7 @@ import pytest
 import pgjax
 from pgjax.environments.environment import Score
 from pgjax.rollout import map_over_rows, real_steps, rows_needed, sum_over_steps, together
-from tests.cases import counting, random_mdp, remembering
+from tests.cases import counting, ending_in, random_mdp, remembering
 
 POLICY = pgjax.mlp(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), (4,))
 PARAMS = POLICY.init(jax.random.key(0))
@@ -207,3 +207,55 @@ def test_real_steps_are_gathered_from_wherever_they_are():
     np.testing.assert_array_equal(places[:count], np.flatnonzero(np.asarray(trajectory.mask)))
     seen = sum_over_steps(lambda steps: jnp.sum(jnp.where(steps.mask, steps.observation[..., 0], 0)), trajectory)
     assert float(seen) == 6 * (0 + 1 + 2)
+
+
+@pytest.mark.parametrize("steps", [0, 7])
+def test_padding_observes_what_was_observed(steps):
+    # At the end there is nothing to observe, NaN; and rows that no slot came to were never written.
+    environment = ending_in(jnp.nan)
+    run = jax.jit(pgjax.collect(environment, POLICY, episodes=2, steps=steps, chunk=4))
+    trajectory = run(jax.random.key(0), POLICY.init(jax.random.key(1)), ())
+    assert (~trajectory.mask).any()
+    assert np.isfinite(trajectory.observation).all()
+    np.testing.assert_allclose(trajectory.observation[trajectory.mask][:, 0], 0.1 * trajectory.time[trajectory.mask])
+
+
+@pytest.mark.parametrize("limit", [2, 5, 9, 40])
+def test_episodes_come_out_alike_in_whichever_buffer(monkeypatch, limit):
+    # Buffers of 4 (+ 1), 8, 16, … rows, the last of 40: what is made of episodes of these lengths is the same.
+    environment = counting(limit, horizon=40)
+
+    def made(trajectory, scale):
+        return (
+            jnp.sum(trajectory.reward),
+            scale * jnp.sum(trajectory.observation[..., 0] * trajectory.mask),
+            trajectory.rows,
+        )
+
+    params = POLICY.init(jax.random.key(0))
+    keys = pgjax.run_keys(0, range(3))
+    found = []
+    for first in (4, 1024):
+        monkeypatch.setattr(pgjax.rollout, "FIRST_ROWS", first)
+        monkeypatch.setattr(pgjax.rollout, "GROWTH", 2)
+        run = pgjax.collect(environment, POLICY, episodes=2, chunk=4, then=made)
+        found.append(jax.jit(jax.vmap(run, (0, None, None, None)))(keys, params, (), 2.0))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    reward, observed, rows = found[0]
+    np.testing.assert_array_equal(reward, limit * (limit + 1))  # 1 + 2 + … + limit, in each of two slots
+    np.testing.assert_array_equal(observed, 2 * limit * (limit - 1))
+    np.testing.assert_array_equal(rows, -(-limit // 4) * 4)
+
+
+def test_buffers_grow_to_the_longest_episode():
+    assert pgjax.rollout.buffer_sizes(513, 16) == [513]
+    assert pgjax.rollout.buffer_sizes(100_001, 16) == [1025, 8193, 100_001]
+
+
+def test_old_keys_play_the_same_episodes():
+    environment = pgjax.maze("#S..S.E#", horizon=10)
+    policy = pgjax.policy_for(environment)
+    run = jax.jit(pgjax.collect(environment, policy, episodes=6, same_start=3))
+    params = policy.init(jax.random.key(0))
+    old, new = (run(key, params, environment.params) for key in (jax.random.PRNGKey(5), jax.random.key(5)))
+    jax.tree.map(np.testing.assert_array_equal, old, new)

@@ -20,6 +20,22 @@ def gymnax_names() -> list[str]:
     return [name for name in gymnax.registered_envs if name != "MNISTBandit-bsuite"]
 
 
+def in_32_bits(tree: PyTree) -> PyTree:
+    """A tree with its integers and real numbers in 32 bits."""
+    narrower = {"float64": jnp.float32, "int64": jnp.int32, "uint64": jnp.uint32}
+
+    def narrow(leaf: Any) -> Any:
+        name = str(getattr(leaf, "dtype", ""))
+        return leaf.astype(narrower[name]) if name in narrower else leaf
+
+    return jax.tree.map(narrow, tree)
+
+
+def like(first: PyTree, tree: PyTree) -> PyTree:
+    """A tree with leaves of the types of another's."""
+    return jax.tree.map(lambda a, b: jnp.asarray(b, a.dtype), first, tree)
+
+
 def from_gymnax(name: str, **env_params: Any) -> Environment:
     """Return a gymnax environment, without its automatic reset.
 
@@ -37,8 +53,8 @@ def from_gymnax(name: str, **env_params: Any) -> Environment:
 
     Example:
         >>> environment = from_gymnax("CartPole-v1", length=1.0)
-        >>> environment.horizon, environment.action_space
-        (500, Discrete(n=2))
+        >>> environment.horizon, environment.action_space.n
+        (500, 2)
     """
     import gymnax
 
@@ -48,7 +64,8 @@ def from_gymnax(name: str, **env_params: Any) -> Environment:
         near = [lowered[match] for match in difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.4)]
         hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(names)}"
         raise InputError(f"expected the name of a gymnax environment, got {name!r}; {hint}")
-    environment, params = gymnax.make(name)
+    with jax.enable_x64(False):  # see `step`
+        environment, params = gymnax.make(name)
     known = [field.name for field in dataclasses.fields(params)]
     for field in env_params:
         if field not in known:
@@ -59,18 +76,19 @@ def from_gymnax(name: str, **env_params: Any) -> Environment:
         raise InputError(f"expected max_steps_in_episode of 1 or more, got {horizon}")
 
     def reset(key: jax.Array, params: PyTree) -> tuple[PyTree, jax.Array]:
-        observation, state = environment.reset_env(key, params)
-        return strong(state), strong(observation)
+        with jax.enable_x64(False):
+            observation, state = environment.reset_env(key, in_32_bits(params))
+            return strong(state), strong(observation)
 
     def step(key: jax.Array, state: PyTree, action: jax.Array, params: PyTree) -> tuple[PyTree, Step]:
-        observation, state, reward, terminated, _ = environment.step_env(key, state, action, params)
-        truncated = environment.is_truncated(state, params)
-        return strong(state), Step(
-            strong(observation),
-            jnp.asarray(reward, jnp.float32),
-            jnp.asarray(terminated, bool),
-            jnp.asarray(truncated, bool),
-        )
+        # Written for 32 bits, gymnax fails or changes its state's types in 64: it computes in 32, whatever else does.
+        with jax.enable_x64(False):
+            action, params = in_32_bits((action, params))
+            observation, following, reward, terminated, _ = environment.step_env(key, state, action, params)
+            truncated = environment.is_truncated(following, params)
+            following, observation = like(state, following), strong(observation)
+            ends = jnp.asarray(terminated, bool), jnp.asarray(truncated, bool)
+            return following, Step(observation, jnp.asarray(reward, jnp.float32), *ends)
 
     # Some declared observation spaces have another dtype than the observations: believe the observations.
     observation = jax.eval_shape(lambda key: reset(key, params)[1], jax.random.key(0))

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from pgjax.environments.environment import Environment, PyTree, Score
+from pgjax.environments.environment import Environment, PyTree, Score, whole_score
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy, check_fit
 from pgjax.rollout import Trajectory
@@ -47,9 +47,7 @@ def kl_penalty(environment: Environment, reference: Policy, params: PyTree, beta
     check_fit(environment, reference)
 
     def score(trajectory: Trajectory, params: Penalized) -> Score:
-        base = Score(trajectory.reward)
-        if environment.score is not None:
-            base = environment.score(trajectory, params.environment)
+        base = whole_score(environment, trajectory, params.environment)
         log_prob = reference.unroll(params.reference, trajectory).log_prob(trajectory.action)
         x = jnp.where(trajectory.mask, trajectory.log_prob - log_prob, 0)
         price = jnp.where(params.beta > 0, params.beta * x, 0)  # where x is infinite too

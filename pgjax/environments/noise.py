@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pgjax.environments.environment import Discrete, Environment, PyTree, Step
 from pgjax.errors import InputError
@@ -24,9 +25,9 @@ class Noisy(NamedTuple):
 def noisy_actions(environment: Environment, noise: Any = 0.0) -> Environment:
     """Return an environment in which something else may be played than what was chosen.
 
-    Of n discrete actions, one drawn uniformly from all n is played with probability `noise`. To an action of a `Box` is
-    added independent normal noise with a standard deviation of `noise` times the box's half-width (times 1 where a side
-    is infinite), and the sum is clipped to the box.
+    Of n discrete actions, one drawn uniformly from those allowed is played with probability `noise`. To an action of a
+    `Box` is added independent normal noise with a standard deviation of `noise` times the box's half-width (times 1
+    where a side is infinite), and the sum is clipped to the box.
 
     A trajectory holds the actions that were chosen, and so does what a `score` gets. Without noise all is, number for
     number, as in the environment itself.
@@ -40,6 +41,7 @@ def noisy_actions(environment: Environment, noise: Any = 0.0) -> Environment:
         InputError: If the noise is out of range, or the environment's actions are noisy already.
     """
     actions, score = environment.action_space, environment.score
+    choices = np.flatnonzero(actions.allowed) if isinstance(actions, Discrete) else np.zeros(0)
     most = 1 if isinstance(actions, Discrete) else math.inf
     if isinstance(noise, int | float) and not 0 <= noise <= most:
         raise InputError(f"expected noise between 0 and {most} for {environment.name}, got {noise}")
@@ -49,7 +51,9 @@ def noisy_actions(environment: Environment, noise: Any = 0.0) -> Environment:
     def disturbed(key: jax.Array, action: jax.Array, noise: jax.Array) -> jax.Array:
         if isinstance(actions, Discrete):
             whether, which = jax.random.split(key)
-            drawn = jax.random.randint(which, (), 0, actions.n, action.dtype)
+            drawn = jax.random.randint(which, (), 0, len(choices), action.dtype)
+            if actions.forbidden:
+                drawn = jnp.asarray(choices, action.dtype)[drawn]
             return jnp.where(jax.random.uniform(whether) < noise, drawn, action)
         _, unit = actions.middle()
         added = noise * unit * jax.random.normal(key, action.shape, action.dtype)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from pgjax.environments.environment import Discrete, PyTree, Space
+from pgjax.environments.environment import Box, Discrete, PyTree, Space
 from pgjax.errors import InputError
 from pgjax.policies.distributions import Distribution
-from pgjax.policies.mlp import Readout, distribution_of, outputs_for, with_spread
+from pgjax.policies.mlp import Readout, as_reals, distribution_of, outputs_for, with_spread
 from pgjax.policies.policy import Policy, memoryless
 from pgjax.policies.value import ValueFunction
 
@@ -64,9 +64,10 @@ def is_image(space: Space) -> bool:
 
 
 def image_of(space: Space, observation: jax.Array) -> jax.Array:
-    """Return observations [..., H, W, C] or [..., H, W] as real-valued images [..., H, W, C]."""
-    image = observation if len(space.shape) == 3 else observation[..., None]
-    return image.astype(jnp.result_type(float))
+    """Return observations [..., H, W, C] or [..., H, W] as real-valued images [..., H, W, C], see `as_reals`."""
+    assert isinstance(space, Box)  # as `is_image` says
+    image = as_reals(space, observation)
+    return image if len(space.shape) == 3 else image[..., None]
 
 
 def image_network(

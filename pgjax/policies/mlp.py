@@ -11,7 +11,7 @@ from flax import linen
 from pgjax.environments.environment import Box, Discrete, PyTree, Space
 from pgjax.errors import InputError
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
-from pgjax.policies.policy import Policy, memoryless
+from pgjax.policies.policy import Policy, allowed, memoryless
 
 
 def rounded_to(dtype: Any) -> Callable[..., jax.Array]:
@@ -84,7 +84,23 @@ def features_of(observation_space: Space, observation: jax.Array) -> jax.Array:
     if isinstance(observation_space, Discrete):
         return jax.nn.one_hot(observation, observation_space.n)
     batch = observation.shape[: observation.ndim - len(observation_space.shape)]
-    return observation.reshape(*batch, -1).astype(jnp.result_type(float))
+    return as_reals(observation_space, observation).reshape(*batch, -1)
+
+
+def as_reals(space: Box, observation: jax.Array) -> jax.Array:
+    """Observations [..., *shape] as real numbers; the pixels of an image of integers, from its low to its high, as 0…1.
+
+    An image is what has two axes or more, such as a screen of uint8: taken as they are, numbers of 0…255 make the first
+    policy far from uniform and learning slow.
+    """
+    reals = observation.astype(jnp.result_type(float))
+    low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
+    whole = jnp.issubdtype(jnp.dtype(space.dtype), jnp.integer)
+    if len(space.shape) < 2 or not whole or not np.isfinite(low).all() or not np.isfinite(high).all():
+        return reals
+    bounds = (jnp.asarray(bound, reals.dtype) for bound in (low, np.where(high > low, high - low, 1)))
+    least, width = (jnp.broadcast_to(bound, reals.shape) for bound in bounds)
+    return (reals - least) / width
 
 
 def outputs_for(action_space: Space) -> int:
@@ -114,7 +130,7 @@ def with_spread(action_space: Space, network: PyTree) -> dict[str, PyTree]:
 def distribution_of(action_space: Space, output: jax.Array, params: dict[str, PyTree]) -> Distribution:
     """Return what a network's output [..., n] means: logits, or for a `Box` a mean in its units around its centre."""
     if isinstance(action_space, Discrete):
-        return Categorical(output)
+        return Categorical(allowed(action_space, output))
     centre, unit = (jnp.broadcast_to(x, output.shape) for x in action_space.middle())
     return Gaussian(centre + unit * output, jnp.broadcast_to(params["log_std"], output.shape) + jnp.log(unit))
 

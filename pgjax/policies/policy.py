@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pgjax.checks import check_shape, traced
 from pgjax.environments.environment import Discrete, Environment, PyTree, Space
 from pgjax.errors import InputError
 from pgjax.policies.distributions import Categorical, Distribution
@@ -51,6 +52,14 @@ def memoryless(init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, Any
     )
 
 
+def allowed(action_space: Discrete, logits: jax.Array) -> jax.Array:
+    """Logits [..., n] with −∞ for the actions that are forbidden."""
+    if not action_space.forbidden:
+        return logits
+    mask = action_space.allowed.reshape(*(1,) * (logits.ndim - 1), -1)
+    return jnp.where(mask, logits, -jnp.inf)
+
+
 def has_memory(policy: Policy) -> bool:
     """Return whether the policy remembers anything between steps."""
     return bool(jax.tree.leaves(jax.eval_shape(lambda: policy.memory(1))))
@@ -66,43 +75,50 @@ def describe(space: Space) -> str:
 def check_fit(environment: Environment, policy: Policy) -> None:
     """Raise unless the policy takes the environment's observations and returns its actions.
 
-    Nothing is computed; only shapes are followed.
+    Nothing is computed; only shapes are followed. What can be seen only by computing, `pgjax.check_policy` looks at.
 
     Raises:
-        InputError: If it does not fit.
+        InputError: If it does not fit, or its distribution's log_prob, entropy, kl or cross_entropy are not a number
+            for each episode: [E, 1] would be broadcast to [E, E].
     """
-    space = environment.observation_space
-    observation = jax.ShapeDtypeStruct((2, *space.shape), space.dtype)
+    states, actions, E = environment.observation_space, environment.action_space, 2
+    observation = jax.ShapeDtypeStruct((E, *states.shape), states.dtype)
 
-    def act(key: jax.Array, observation: jax.Array) -> tuple[jax.Array, Distribution]:
-        _, distribution = policy.step(policy.init(key), policy.memory(2), observation)
-        return distribution.sample(key), distribution
+    def act(key: jax.Array, observation: jax.Array) -> tuple[Distribution, jax.Array, jax.Array]:
+        _, f = policy.step(policy.init(key), policy.memory(E), observation)
+        action = f.sample(key)
+        return f, action, f.log_prob(action)
 
     try:
-        action, distribution = jax.eval_shape(act, jax.random.key(0), observation)
+        f, action, log_prob = jax.eval_shape(act, jax.random.key(0), observation)
     except InputError:
         raise
     except Exception as error:  # each network library has exceptions of its own for a shape that does not fit
         raise InputError(
-            f"expected a policy that takes the observations of {environment.name}, {describe(space)}; "
+            f"expected a policy that takes the observations of {environment.name}, {describe(states)}; "
             f"it fails with: {error}"
         ) from error
-    expected = environment.action_space
-    fits = action.shape == (2, *expected.shape)
-    if isinstance(expected, Discrete):
-        fits = fits and jnp.issubdtype(action.dtype, jnp.integer)
-        if isinstance(distribution, Categorical):
-            fits = fits and distribution.logits.shape[-1] == expected.n
-            came = f"one of {distribution.logits.shape[-1]} integers"
-        else:
-            came = f"arrays of shape {action.shape[1:]} and dtype {action.dtype}"
-    else:
-        fits = fits and jnp.issubdtype(action.dtype, jnp.floating)
-        came = f"arrays of shape {action.shape[1:]} and dtype {action.dtype}"
+    if isinstance(f, Categorical) and f.logits.shape[:-1] != (E,):
+        raise InputError(
+            f"expected a policy that takes the observations of {environment.name}, {describe(states)}; of {E} of them "
+            f"this one makes logits of shape {f.logits.shape}, where [{E}, n] are expected"
+        )
+    kind = jnp.integer if isinstance(actions, Discrete) else jnp.floating
+    fits = action.shape == (E, *actions.shape) and jnp.issubdtype(action.dtype, kind)
+    came = f"arrays of shape {action.shape[1:]} and dtype {action.dtype}"
+    if isinstance(actions, Discrete) and isinstance(f, Categorical):
+        fits = fits and f.logits.shape[-1] == actions.n
+        came = f"one of {f.logits.shape[-1]} integers"
     if not fits:
         raise InputError(
-            f"expected a policy whose actions fit {environment.name}, {describe(expected)}; this one's are {came}"
+            f"expected a policy whose actions fit {environment.name}, {describe(actions)}; this one's are {came}"
         )
+    what = f"a {type(f).__name__} of {E} actions for {environment.name}"
+    check_shape(f"log_prob of {what}", log_prob, (E,))
+    for name, others in {"entropy": (), "kl": (f,), "cross_entropy": (f,)}.items():
+        if hasattr(f, name):
+            number = traced(f"{name} of {what}", lambda f, *of, name=name: getattr(f, name)(*of), f, *others)
+            check_shape(f"{name} of {what}", number, (E,))
 
 
 def policy_for(environment: Environment) -> Policy:
@@ -125,5 +141,5 @@ def policy_for(environment: Environment) -> Policy:
 
     states, actions = environment.observation_space, environment.action_space
     if isinstance(states, Discrete) and isinstance(actions, Discrete) and states.n <= 1024:
-        return tabular(states.n, actions.n)
+        return tabular(states.n, actions)
     return (cnn if is_image(states) else mlp)(states, actions)

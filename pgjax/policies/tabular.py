@@ -5,22 +5,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pgjax.environments.environment import Discrete
 from pgjax.policies.distributions import Categorical
-from pgjax.policies.policy import Policy, memoryless
+from pgjax.policies.policy import Policy, allowed, memoryless
 
 
-def tabular(states: int, actions: int) -> Policy:
+def tabular(states: int, actions: int | Discrete) -> Policy:
     """Return the softmax policy with a logit for each of S states and A actions: θ = [S, A], zero at first.
 
     Every f(X_t) then starts uniform. The gradient of ln f(s)_a is 1{a' = a} − f(s)_{a'} in row s, and zero elsewhere.
-    For a state that is not in the table logits are NaN.
+    For a state that is not in the table logits are NaN; actions that a given space forbids are never chosen.
     """
+    space = actions if isinstance(actions, Discrete) else Discrete(actions)
 
     def init(key: jax.Array) -> jax.Array:
-        return jnp.zeros((states, actions))
+        return jnp.zeros((states, space.n))
 
     def apply(params: jax.Array, observation: jax.Array) -> Categorical:
-        return Categorical(jnp.asarray(params).at[observation].get(mode="fill", fill_value=jnp.nan))
+        logits = jnp.asarray(params).at[observation].get(mode="fill", fill_value=jnp.nan)
+        return Categorical(allowed(space, logits))
 
     return memoryless(init, apply)
 

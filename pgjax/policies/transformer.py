@@ -21,7 +21,7 @@ from flax import linen
 from pgjax.environments.environment import Discrete, Environment, PyTree
 from pgjax.errors import InputError
 from pgjax.policies.distributions import Categorical
-from pgjax.policies.policy import Policy
+from pgjax.policies.policy import Policy, allowed
 from pgjax.policies.value import ValueFunction
 from pgjax.rlhf.tokens import BOS, PAD
 
@@ -159,10 +159,8 @@ class Transformer(linen.Module):
         return Cache(tuple(keys), tuple(values), cache.pads, row + 1), x
 
     def scores(self, x: jax.Array) -> jax.Array:
-        """Return the logits [..., vocabulary] of the next token; pad and bos are never next."""
-        logits = x @ self.embedding.T
-        token = jnp.arange(self.sizes.vocabulary).reshape(*(1,) * (x.ndim - 1), -1)
-        return jnp.where((token == PAD) | (token == BOS), -jnp.inf, logits)
+        """Return the logits [..., vocabulary] of the next token."""
+        return x @ self.embedding.T
 
 
 def attend(q: jax.Array, keys: jax.Array, values: jax.Array, pads: jax.Array, row: jax.Array) -> jax.Array:
@@ -195,7 +193,6 @@ def over_rows(
     say: Callable[[jax.Array], jax.Array],
     window: jax.Array,
     context: int,
-    beyond: float,
 ) -> jax.Array:
     """Return what is said at the end of each window, [T, E, ...], by one pass over the texts.
 
@@ -203,13 +200,12 @@ def over_rows(
         read: From texts [E, L] to what they are at each token, [E, L, ...].
         say: And from that to what is said.
         window: [T, E, W]; the texts are the tokens of the first, and each later one's last.
-        context: Tokens of a text at most; of rows beyond it nothing is computed.
-        beyond: What is said there.
+        context: Tokens of a text at most; of rows beyond it nothing is computed, and NaN is said.
     """
     T, W = window.shape[0], window.shape[-1]
     tokens = jnp.concatenate([window[0], window[1:, :, -1].T], axis=1)[:, :context]
     said = say(jnp.moveaxis(read(tokens)[:, W - 1 :], 1, 0))
-    missing = jnp.full((T - said.shape[0], *said.shape[1:]), beyond, said.dtype)
+    missing = jnp.full((T - said.shape[0], *said.shape[1:]), jnp.nan, said.dtype)
     return jnp.concatenate([said, missing])
 
 
@@ -258,6 +254,9 @@ def transformer(environment: Environment, sizes: Sizes) -> Policy:
     def init(key: jax.Array) -> PyTree:
         return network.init(key, jnp.full((1, 1), BOS, jnp.int32))
 
+    def say(params: PyTree, x: jax.Array) -> jax.Array:
+        return allowed(actions, network.apply(params, x, method="scores"))
+
     def step(params: PyTree, cache: Cache, window: jax.Array) -> tuple[Cache, Categorical]:
         def begin(cache: Cache) -> tuple[Cache, jax.Array]:
             return network.apply(params, cache, window, method="begin")
@@ -266,16 +265,16 @@ def transformer(environment: Environment, sizes: Sizes) -> Policy:
             return network.apply(params, cache, window[:, -1], method="extend")
 
         cache, x = jax.lax.cond(cache.used == 0, begin, extend, cache)
-        return cache, Categorical(network.apply(params, x, method="scores"))
+        return cache, Categorical(say(params, x))
 
     def unroll(params: PyTree, trajectory: Any) -> Categorical:
         def read(tokens: jax.Array) -> jax.Array:
             return network.apply(params, tokens)
 
-        def say(x: jax.Array) -> jax.Array:
-            return network.apply(params, x, method="scores")
+        def next_token(x: jax.Array) -> jax.Array:
+            return say(params, x)
 
-        return Categorical(over_rows(read, say, trajectory.observation, sizes.context, jnp.nan))
+        return Categorical(over_rows(read, next_token, trajectory.observation, sizes.context))
 
     return Policy(init, memory, step, unroll)
 
@@ -306,7 +305,7 @@ def token_values(
 def transformer_value(sizes: Sizes) -> ValueFunction:
     """Return v(X_t) of texts: a transformer of its own, with one number at each token.
 
-    What it reads is what `transformer` reads; beyond the context it says 0, so give it W + T − 1 tokens or more.
+    What it reads is what `transformer` reads; beyond the context it says NaN, so give it W + T − 1 tokens or more.
 
     Raises:
         InputError: If there is no transformer of these sizes.
@@ -318,6 +317,6 @@ def transformer_value(sizes: Sizes) -> ValueFunction:
         def read(tokens: jax.Array) -> jax.Array:
             return values(params, tokens)
 
-        return over_rows(read, lambda value: value, trajectory.observation, sizes.context, 0.0)
+        return over_rows(read, lambda value: value, trajectory.observation, sizes.context)
 
     return ValueFunction(init, unroll, memoryless=False)

@@ -33,14 +33,16 @@ class Uniform(NamedTuple):
 
 
 def random_policy(environment: Environment) -> Policy:
-    """Return the policy that takes every action with the same probability, or density; it has no parameters.
+    """Return the policy that takes every action that may be taken with the same probability, or density.
+
+    It has no parameters.
 
     Raises:
         InputError: If actions are arrays of another shape than [d], or not bounded.
     """
     actions, observations = environment.action_space, environment.observation_space
     if isinstance(actions, Discrete):
-        low = high = np.zeros(actions.n)
+        low = high = np.where(actions.allowed, 0.0, -np.inf)
     else:
         low, high = (np.broadcast_to(np.asarray(bound, float), actions.shape) for bound in (actions.low, actions.high))
         if len(actions.shape) != 1 or not np.isfinite(high - low).all():

@@ -1,0 +1,61 @@
+"""Steps of an optax transformation: the one place where gradients become changes of parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pgjax.environments.environment import PyTree
+from pgjax.errors import InputError, first_line
+
+# From the learning rate, a traced number, to an optax transformation.
+Optimizer = Callable[[Any], optax.GradientTransformation]
+
+
+def descend(
+    optimizer: optax.GradientTransformation, gradient: PyTree, state: PyTree, params: PyTree, value: Any
+) -> tuple[PyTree, PyTree]:
+    """The parameters after a step down a gradient, and the optimizer's next state.
+
+    Args:
+        optimizer: The transformation; one that wants the value of the objective (`optax.contrib.reduce_on_plateau`,
+            `optax.polyak_sgd`) is given it.
+        gradient: Of what is minimised, like params.
+        state: The optimizer's.
+        params: Where the gradient is taken.
+        value: What is minimised, there, [].
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+    change, state = optimizer.update(gradient, state, params, value=value)
+    return optax.apply_updates(params, change), state
+
+
+def check_optimizer(optimizer: Optimizer, init: Callable[[jax.Array], PyTree]) -> None:
+    """Raise unless an optimizer can be used; only shapes are followed.
+
+    Args:
+        optimizer: From the learning rate to a transformation.
+        init: From a key to the parameters that it is to change.
+
+    Raises:
+        InputError: If it needs more than the gradient, the parameters and the value: a line search, which evaluates the
+            objective elsewhere, or a lookahead, which keeps parameters of its own.
+    """
+    params = jax.eval_shape(init, jax.random.key(0))
+
+    def one_step(eta: jax.Array, params: PyTree) -> PyTree:
+        chosen = optimizer(eta)
+        return descend(chosen, params, chosen.init(params), params, eta)[0]
+
+    number = jax.ShapeDtypeStruct((), jnp.result_type(float))
+    try:
+        jax.eval_shape(one_step, number, params)
+    except InputError:
+        raise
+    except Exception as error:  # each transformation has exceptions of its own for what it misses
+        raise InputError(
+            "expected an optimizer whose step needs the gradient, the parameters and the value alone, as a line search "
+            f"or a lookahead does not, it fails with: {first_line(error)}"
+        ) from error
