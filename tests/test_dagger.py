@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from tests.cases import counting, random_mdp, remembering
+from tests.cases import counting, ending_in, random_mdp, remembering
 
 KEY = jax.random.key(0)
 module = importlib.import_module("pgjax.dagger")  # pgjax.dagger is its function
@@ -190,3 +190,14 @@ def test_a_vmapped_run_is_a_single_one_and_a_sweep_of_them():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(pgjax.InputError, match=message):
         pgjax.dagger(**{"environment": counting(), "policy": remembering(), "expert": always(0), **options})
+
+
+def test_an_observation_after_the_end_that_is_no_number_does_not_matter():
+    expert = pgjax.scripted(lambda observation: jnp.zeros(observation.shape[:-1], jnp.int32), ending_in(0.3))
+    fitted = []
+    for after in (jnp.nan, 0.3):
+        learning = pgjax.dagger(ending_in(after), remembering(), expert, episodes=3, steps=5)
+        state, _ = jax.jit(pgjax.train(learning, 2))(KEY, learning.hyperparameters())
+        fitted.append(state.params)
+        assert np.isfinite(state.params).all()
+    np.testing.assert_array_equal(*fitted)

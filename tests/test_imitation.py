@@ -150,7 +150,7 @@ def test_some_labels_of_each_episode_are_chosen_at_random():
     few, _ = examples_of(data, pgjax.tabular(12, 12), LIKELIHOOD, 5, KEY)  # more than the second episode has
     assert few.mask.sum() == 9
     whole, _ = examples_of(data, remembering(), LIKELIHOOD, 3, KEY)  # for a policy with memory episodes stay whole
-    np.testing.assert_array_equal(whole.observation, data.observation)
+    np.testing.assert_array_equal(whole.observation[data.mask], data.observation[data.mask])
     np.testing.assert_array_equal(whole.mask.sum(0), 3)
     assert not (whole.mask & ~data.mask).any()
 
@@ -355,3 +355,51 @@ def test_demonstrations_that_do_not_fit_the_policy_are_refused():
         pgjax.behaviour_cloning(policy, data._replace(action=jnp.zeros((2, 1, 1))))
     with pytest.raises(pgjax.InputError, match="expected a policy that fits the demonstrations"):
         pgjax.behaviour_cloning(pgjax.mlp(pgjax.Box(-1.0, 1.0, (3,)), pgjax.Discrete(2)), data)
+
+
+def test_what_is_not_known_of_an_episode_may_be_anything():
+    # NaN after the end, and where the expert was not asked: with memory, episodes are differentiated whole.
+    T, N = 4, 3
+    real = jnp.arange(T)[:, None] < jnp.array([[4, 2, 3]])
+    asked = real & (jnp.arange(T)[:, None] != 1)
+    observation = jnp.arange(T * N, dtype=float).reshape(T, N, 1) / 10
+    logits = jnp.stack([observation[..., 0], jnp.zeros((T, N))], axis=-1)
+    fitted = []
+    for unknown in (jnp.nan, 0.0):
+        demonstrations = pgjax.Demonstrations(
+            jnp.where(real[..., None], observation, unknown),
+            jnp.where(asked, 1, 7 if jnp.isnan(unknown) else 0),
+            asked,
+            pgjax.Categorical(jnp.where(asked[..., None], logits, unknown)),
+        )
+        for distance in (LIKELIHOOD, pgjax.cross_entropy):
+            cloning = pgjax.behaviour_cloning(remembering(), demonstrations, distance=distance, steps=4, batch=3)
+            state, curves = jax.jit(pgjax.train(cloning, 2))(KEY, cloning.hyperparameters())
+            assert np.isfinite(state.params).all()
+            assert np.isfinite(curves.loss).all()
+            fitted.append(state.params)
+    np.testing.assert_array_equal(fitted[:2], fitted[2:])
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_no_key_is_used_twice(memory):
+    environment = pgjax.finite(random_mdp(), 4)
+    policy = pgjax.tabular_by_time(4, 3, 2) if memory else pgjax.tabular(3, 2)
+    expert = pgjax.Expert(pgjax.tabular(3, 2), jnp.ones((3, 2)))
+    with jax.debug_key_reuse(True):
+        for learning in (
+            pgjax.behaviour_cloning(policy, pgjax.demonstrate(environment, expert, 3), labels=2, steps=2),
+            pgjax.dagger(environment, policy, expert, labels=2, steps=2),
+        ):
+            jax.jit(pgjax.train(learning, 2))(jax.random.key(0), learning.hyperparameters())
+
+
+def test_an_optimizer_that_wants_the_value_gets_the_loss():
+    demonstrations = by_hand([[0, 1, 2]], [[1, 0, 1]])
+    cloning = pgjax.behaviour_cloning(pgjax.tabular(3, 2), demonstrations, steps=2, optimizer=optax.polyak_sgd)
+    state, _ = jax.jit(pgjax.train(cloning, 3))(KEY, cloning.hyperparameters())
+    assert state.params[0, 1] > state.params[0, 0]
+    with pytest.raises(pgjax.InputError, match="expected an optimizer whose step needs the gradient"):
+        pgjax.behaviour_cloning(
+            pgjax.tabular(3, 2), demonstrations, optimizer=lambda eta: optax.lookahead(optax.sgd(eta), 2, 0.5)
+        )

@@ -155,7 +155,7 @@ def check_judge(judge: Judge, columns: int, params: PyTree) -> None:
     judgement = traced("a judge of texts", judge, tokens, jax.ShapeDtypeStruct(tokens.shape, bool), params)
     if not isinstance(judgement, Judgement):
         raise InputError(f"expected a judge that returns a Judgement, got a {type(judgement).__name__}")
-    numbers = {"the reward": judgement.reward, **{f"note {name!r}": note for name, note in judgement.notes.items()}}
+    numbers = {"the reward": judgement.reward, **{f"the note {name!r}": note for name, note in judgement.notes.items()}}
     for name, array in numbers.items():
         check_shape(f"{name} that the judge returns of {E} texts", array, (E,))
 

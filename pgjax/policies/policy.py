@@ -84,13 +84,12 @@ def check_fit(environment: Environment, policy: Policy) -> None:
     states, actions, E = environment.observation_space, environment.action_space, 2
     observation = jax.ShapeDtypeStruct((E, *states.shape), states.dtype)
 
-    def act(key: jax.Array, observation: jax.Array) -> tuple[Distribution, jax.Array, jax.Array]:
+    def act(key: jax.Array, observation: jax.Array) -> tuple[Distribution, jax.Array]:
         _, f = policy.step(policy.init(key), policy.memory(E), observation)
-        action = f.sample(key)
-        return f, action, f.log_prob(action)
+        return f, f.sample(key)
 
     try:
-        f, action, log_prob = jax.eval_shape(act, jax.random.key(0), observation)
+        f, action = jax.eval_shape(act, jax.random.key(0), observation)
     except InputError:
         raise
     except Exception as error:  # each network library has exceptions of its own for a shape that does not fit
@@ -114,8 +113,7 @@ def check_fit(environment: Environment, policy: Policy) -> None:
             f"expected a policy whose actions fit {environment.name}, {describe(actions)}; this one's are {came}"
         )
     what = f"a {type(f).__name__} of {E} actions for {environment.name}"
-    check_shape(f"log_prob of {what}", log_prob, (E,))
-    for name, others in {"entropy": (), "kl": (f,), "cross_entropy": (f,)}.items():
+    for name, others in {"log_prob": (action,), "entropy": (), "kl": (f,), "cross_entropy": (f,)}.items():
         if hasattr(f, name):
             number = traced(f"{name} of {what}", lambda f, *of, name=name: getattr(f, name)(*of), f, *others)
             check_shape(f"{name} of {what}", number, (E,))

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -90,3 +94,35 @@ def test_unknown_names_are_refused_with_the_nearest():
         pgjax.from_gymnax("CartPole-v1", mass=1.0)
     with pytest.raises(pgjax.InputError, match="1 or more, got 0"):
         pgjax.from_gymnax("CartPole-v1", max_steps_in_episode=0)
+
+
+IN_64_BITS = """
+import jax, jax.numpy as jnp, pgjax
+
+names = pgjax.gymnax_names()
+key = jax.random.key(0)
+for name in names:
+    environment = pgjax.from_gymnax(name)
+    pgjax.check_environment(environment)
+    random = pgjax.random_policy(environment)
+
+    def play(key, params):
+        def one(carry, key):
+            state, observation = carry
+            _, f = random.step((), (), observation[None])
+            state, step = environment.step(key, state, f.sample(key)[0], params)
+            return (state, step.observation), step.reward
+
+        return jax.lax.scan(one, environment.reset(key, params), jax.random.split(key, 20))[1]
+
+    reward = jax.jit(play)(key, environment.params)
+    assert reward.dtype == jnp.float32 and jnp.isfinite(reward).all(), name
+print(len(names))
+"""
+
+
+def test_every_environment_runs_in_a_program_of_64_bits():
+    options = os.environ | {"JAX_ENABLE_X64": "1"}
+    done = subprocess.run([sys.executable, "-c", IN_64_BITS], env=options, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [str(len(pgjax.gymnax_names()))]

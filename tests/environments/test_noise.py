@@ -115,3 +115,8 @@ def test_noise_that_makes_no_sense_is_refused(environment, noise, message):
 
 def test_strong_noise_in_a_box_is_allowed():
     assert float(pgjax.noisy_actions(PENDULUM, 2.5).params.noise) == 2.5
+
+
+def test_noise_plays_nothing_that_is_forbidden():
+    chosen = played(pgjax.Discrete(4, forbidden=(0, 2)), jnp.int32(1), 1.0, 200)
+    assert set(np.unique(chosen)) == {1, 3}

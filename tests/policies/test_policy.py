@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,9 @@ import optax
 import pytest
 
 import pgjax
+from pgjax.policies.mlp import features_of
 from tests.cases import counting, random_mdp, remembering
+from tests.rlhf.exact_texts import texts
 
 MDP = random_mdp()
 BOX = pgjax.Box(-2.0, 2.0, (3,))
@@ -25,6 +29,57 @@ CASES = {
         pgjax.finite(MDP, 5),
     ),
 }
+
+
+def spoiled(**methods):
+    """Return a policy for CartPole whose distributions have some methods that do other things than they should."""
+
+    class Spoiled(NamedTuple):
+        logits: jax.Array
+
+        sample = methods.get("sample", lambda f, key: pgjax.Categorical(f.logits).sample(key))
+        log_prob = methods.get("log_prob", lambda f, action: pgjax.Categorical(f.logits).log_prob(action))
+        entropy = methods.get("entropy", lambda f: pgjax.Categorical(f.logits).entropy())
+        kl = methods.get("kl", lambda f, other: pgjax.Categorical(f.logits).kl(other))
+
+    return pgjax.memoryless(lambda key: jnp.zeros((4, 2)), lambda theta, x: Spoiled(x @ theta))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_policies_of_pgjax_keep_their_contract(name):
+    policy, environment = CASES[name]
+    pgjax.check_policy(policy, environment)
+
+
+def test_a_policy_whose_two_ways_disagree_is_found():
+    whole = remembering()
+    forgetful = whole._replace(unroll=lambda params, trajectory: pgjax.Categorical(trajectory.observation @ params))
+    with pytest.raises(pgjax.InputError, match=r"same log-probabilities from step and unroll, got .* at step 2"):
+        pgjax.check_policy(forgetful, counting())
+    column = whole._replace(unroll=lambda params, trajectory: Column(whole.unroll(params, trajectory)))
+    with pytest.raises(pgjax.InputError, match=r"log_prob of what unroll returns to be of shape \(17, 3\), got"):
+        pgjax.check_policy(column, counting(limit=20, horizon=16))
+    kink = pgjax.memoryless(
+        lambda key: jnp.zeros((1, 2)),
+        lambda theta, x: pgjax.Categorical(jnp.sqrt(x) @ (theta - jax.lax.stop_gradient(theta))),
+    )
+    pgjax.check_policy(kink, counting())
+    steep = pgjax.memoryless(
+        lambda key: jnp.zeros((1, 2)), lambda theta, x: pgjax.Categorical(jnp.sqrt(0 * (x @ theta)))
+    )
+    with pytest.raises(
+        pgjax.InputError, match="expected a finite gradient of the log-probabilities, got another in params"
+    ):
+        pgjax.check_policy(steep, counting())
+
+
+class Column(NamedTuple):
+    """A distribution whose log_prob has an axis too many."""
+
+    f: pgjax.Categorical
+
+    def log_prob(self, action):
+        return self.f.log_prob(action)[..., None]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -130,11 +185,25 @@ def test_the_default_fits_every_space():
             "takes the observations of CartPole-v1, an array of shape",
         ),
         (pgjax.tabular(3, 2), "takes the observations of CartPole-v1, an array of shape"),
+        (spoiled(log_prob=lambda f, action: jnp.zeros((2, 1))), r"log_prob of a Spoiled .* \(2,\), got \(2, 1\)"),
+        (spoiled(log_prob=lambda f, action: jnp.zeros(())), r"log_prob of a Spoiled .* \(2,\), got \(\)"),
+        (spoiled(entropy=lambda f: jnp.zeros((2, 2))), r"entropy of a Spoiled .* got \(2, 2\)"),
+        (spoiled(kl=lambda f, other: jnp.zeros((2, 1))), r"kl of a Spoiled .* got \(2, 1\)"),
+        (spoiled(sample=lambda f, key: jnp.zeros((2, 1), int)), r"one of 2 integers; this one's are arrays of shape"),
+        (spoiled(sample=lambda f, key: jnp.zeros(2)), "one of 2 integers; this one's are arrays of shape .* float32"),
     ],
 )
 def test_a_policy_that_does_not_fit_is_refused(policy, message):
     with pytest.raises(pgjax.InputError, match=message):
         pgjax.reinforce(pgjax.from_gymnax("CartPole-v1"), policy)
+
+
+def test_a_table_for_windows_of_tokens_is_refused_for_what_it_sees():
+    table = pgjax.tabular(5, 5)
+    with pytest.raises(
+        pgjax.InputError, match=r"the observations of text, .* \(2, 3, 5\), where \[2, n\] are expected"
+    ):
+        pgjax.reinforce(texts(), table)
 
 
 def test_actions_of_several_axes_are_refused():
@@ -155,3 +224,42 @@ def test_products_in_bfloat16_are_those_in_float32_rounded():
     chex.assert_trees_all_equal_shapes_and_dtypes(exact, near)
     difference = jax.tree.map(jnp.subtract, exact, near)
     assert 0 < optax.tree.norm(difference) < 0.02 * optax.tree.norm(exact)  # bfloat16 has 8 bits
+
+
+def test_a_table_never_chooses_what_is_forbidden():
+    space = pgjax.Discrete(3, forbidden=(1,))
+    _, f = pgjax.tabular(2, space).step(jnp.ones((2, 3)), (), jnp.arange(2))
+    np.testing.assert_array_equal(jnp.exp(f.log_prob(jnp.array([0, 1]))), [0.5, 0.0])
+    environment = pgjax.finite(MDP, 5)._replace(action_space=pgjax.Discrete(2, forbidden=(0,)))
+    trajectory = pgjax.collect(environment, pgjax.policy_for(environment), episodes=8)(
+        jax.random.key(0), jnp.zeros((3, 2)), MDP
+    )
+    assert (trajectory.action[trajectory.mask] == 1).all()
+
+
+def test_pixels_are_scaled_by_their_box():
+    whole = pgjax.Box(0, 255, (6, 5, 2), jnp.uint8)
+    part = pgjax.Box(0.0, 1.0, (6, 5, 2))
+    pixels = jax.random.randint(jax.random.key(0), (3, 4, *whole.shape), 0, 256).astype(jnp.uint8)
+    seen = pixels, pixels.astype(float) / 255
+    makers = [pgjax.mlp, pgjax.cnn, pgjax.recurrent]
+    for make in makers:
+        logits = []
+        for i, space in enumerate((whole, part)):
+            policy = make(space, pgjax.Discrete(4))
+            params = policy.init(jax.random.key(1))
+            trajectory = pgjax.Trajectory(seen[i], *[jnp.zeros((3, 4))] * 6, rows=jnp.int32(3))
+            logits.append(policy.unroll(params, trajectory).logits)
+            assert policy.unroll(params, trajectory).entropy().min() > np.log(4) - 0.02  # near the uniform one
+        np.testing.assert_allclose(*logits, atol=1e-6)
+    for make in (pgjax.mlp_value, pgjax.policies.cnn.cnn_value):
+        values = []
+        for i, space in enumerate((whole, part)):
+            value = make(space)
+            trajectory = pgjax.Trajectory(seen[i], *[jnp.zeros((3, 4))] * 6, rows=jnp.int32(3))
+            values.append(value.unroll(value.init(jax.random.key(1)), trajectory))
+        np.testing.assert_allclose(*values, atol=1e-6)
+    counts = pgjax.Box(0, 9, (3,), jnp.int32)  # numbers that are no image are taken as they are
+    np.testing.assert_array_equal(features_of(counts, jnp.array([1, 5, 9])), [1.0, 5.0, 9.0])
+    shifted = pgjax.Box(np.array([[0, 10]]), np.array([[4, 20]]), (1, 2), jnp.int32)
+    np.testing.assert_allclose(features_of(shifted, jnp.array([[1, 20]])), [0.25, 1.0])

@@ -23,8 +23,8 @@ def reward_of(tokens, output, params):
     return rlhf.Judgement(0.7 * is_a.sum(1) - 0.4 * bad + 0.5 * ended)
 
 
-def texts(judge=reward_of, prompts=PROMPT):
-    return rlhf.text(prompts, V, T, judge)
+def texts(judge=reward_of, prompts=PROMPT, forbid=()):
+    return rlhf.text(prompts, V, T, judge, forbid=forbid)
 
 
 def by_context():
@@ -37,6 +37,16 @@ def by_context():
         return pgjax.Categorical(jnp.where(allowed, logits, -jnp.inf))
 
     return pgjax.memoryless(lambda key: jax.random.normal(key, (V**T, V)), apply)
+
+
+def value_by_context():
+    """Return v with a number for each text so far: it can be any function of them."""
+
+    def unroll(params, trajectory):
+        window = trajectory.observation
+        return params[sum(window[..., i] * V**i for i in range(T))]
+
+    return pgjax.ValueFunction(lambda key: jax.random.normal(key, (V**T,)), unroll)
 
 
 def tiny_transformer(environment):
@@ -62,13 +72,13 @@ def trajectory_of(rows, policy, params, environment, env_params=None, prompt=PRO
     whole = np.concatenate([np.tile(prompt, (E, 1)), np.where(rows == PAD, EOS, rows)], axis=1)
     W = len(prompt)
     observation = np.stack([whole[:, t : t + W] for t in range(T)])
-    terminated = rows.T == EOS
+    terminated = mask & ((rows.T == EOS) | (np.arange(T) == T - 1)[:, None])
     trajectory = pgjax.Trajectory(
         jnp.asarray(observation, jnp.int32),
         jnp.asarray(np.where(mask, rows.T, EOS), jnp.int32),
         jnp.zeros((T, E)),
         jnp.asarray(terminated),
-        jnp.asarray(mask & ~terminated & (np.arange(T) == T - 1)[:, None]),
+        jnp.zeros((T, E), bool),
         jnp.asarray(mask),
         jnp.asarray(np.tile(np.arange(T)[:, None], (1, E)), jnp.int32),
         jnp.int32(T),

@@ -1,5 +1,7 @@
 """The environment of texts, its sampler's law, and REINFORCE on it, held to every text that there is."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,7 @@ from tests.rlhf.exact_texts import (
     texts,
     tiny_transformer,
     trajectory_of,
+    value_by_context,
 )
 
 BETA = 0.3
@@ -63,6 +66,62 @@ def test_the_law_of_the_sampler(name):
     assert observed.sum() == n
     # χ² over all fifteen texts; wrong with probability 10⁻⁴.
     assert np.sum((observed - expected) ** 2 / expected) < stats.chi2.ppf(1 - 1e-4, len(OUTPUTS) - 1)
+
+
+def test_a_text_of_as_many_tokens_as_there_may_be_is_whole():
+    # Nothing follows it, so nothing is to be bootstrapped from: it terminates, like one that writes eos.
+    environment, policy = texts(), by_context()
+    penalized = pgjax.kl_penalty(environment, policy, lively(policy))
+    for each in (environment, penalized):
+        run = jax.jit(pgjax.collect(each, policy, episodes=64))
+        trajectory = run(jax.random.key(0), lively(policy), each.params)
+        long = np.asarray(trajectory.mask[T - 1])
+        assert 10 < long.sum() < 64
+        assert trajectory.terminated[T - 1][long].all()
+        assert not (trajectory.truncated & ~trajectory.terminated).any()
+
+
+def collected_outputs(environment, policy, params):
+    """Return episodes that write each of the fifteen outputs, as the environment itself says how they end."""
+    rows = jnp.asarray(np.where(OUTPUTS == PAD, EOS, OUTPUTS), jnp.int32).T  # [T, 15]
+    following = pgjax.Policy(
+        init=lambda key: (),
+        memory=lambda episodes: jnp.zeros(episodes, jnp.int32),
+        step=lambda params, t, window: (t + 1, Certain(rows[jnp.minimum(t, T - 1), jnp.arange(15)])),
+        unroll=lambda params, trajectory: None,
+    )
+    trajectory = pgjax.collect(environment, following, episodes=15)(jax.random.key(0), (), environment.params)
+    log_prob = policy.unroll(params, trajectory).log_prob(trajectory.action)
+    return trajectory._replace(log_prob=jnp.where(trajectory.mask, log_prob, 0))
+
+
+class Certain(NamedTuple):
+    """The distribution of an action that is known."""
+
+    action: jax.Array
+
+    def sample(self, key):
+        return self.action
+
+    def log_prob(self, action):
+        return jnp.zeros(action.shape)
+
+
+def test_the_gradient_of_actor_critic_on_texts():
+    # With λ = 1 and any critic the estimator is unbiased; six in fifteen texts reach T, and were bootstrapped through.
+    environment, policy = texts(), by_context()
+    params = lively(policy)
+    baseline = pgjax.learned_value(value_by_context())
+    hyperparameters = numbers(trace_decay=1.0)
+    state = baseline.init(jax.random.key(5), hyperparameters)._replace(moments=jnp.array([1.0, 3.0, 13.0]))  # 3 ± 2
+    estimate = pgjax.policy_gradient(environment, policy, pgjax.lambda_return(), baseline)
+    trajectory, p = collected_outputs(environment, policy, params), chances(policy, params, environment)
+    parts = jax.lax.map(
+        lambda i: p[i] * estimate(params, state, episodes(trajectory, i[None]), hyperparameters).gradient,
+        jnp.arange(15),
+    )
+    exact = exact_gradient(policy, params, params, environment, 0.0)
+    np.testing.assert_allclose(parts.sum(0), exact, atol=1e-5 * float(jnp.abs(exact).max()))
 
 
 def exact_gradient(policy, params, reference, environment, beta):
@@ -220,6 +279,44 @@ def test_the_trained_distribution_is_that_of_the_supervised_model_tilted_by_the_
     assert curves.kl[-100:].mean() == pytest.approx(float(jnp.sum(after * jnp.log(after / before))), abs=0.02)
 
 
+def test_actor_critic_comes_to_the_same_distribution():
+    # The critic learns v = β ln Σ …, the λ-return looks through nothing that is whole; closed form as above.
+    beta = 0.5
+    environment, policy = texts(), by_context()
+    start = policy.init(jax.random.key(2))
+    algorithm = pgjax.reinforce(
+        pgjax.kl_penalty(environment, policy, start, beta),
+        policy._replace(init=lambda key: start),
+        episodes=64,
+        credit=pgjax.lambda_return(),
+        baseline=pgjax.learned_value(value_by_context(), steps=2),
+        optimizer=optax.sgd,
+    )
+    run = jax.jit(pgjax.train(algorithm, 1500))
+    state, _ = run(jax.random.key(0), algorithm.hyperparameters(learning_rate=0.5, value_learning_rate=0.03))
+    before, after = (chances(policy, params, environment) for params in (start, state.params))
+    tilted = before * jnp.exp(trajectory_of(OUTPUTS, policy, start, environment).reward.sum(0) / beta)
+    assert 0.5 * jnp.abs(after - tilted / tilted.sum()).sum() < 0.02
+
+
+def test_policies_write_no_pads_and_nothing_that_is_forbidden():
+    for forbid, legal in (((), {EOS, A, B}), ((EOS,), {A, B}), ((A, EOS), {B})):
+        environment = texts(forbid=forbid)
+        policies = [pgjax.random_policy(environment), pgjax.policy_for(environment), tiny_transformer(environment)]
+        policies.append(pgjax.recurrent(environment.observation_space, environment.action_space, 4, ()))
+        for policy in policies:
+            params = policy.init(jax.random.key(0))
+            run = jax.jit(pgjax.collect(environment, policy, episodes=64))
+            trajectory = run(jax.random.key(1), params, environment.params)
+            assert set(np.unique(trajectory.action[trajectory.mask])) == legal
+            entropy = policy.unroll(params, trajectory).entropy()[trajectory.mask]
+            assert entropy.max() <= np.log(len(legal)) + 1e-6
+        uniform = policies[0].step((), (), trajectory.observation[0])[1]
+        np.testing.assert_allclose(uniform.entropy(), np.log(len(legal)), rtol=1e-6)
+    outputs = rlhf.outputs(texts(forbid=[EOS]), policies[0], 8)
+    assert (outputs(jax.random.key(0), (), texts().params)[:, 3:] >= A).all()  # T tokens each
+
+
 def test_without_a_reward_nothing_moves():
     start = by_context().init(jax.random.key(2))
 
@@ -247,6 +344,22 @@ def test_outputs_to_one_prompt_lie_beside_each_other():
     [
         (lambda: texts(prompts=np.zeros((0, 3), int)), r"expected one or more prompts \[N, W\]"),
         (lambda: texts(prompts=np.array([[BOS, V]])), "expected tokens from 0 to 4, got 5 at"),
+        (lambda: texts(prompts=[[BOS], [BOS, A]]), r"expected prompts of one length \[N, W\]"),
+        (lambda: texts(forbid=[V]), "expected tokens from 0 to 4, got 5"),
+        (lambda: texts(forbid=[EOS, A, B]), "expected 1 or more tokens to write with, got 5, all of them forbidden"),
+        (lambda: texts(lambda tokens, output, params: output.sum(1)), "a judge that returns a Judgement, got a"),
+        (
+            lambda: texts(lambda tokens, output, params: rlhf.Judgement(output.sum(1, keepdims=True))),
+            r"the reward that the judge returns of 2 texts to be of shape \(2,\), got \(2, 1\)",
+        ),
+        (
+            lambda: texts(lambda tokens, *_: rlhf.Judgement(jnp.zeros(len(tokens)), {"long": 1.0})),
+            r"the note 'long' that the judge returns of 2 texts to be of shape \(2,\), got \(\)",
+        ),
+        (
+            lambda: texts(lambda tokens, output, params: rlhf.Judgement(1 if output.any() else 0)),
+            "expected a judge of texts that JAX can trace",
+        ),
         (lambda: texts(prompts=np.array([[BOS, PAD]])), "expected prompts with pads to their left alone"),
         (lambda: rlhf.text([[BOS]], 3, T, reward_of), "expected a vocabulary of 4 or more tokens, .*, got 3"),
         (lambda: pgjax.leave_one_out(among=1), "expected groups of 2 or more for a leave-one-out baseline, got 1"),
