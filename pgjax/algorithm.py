@@ -1,11 +1,13 @@
 """What every learning algorithm of pgjax is: an `init` and an `update`, and how to run one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from pgjax.checks import whole_number
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy
@@ -16,7 +18,8 @@ class Algorithm(NamedTuple):
     """A learning algorithm, as pure functions of one run.
 
     `init(key, hyperparameters) -> State` and `update(State) -> (State, Metrics)`: the state is what is carried from one
-    iteration to the next, the metrics (a NamedTuple of scalars) are what is emitted. `hyperparameters(**values)`
+    iteration to the next, the metrics (a NamedTuple of scalars, and of mappings from names to scalars) are what is
+    emitted. `hyperparameters(**values)`
     returns the numbers that are traced, with defaults for those not named; shapes, counts and functions were fixed when
     the algorithm was built.
 
@@ -52,8 +55,7 @@ def train(algorithm: Algorithm, iterations: int) -> Callable[[jax.Array, PyTree]
         >>> state.params.shape, curves.episode_return.shape
         ((2, 4), (3,))
     """
-    if iterations < 1:
-        raise InputError(f"expected 1 or more iterations, got {iterations}")
+    iterations = whole_number("iterations", iterations, 1)
 
     def run(key: jax.Array, hyperparameters: PyTree) -> tuple[PyTree, PyTree]:
         state = algorithm.init(key, hyperparameters)
@@ -127,31 +129,50 @@ def pretrained(policy: Policy, algorithm: Algorithm, iterations: int, hyperparam
     return policy._replace(init=lambda key: run(key, hyperparameters)[0].params)
 
 
-def run_keys(study: int, seeds: Sequence[int]) -> jax.Array:
+def by_name(metrics: PyTree) -> dict[str, jax.Array]:
+    """Metrics {name: array}, and beside them those that a field such as `notes` holds by names of their own.
+
+    Raises:
+        InputError: If one has the name of another.
+    """
+    found: dict[str, jax.Array] = {}
+    for field, value in metrics._asdict().items():
+        for name, array in (value if isinstance(value, Mapping) else {field: value}).items():
+            if name in found:
+                raise InputError(f"expected notes with names of their own, got {name}, which is a metric already")
+            found[name] = array
+    return found
+
+
+def run_keys(study: int, seeds: Iterable[int]) -> jax.Array:
     """Return a key [len(seeds)] for each run: `fold_in(key(study), seed)`, whatever runs beside it.
 
+    The generator is threefry, whichever `jax_default_prng_impl` names: of the others, some draw other numbers for a run
+    alone and among others.
+
     Args:
-        study: What tells two studies apart whose runs should have nothing in common.
+        study: What tells two studies apart whose runs should have nothing in common, from 0 to 2³² − 1.
         seeds: Integers from 0 to 2³² − 1.
 
     Raises:
-        InputError: If one is outside of that.
+        InputError: If one is outside of that, or no integer.
 
     Example:
         >>> alone, among_others = run_keys(0, [17])[0], run_keys(0, range(1000))[17]
         >>> bool(alone == among_others)
         True
     """
-    numbers = [int(seed) for seed in seeds]
-    check_seeds(numbers)
-    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(study), seed))(jnp.asarray(numbers, jnp.uint32))
+    study, numbers = whole_number("the study", study, 0, 2**32 - 1), check_seeds(seeds)
+    first = jax.random.key(np.uint32(study), impl="threefry2x32")
+    return jax.vmap(lambda seed: jax.random.fold_in(first, seed))(jnp.asarray(numbers, jnp.uint32))
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise unless all seeds are numbers that a key can be made of.
+def check_seeds(seeds: Iterable[int]) -> list[int]:
+    """Seeds as Python integers, of each of which a key can be made.
 
     Raises:
-        InputError: If one is not.
+        InputError: If they are not several, or one is no integer from 0 to 2³² − 1.
     """
-    if seeds and not 0 <= min(seeds) <= max(seeds) < 2**32:
-        raise InputError(f"expected seeds from 0 to 2**32 - 1, got {min(seeds)} to {max(seeds)}")
+    if isinstance(seeds, str | bytes) or not isinstance(seeds, Iterable) or getattr(seeds, "ndim", 1) != 1:
+        raise InputError(f"expected seeds to be a sequence of integers, such as range(3), got {seeds!r}")
+    return [whole_number("a seed", seed, 0, 2**32 - 1) for seed in seeds]

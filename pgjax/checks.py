@@ -1,5 +1,6 @@
 """Checks of what a user's functions return: their shapes and types are followed, and nothing is computed."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,22 @@ def check_truth(what: str, value: Any, shape: tuple[int, ...]) -> None:
     check_shape(what, value, shape)
     if jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise InputError(f"expected {what} to be true or false, or an integer 0 or 1, got {jnp.result_type(value)}")
+
+
+def whole_number(what: str, value: Any, least: int, most: int | None = None) -> int:
+    """A value as a Python integer: one of Python's, NumPy's or JAX's, within bounds.
+
+    Raises:
+        InputError: If it is none, such as 3.0, True or "3", or outside of them.
+    """
+    bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise InputError(f"expected {what} to be an integer {bounds}, got {value!r}") from error
+    if isinstance(value, bool | np.bool_) or number < least or (most is not None and number > most):
+        raise InputError(f"expected {what} to be an integer {bounds}, got {value!r}")
+    return number
 
 
 def is_real(value: Any) -> bool:

@@ -69,7 +69,7 @@ from pgjax.returns import (
 )
 from pgjax.rlhf.corpora import Corpus, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
 from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share
-from pgjax.statistics import confidence_interval, interquartile_mean
+from pgjax.statistics import confidence_interval, interquartile_mean, shown
 
 Options = TypeVar("Options")
 
@@ -516,7 +516,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the rows of `pgjax.summarize` as a table, and below it the seeds that failed, if any did."""
     lines = []
     for row in rows:
-        line = {name: f"{value:g}" for name, value in hyperparameters_of(row).items()}
+        line = {name: shown(value) for name, value in hyperparameters_of(row).items()}
         line["runs"] = str(row["seeds"])
         line["failed"] = str(len(row["failed_seeds"]))
         line["final return (IQM)"] = written(row["iqm"])
@@ -529,7 +529,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     print(pd.DataFrame(lines).to_string(index=False))
     for row in rows:
         if row["failed_seeds"]:
-            where = ", ".join(f"{name} {value:g}" for name, value in hyperparameters_of(row).items())
+            where = ", ".join(f"{name} {shown(value)}" for name, value in hyperparameters_of(row).items())
             names = ", ".join(map(str, row["failed_seeds"][:20])) + (", …" if len(row["failed_seeds"]) > 20 else "")
             print(f"numbers that are not finite{' at ' + where if where else ''} in seeds: {names}")
 

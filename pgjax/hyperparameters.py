@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,7 +42,7 @@ def check_number(name: str, value: Any) -> None:
     Raises:
         InputError: If it is not.
     """
-    if not _is_number(value):
+    if not is_number(value):
         came = f"an array of shape {jnp.shape(value)}" if hasattr(value, "shape") else repr(value)
         raise InputError(f"expected {name} to be one number, got {came}")
     if isinstance(value, jax.core.Tracer):
@@ -92,56 +92,112 @@ def with_values(tree: PyTree, values: Mapping[str, Any]) -> PyTree:
     number that takes the place of a number is given its type.
 
     Raises:
-        InputError: If there is no hyper-parameter of that name.
+        InputError: If there is no hyper-parameter of that name, or there are two.
     """
     for path, value in values.items():
-        tree = _with_value(tree, path, path.split("."), value)
+        tree = _replaced(tree, _chain(tree, path), value)
     return tree
 
 
-def check_numbers(tree: PyTree, names: Iterable[str]) -> None:
-    """Raise unless each name is that of a hyper-parameter that is one number.
+def numbers_in(tree: PyTree, grid: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+    """Values of hyper-parameters as they arrive where they are used, each exactly: {name: [n]}, of the type there.
+
+    Decimals are rounded to the nearest float, as everywhere; integers are not.
+
+    Args:
+        tree: Hyper-parameters.
+        grid: {name: values}, each name that of one number.
 
     Raises:
-        InputError: If not.
+        InputError: If a name is another, or a value of it is none that it can be: not finite, out of range, too large
+            or too small for its type, or an integer that is not one there.
     """
-    for path in names:
-        found = tree
-        for name in path.split("."):
-            found, _ = _named(found, path, name)
-        if not _is_number(found):
+    found = {}
+    for path, values in grid.items():
+        old = value_at(tree, path)
+        if not is_number(old):
             raise InputError(f"expected a hyper-parameter that is one number, got {path!r}")
+        found[path] = np.asarray([_arriving(path, value, jnp.result_type(old)) for value in values])
+    return found
 
 
-def _with_value(tree: Any, path: str, names: list[str], value: Any) -> Any:
-    name, *rest = names
-    old, replace = _named(tree, path, name)
-    if rest:
-        value = _with_value(old, path, rest, value)
-    elif _is_number(old) and _is_number(value):
-        value = jnp.asarray(value, jnp.result_type(old))
-    return replace(**{name: value})
+def value_at(tree: PyTree, path: str) -> Any:
+    """The hyper-parameter, or the subtree of them, that has a name; errors are those of `with_values`."""
+    return functools.reduce(lambda branch, key: _children(branch)[0][key], _chain(tree, path), tree)
 
 
-def _named(tree: Any, path: str, name: str) -> tuple[Any, Callable[..., Any]]:
-    """Return what has a name in a tree, and a function that returns the tree with something else there."""
-    known: Mapping[str, Any]
-    replace: Callable[..., Any]
+def _arriving(path: str, value: Any, dtype: Any) -> Any:
+    check_number(path, value)
+    number = value.item() if hasattr(value, "item") else value
+    if jnp.issubdtype(dtype, jnp.integer):
+        least, most = jnp.iinfo(dtype).min, jnp.iinfo(dtype).max
+        if number != math.floor(number) or not least <= number <= most:
+            raise InputError(f"expected integers from {least} to {most} as values of {path}, got {value}")
+        return np.asarray(int(number), dtype)[()]
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = np.asarray(number).astype(dtype)[()]
+    exact = (
+        float(rounded) == number
+        if isinstance(number, int)
+        else np.isfinite(rounded) and (number == 0) == (rounded == 0)
+    )
+    if not exact:
+        raise InputError(f"expected values of {path} that a {np.dtype(dtype)} can hold, got {value}")
+    return rounded
+
+
+def _replaced(tree: Any, chain: Sequence[Any], value: Any) -> Any:
+    """Return a tree with something else at the end of a chain of keys."""
+    if not chain:
+        return jnp.asarray(value, jnp.result_type(tree)) if is_number(tree) and is_number(value) else value
+    known, replace = _children(tree)
+    return replace({chain[0]: _replaced(known[chain[0]], chain[1:], value)})
+
+
+def _chain(tree: Any, path: str) -> tuple[Any, ...]:
+    """Return the keys that lead to what has a name; a key may have dots in it.
+
+    Raises:
+        InputError: If nothing has it, or two things.
+    """
+
+    def chains(branch: Any, rest: str) -> list[tuple[Any, ...]]:
+        found = []
+        for key, child in _children(branch)[0].items():
+            if rest == str(key):
+                found.append((key,))
+            elif rest.startswith(f"{key}."):
+                found += [(key, *more) for more in chains(child, rest[len(str(key)) + 1 :])]
+        return found
+
+    found = chains(tree, path)
+    if len(found) > 1:
+        raise InputError(f"expected a name that one hyper-parameter has, got {path!r}, which {len(found)} have")
+    if not found:
+        branch = tree
+        for name in path.split("."):
+            known = _children(branch)[0]
+            if name not in known:
+                there = f"there are {', '.join(map(str, known))}" if known else "nothing has a name below a number"
+                raise InputError(f"expected the name of a hyper-parameter, got {path!r}; {there}")
+            branch = known[name]
+    return found[0]
+
+
+def _children(tree: Any) -> tuple[Mapping[Any, Any], Callable[[dict[Any, Any]], Any]]:
+    """Return what a tree holds by its names, and a function that returns it with some of that replaced."""
     if isinstance(tree, dict):
-        known, replace = tree, functools.partial(dict, tree)
-    elif hasattr(tree, "_fields"):
-        known, replace = tree._asdict(), tree._replace
-    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        known = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
-        replace = functools.partial(dataclasses.replace, tree)
-    else:
-        raise InputError(f"expected the name of a hyper-parameter, got {path!r}: nothing has a name below a number")
-    if name not in known:
-        raise InputError(f"expected the name of a hyper-parameter, got {path!r}; there are {', '.join(known)}")
-    return known[name], replace
+        return tree, lambda changes: {**tree, **changes}
+    if hasattr(tree, "_fields"):
+        return tree._asdict(), lambda changes: tree._replace(**changes)
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        fields = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
+        return fields, lambda changes: dataclasses.replace(tree, **changes)
+    return {}, lambda changes: tree
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is one number: Python's, or an array without axes."""
     return isinstance(value, jax.Array | np.ndarray | np.generic | float | int) and jnp.ndim(value) == 0
 
 

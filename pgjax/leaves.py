@@ -1,5 +1,6 @@
 """The leaves of a pytree as plain numpy arrays with names, and back: what can be written to disk and compared."""
 
+import urllib.parse
 from typing import Any
 
 import jax
@@ -14,10 +15,38 @@ def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key)
 
 
+def stored(name: str) -> str:
+    """A name as a store has it, where it is part of a path: letters, digits and "_.-~", all else as %XX; see `shown`.
+
+    Example:
+        >>> stored("reward/kl"), shown("reward%2Fkl"), stored("environment.length")
+        ('reward%2Fkl', 'reward/kl', 'environment.length')
+    """
+    return _unlike_zarrs(urllib.parse.quote(name, safe="") or "%")
+
+
+def shown(name: str) -> str:
+    """A name as it was before `stored`."""
+    return "" if name == "%" else urllib.parse.unquote(name)
+
+
 def names(tree: PyTree) -> list[str]:
-    """Return the name of each leaf, its path joined by dots; a tree that is a single leaf calls it theta."""
+    """The name of each leaf in a store: its path, joined by dots; a tree that is a single leaf calls it theta.
+
+    Dots within a part of the path are %2E, so that no two leaves have one name.
+    """
+
+    def part(key: Any) -> str:
+        return urllib.parse.quote(jax.tree_util.keystr((key,), simple=True), safe="").replace(".", "%2E") or "%"
+
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-    return [jax.tree_util.keystr(path, simple=True, separator=".") or "theta" for path in paths]
+    return [_unlike_zarrs(".".join(map(part, path)) or "theta") for path in paths]
+
+
+def _unlike_zarrs(quoted: str) -> str:
+    """A name that zarr does not keep for itself, with its first character as %XX if need be."""
+    own = quoted.startswith((".", "__")) or quoted == "zarr.json"
+    return f"%{ord(quoted[0]):02X}{quoted[1:]}" if own else quoted
 
 
 def plain(leaf: Any) -> np.ndarray:

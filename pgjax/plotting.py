@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from pgjax.errors import InputError
-from pgjax.statistics import confidence_interval, failed, interquartile_mean, tolerance_interval
+from pgjax.statistics import confidence_interval, failed, interquartile_mean, shown, tolerance_interval
 
 RUNS_SHOWN = 50
 # Colours that people with any kind of colour vision tell apart (Okabe & Ito, *Color universal design*, 2008).
@@ -78,7 +78,7 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
     for index, colour in zip(np.ndindex(*sizes), colours, strict=True):
         point = dict(zip(dims, index, strict=True))
         here, good = results.isel(point), ~broken.isel(point).values
-        label = ", ".join(f"{str(name).replace('_', ' ')} {float(here[name]):g}" for name in dims)
+        label = ", ".join(f"{str(name).replace('_', ' ')} {shown(here[name].item())}" for name in dims)
         if not good.all():
             label += f" ({(~good).sum()} failed)"
         if good.any():

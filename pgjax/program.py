@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from pgjax.algorithm import Algorithm
+from pgjax.algorithm import Algorithm, run_keys
 from pgjax.algorithm import advance as advance_run
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError, say
@@ -205,7 +205,7 @@ def compile_program(
 
     B = len(devices) * plan.share
     sharding = jax.sharding.NamedSharding(mesh, runs)
-    keys = jax.ShapeDtypeStruct((B,), jax.random.key(0).dtype, sharding=sharding)
+    keys = jax.ShapeDtypeStruct((B,), run_keys(0, [0]).dtype, sharding=sharding)
     values = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((B, *leaf.shape), leaf.dtype, sharding=sharding), dict(inputs)
     )

@@ -1,7 +1,5 @@
 """REINFORCE: make episodes more likely in proportion to how much better than expected they were."""
 
-import collections
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pgjax.algorithm import Algorithm
+from pgjax.algorithm import Algorithm, by_name
 from pgjax.baselines import Baseline, leave_one_out_by_time
 from pgjax.checks import check_shape
 from pgjax.descent import Optimizer, check_optimizer, descend
@@ -56,24 +54,7 @@ class Metrics(NamedTuple):
     computed: jax.Array  # environment steps computed for them, padding included, which other runs of a batch may cause
     entropy: jax.Array  # mean over those steps, in nats
     gradient_norm: jax.Array  # of the estimate, before the optimizer
-
-
-@functools.cache
-def metrics_type(names: tuple[str, ...]) -> Callable[..., Any]:
-    """Return the type of metrics of these names, the same type every time."""
-    return collections.namedtuple("Metrics", names)
-
-
-def with_more(metrics: Any, more: Mapping[str, jax.Array]) -> Any:
-    """Return metrics with some more of them, if there are any.
-
-    Raises:
-        InputError: If one has the name of another.
-    """
-    for name in more:
-        if name in metrics._fields:
-            raise InputError(f"expected notes with names of their own, got {name}, which is a metric already")
-    return metrics_type(metrics._fields + tuple(more))(*metrics, *more.values()) if more else metrics
+    notes: Mapping[str, jax.Array] = {}  # what a score noted, by name: the sum over an episode, their mean
 
 
 class Estimate(NamedTuple):
@@ -211,7 +192,7 @@ def reinforce(
     trajectory is stored: the gradient is added up as the episode goes on (`pgjax.eligibility`), and in a batch of runs
     each goes on as soon as its own episode is over.
 
-    What an environment's score notes of episodes is reported with the metrics, under the names that it has there.
+    What an environment's score notes of episodes is among the metrics' `notes`, under the names that it has there.
 
     A method is a choice of credit and baseline:
 
@@ -277,17 +258,19 @@ def reinforce(
 
     def learn(trajectory: Trajectory, state: State) -> tuple[State, Metrics]:
         estimate = estimator(state.params, state.baseline, trajectory, state.hyperparameters)
+        dtype = trajectory.reward.dtype
         metrics = Metrics(
-            jnp.sum(trajectory.reward) / trajectory.episodes,
-            trajectory.episodes,
-            jnp.sum(trajectory.mask, dtype=trajectory.reward.dtype),
-            jnp.asarray(trajectory.rows * episodes, trajectory.reward.dtype),
-            estimate.entropy,
-            optax.tree.norm(estimate.gradient),
+            episode_return=jnp.sum(trajectory.reward) / trajectory.episodes,
+            episodes=trajectory.episodes,
+            steps=jnp.sum(trajectory.mask, dtype=dtype),
+            computed=jnp.asarray(trajectory.rows * episodes, dtype),
+            entropy=estimate.entropy,
+            gradient_norm=optax.tree.norm(estimate.gradient),
+            notes={name: jnp.sum(note) / trajectory.episodes for name, note in trajectory.notes.items()},
         )
-        noted = {name: jnp.sum(note) / trajectory.episodes for name, note in trajectory.notes.items()}
+        by_name(metrics)  # which refuses a note with the name of a metric
         following = ascend(state, estimate.gradient, metrics.episode_return, trajectory, estimate.returns)
-        return following, with_more(metrics, noted)
+        return following, metrics
 
     rollout = collect(environment, policy, episodes, steps, chunk, same_start, then=learn)
 

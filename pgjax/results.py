@@ -32,6 +32,7 @@ from pgjax import leaves
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError, first_line
 
+RESERVED = ("seconds", "completed", "seed", "iteration", "params")  # names in a store that no curve may have
 STORE = "results.zarr"
 LOCK = f".{STORE}.lock"
 PARAMS = "params"  # the group of final parameters
@@ -133,7 +134,7 @@ def check_whole(store: Path, variables: Sequence[str]) -> None:
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             arrays = dict(zarr.open_group(store, mode="r").arrays())
-        absent = {*variables, "seconds", "completed", "seed", "iteration"} - set(arrays)
+        absent = {*map(leaves.stored, variables), "seconds", "completed", "seed", "iteration"} - set(arrays)
         for array in arrays.values():
             for chunk in np.ndindex(array.cdata_shape):  # one after the other, as they may be large
                 array.blocks[chunk]
@@ -142,7 +143,9 @@ def check_whole(store: Path, variables: Sequence[str]) -> None:
             f"expected results of pgjax in {store}, got something unreadable: {first_line(error)}"
         ) from error
     if absent:
-        raise InputError(f"expected whole results of this version of pgjax in {store}, got some without {min(absent)}")
+        raise InputError(
+            f"expected whole results of this version of pgjax in {store}, got some without {leaves.shown(min(absent))}"
+        )
 
 
 def seeds_per_chunk(points: int, seeds: int, processes: int) -> int:
@@ -215,6 +218,8 @@ def lay_out(
     processes: int,
 ) -> None:
     """Write the labels of a store, and numbers that say that nothing is there yet; see `create`."""
+    axes = {leaves.stored(name): values for name, values in axes.items()}
+    variables = [leaves.stored(name) for name in variables]
     runs = (*axes, "seed")
     shape = (*(len(values) for values in axes.values()), len(seeds))
     chunk = seeds_per_chunk(math.prod(shape[:-1]), len(seeds), processes)
@@ -225,7 +230,7 @@ def lay_out(
     }
     data["seconds"] = (runs, np.broadcast_to(nan, shape))
     data["completed"] = (runs, np.zeros(shape, bool))
-    coordinates = {name: np.asarray(values, float) for name, values in axes.items()}
+    coordinates = {name: np.asarray(values) for name, values in axes.items()}
     coordinates |= {"seed": np.asarray(seeds, np.int64), "iteration": np.arange(1, iterations + 1)}
     dataset = xr.Dataset(data, coordinates, {"configuration": canonical(configuration), **provenance()})
     encoding: dict[str, Any] = {name: {"chunks": (*chunks, iterations)} for name in variables}
@@ -312,9 +317,10 @@ def write(store: Store, pieces: Sequence[Piece], seconds: float) -> None:
         for piece in pieces:
             write_piece(store, piece, seconds)
         for piece in pieces:
-            shape = tuple(cut.stop - cut.start for cut in piece.region.values())
-            mark = xr.Dataset({"completed": (tuple(piece.region), np.ones(shape, bool))})
-            mark.to_zarr(store, region=dict(piece.region), consolidated=False)
+            region = {leaves.stored(name): cut for name, cut in piece.region.items()}
+            shape = tuple(cut.stop - cut.start for cut in region.values())
+            mark = xr.Dataset({"completed": (tuple(region), np.ones(shape, bool))})
+            mark.to_zarr(store, region=region, consolidated=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"expected results that can be written, got {store}: {first_line(error)}; what is finished is kept, and "
@@ -324,13 +330,13 @@ def write(store: Store, pieces: Sequence[Piece], seconds: float) -> None:
 
 def write_piece(store: Store, piece: Piece, seconds: float) -> None:
     """Write the numbers of some runs, but not that they are completed."""
-    runs = tuple(piece.region)
-    shape = tuple(cut.stop - cut.start for cut in piece.region.values())
+    region = {leaves.stored(name): cut for name, cut in piece.region.items()}
+    runs, shape = tuple(region), tuple(cut.stop - cut.start for cut in region.values())
     data: dict[str, Any] = {
-        name: ((*runs, "iteration"), curve.reshape(*shape, -1)) for name, curve in piece.curves.items()
+        leaves.stored(name): ((*runs, "iteration"), curve.reshape(*shape, -1)) for name, curve in piece.curves.items()
     }
     data["seconds"] = (runs, np.full(shape, seconds, np.float32))
-    xr.Dataset(data).to_zarr(store, region=dict(piece.region) | {"iteration": slice(None)}, consolidated=False)
+    xr.Dataset(data).to_zarr(store, region=region | {"iteration": slice(None)}, consolidated=False)
     for name, leaf in piece.params.items():
         array = zarr.open_array(store, path=f"{PARAMS}/{name}", mode="r+")
         array[tuple(piece.region.values())] = leaf.reshape(*shape, *leaf.shape[1:])
@@ -382,6 +388,8 @@ def read(store: Store | Path) -> xr.Dataset:
             raise InputError(f"expected a directory with {STORE}, got {store}")
         store = str(path)
     dataset = xr.open_zarr(store, consolidated=False)
+    stored = {str(name): leaves.shown(str(name)) for name in (*dataset.variables, *dataset.dims)}
+    dataset = dataset.rename({name: shown for name, shown in stored.items() if name != shown})
     dataset.encoding["source"] = store  # where `load_params` finds the rest
     return dataset
 
@@ -443,7 +451,8 @@ def load_params(
         raise InputError(f"expected results with parameters, got {store}, where they were not kept") from error
     names = leaves.names(like)
     if set(group.array_keys()) != set(names):
-        raise InputError(f"expected parameters {', '.join(sorted(group.array_keys()))}, got {', '.join(sorted(names))}")
+        there, here = (", ".join(map(leaves.shown, sorted(keys))) for keys in (group.array_keys(), names))
+        raise InputError(f"expected parameters {there}, got {here}")
     found = []
     for name, leaf in zip(names, jax.tree.leaves(like), strict=True):
         array = group[name]
@@ -451,7 +460,9 @@ def load_params(
         shape, dtype = leaves.plain_like(leaf)
         stored = array.shape[len(dataset.completed.shape) :]
         if (stored, array.dtype) != (shape, dtype):
-            raise InputError(f"expected {name} of shape {stored} and type {array.dtype}, got {shape} and {dtype}")
+            raise InputError(
+                f"expected {leaves.shown(name)} of shape {stored} and type {array.dtype}, got {shape} and {dtype}"
+            )
         try:
             found.append(leaves.unplain(np.asarray(array[index]), leaf))
         except (OSError, RuntimeError, ValueError) as error:
@@ -473,8 +484,10 @@ def where(dataset: xr.Dataset, seed: int | None, point: Mapping[str, float]) -> 
         if value is None:
             index.append(slice(None))
             continue
-        labels = dataset[name].values
-        [found] = np.nonzero(labels.astype(np.float32) == np.float32(value) if name != "seed" else labels == value)
+        labels, wanted = dataset[name].values, np.asarray(value)
+        found = np.flatnonzero(labels == wanted)
+        if not len(found) and labels.dtype.kind == "f":  # as a number that has been a float32
+            found = np.flatnonzero(labels.astype(np.float32) == wanted.astype(np.float32))
         if not len(found):
             raise InputError(f"expected {name} to be one of the results', got {value}")
         index.append(int(found[0]))

@@ -170,7 +170,7 @@ def summarize(results: xr.Dataset, solved_at: float | None = None, episodes: int
         point = dict(zip(axes, index, strict=True))
         here, runs = loaded.isel(point), final.isel(point).values
         good = runs[np.isfinite(runs)]
-        row: dict[str, Any] = {str(name): float(here[name]) for name in axes}
+        row: dict[str, Any] = {str(name): here[name].item() for name in axes}
         row |= {"seeds": len(runs), "failed_seeds": here.seed.values[broken.isel(point).values].tolist()}
         row |= {"iqm": None, "interval": None, "tolerance_interval": None}
         if len(good):
@@ -184,6 +184,16 @@ def summarize(results: xr.Dataset, solved_at: float | None = None, episodes: int
         row["seconds"] = float(here.seconds.sum())
         rows.append(row)
     return rows
+
+
+def shown(number: float) -> str:
+    """A number of a grid as tables and figures have it: short, but never that of another.
+
+    Example:
+        >>> shown(3e-4), shown(16777217)
+        ('0.0003', '16777217')
+    """
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
 def _pair(interval: Sequence[Any]) -> list[float] | None:

@@ -29,11 +29,12 @@ import xarray as xr
 from tqdm import tqdm
 
 from pgjax import checkpoints, leaves, results
-from pgjax.algorithm import Algorithm, check_seeds, run_keys
+from pgjax.algorithm import Algorithm, by_name, check_seeds, run_keys
 from pgjax.checkpoints import Running
+from pgjax.checks import whole_number
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError, say
-from pgjax.hyperparameters import check_numbers, fingerprint, with_values
+from pgjax.hyperparameters import fingerprint, is_number, numbers_in, value_at, with_values
 from pgjax.program import Plan, Program, compile_program, compile_within, first_plan, halved, memory_budget
 
 SEGMENT_SECONDS = 20.0  # that a segment takes at most, once it is known how long an iteration takes
@@ -46,20 +47,15 @@ class Runs(NamedTuple):
 
     study: int
     seeds: Sequence[int]
-    grid: Mapping[str, Sequence[float]]
+    grid: Mapping[str, np.ndarray]  # values of each hyper-parameter, in its own type
     by_seed: Mapping[str, PyTree]  # trees of arrays [seeds, ...]
-
-    @property
-    def points(self) -> list[tuple[float, ...]]:
-        """The points of the grid, the last hyper-parameter fastest."""
-        return list(itertools.product(*self.grid.values()))
 
     def inputs(self, chosen: Sequence[int]) -> tuple[jax.Array, dict[str, PyTree]]:
         """Return the keys [B] and the hyper-parameters {name: [B, ...]} of some runs."""
-        points, n = self.points, len(self.seeds)
-        values = np.asarray([points[run // n] for run in chosen]).reshape(len(chosen), len(self.grid))
+        n, shape = len(self.seeds), tuple(len(values) for values in self.grid.values())
         keys = run_keys(self.study, [self.seeds[run % n] for run in chosen])
-        numbers = {name: values[:, i].astype(jnp.result_type(float)) for i, name in enumerate(self.grid)}
+        points = np.unravel_index([run // n for run in chosen], shape) if shape else ()
+        numbers = {name: values[at] for (name, values), at in zip(self.grid.items(), points, strict=True)}
         own = jax.tree.map(lambda leaf: leaf[[run % n for run in chosen]], dict(self.by_seed))
         return keys, numbers | own
 
@@ -75,49 +71,52 @@ class Runs(NamedTuple):
             yield region, slice(first, last)
 
 
-def check_runs(iterations: int, seeds: Sequence[int], grid: Mapping[str, Sequence[float]], study: int) -> None:
-    """Raise unless there are runs to do, each of its own seed and at finite values.
+def check_grid(grid: Any, hyperparameters: PyTree) -> dict[str, np.ndarray]:
+    """The values of a grid in the types of their hyper-parameters, {name: [n]}, each there exactly.
 
     Raises:
-        InputError: If not.
+        InputError: If there are no values of a name, they are none that it can have (`numbers_in`), or two are equal.
     """
-    if iterations < 1:
-        raise InputError(f"expected 1 or more iterations, got {iterations}")
-    if not len(seeds):
-        raise InputError("expected 1 or more seeds, got none")
-    check_seeds(seeds)
-    if len(set(seeds)) != len(seeds):
-        raise InputError("expected every seed once, got some twice")
-    if not 0 <= study < 2**32:
-        raise InputError(f"expected a study from 0 to 2**32 - 1, got {study}")
     for name, values in grid.items():
+        if isinstance(values, str) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) != 1:
+            raise InputError(f"expected several values of {name}, such as [{values}], got {values!r}")
         if not len(values):
             raise InputError(f"expected one or more values of {name}, got none")
-        for value in values:
-            if not abs(value) <= float(np.finfo(np.float32).max):
-                raise InputError(f"expected finite values of {name}, got {value}")
-        if len({np.float32(value) for value in values}) != len(values):
+    arrays = numbers_in(hyperparameters, grid)
+    for name, array in arrays.items():
+        if len(set(array.tolist())) != len(array):
             raise InputError(f"expected every value of {name} once, got some twice")
+    return arrays
 
 
-def check_by_seed(by_seed: Mapping[str, PyTree], seeds: int, grid: Mapping[str, Sequence[float]]) -> None:
-    """Raise unless there is something for each of the seeds, its numbers are finite, and nothing is given twice.
+def check_by_seed(
+    by_seed: Mapping[str, PyTree], seeds: int, grid: Mapping[str, Any], hyperparameters: PyTree
+) -> dict[str, PyTree]:
+    """What each of the seeds has of its own, as arrays [seeds, ...]; of one number, in the type of that.
 
     Raises:
-        InputError: If not.
+        InputError: If there is not something for each of the seeds, a number is none that it can be (`numbers_in`), or
+            something is given twice.
     """
+    arrays: dict[str, PyTree] = {}
     for name, tree in by_seed.items():
         if not jax.tree.leaves(tree):
             raise InputError(f"expected {name} of each seed, got no arrays")
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            if leaf.shape[:1] != (seeds,):
+            if np.shape(leaf)[:1] != (seeds,):
                 leaf_name = name + jax.tree_util.keystr(path)
-                raise InputError(f"expected {leaf_name} of {seeds} seeds, [{seeds}, ...], got shape {leaf.shape}")
-            if not path and leaf.ndim == 1 and not np.isfinite(leaf).all():
-                raise InputError(f"expected finite values of {name}, got {leaf[~np.isfinite(leaf)][0]}")
+                raise InputError(f"expected {leaf_name} of {seeds} seeds, [{seeds}, ...], got shape {np.shape(leaf)}")
         for other in (*grid, *(other for other in by_seed if other != name)):
             if f"{other}.".startswith(f"{name}.") or f"{name}.".startswith(f"{other}."):
                 raise InputError(f"expected every hyper-parameter once, got {name} of each seed and {other}")
+        if is_number(value_at(hyperparameters, name)) and jax.tree_util.all_leaves([tree]) and np.ndim(tree) == 1:
+            arrays |= numbers_in(hyperparameters, {name: tree})
+        else:
+            arrays[name] = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.result_type(leaf)), tree)
+            if isinstance(arrays[name], np.ndarray) and not np.isfinite(arrays[name]).all():
+                bad = arrays[name][~np.isfinite(arrays[name])][0]
+                raise InputError(f"expected finite values of {name}, got {bad}")
+    return arrays
 
 
 def sweep(
@@ -173,8 +172,9 @@ def sweep(
         progress: Whether to show a bar.
 
     Returns:
-        A dataset with dimensions (names of the grid…, seed, iteration), a variable for each metric of the algorithm,
-        and for each run `seconds`, its share of the time that its batch was computed in, and `completed`.
+        A dataset with dimensions (names of the grid…, seed, iteration), a variable for each metric of the algorithm
+        (and for each of its notes, by their own names), and for each run `seconds`, its share of the time that its
+        batch was computed in, and `completed`.
 
     Raises:
         InputError: If a value cannot be used or `out` holds something else, before anything is compiled or written; if
@@ -190,37 +190,48 @@ def sweep(
         >>> results.episode_return.dims, results.episode_return.shape
         (('learning_rate', 'seed', 'iteration'), (2, 3, 2))
     """
-    seeds = [int(seed) for seed in seeds]
-    grid = {name: [float(value) for value in values] for name, values in (grid or {}).items()}
-    check_runs(iterations, seeds, grid, study)
-    by_seed = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.result_type(leaf)), dict(by_seed or {}))
-    check_by_seed(by_seed, len(seeds), grid)
+    iterations, study = whole_number("iterations", iterations, 1), whole_number("the study", study, 0, 2**32 - 1)
+    seeds = check_seeds(seeds)
+    if not seeds:
+        raise InputError("expected 1 or more seeds, got none")
+    if len(set(seeds)) != len(seeds):
+        raise InputError("expected every seed once, got some twice")
+    hyperparameters = algorithm.hyperparameters() if hyperparameters is None else hyperparameters
+    grid = dict(grid or {})
+    values = check_grid(grid, hyperparameters)
+    labels = {
+        name: array.tolist() if array.dtype.kind == "i" else list(map(float, grid[name]))
+        for name, array in values.items()
+    }
+    by_seed = check_by_seed(by_seed or {}, len(seeds), grid, hyperparameters)
     for name, number in (("batch", batch), ("block", block), ("memory", memory), ("segment", segment)):
         if number is not None and number < 1:
             raise InputError(f"expected {name} to be 1 or more, got {number}")
     if not checkpoint_seconds >= 0:
         raise InputError(f"expected 0 or more seconds between checkpoints, got {checkpoint_seconds}")
-    hyperparameters = algorithm.hyperparameters() if hyperparameters is None else hyperparameters
-    check_numbers(hyperparameters, grid)
     numbers = fingerprint(with_values(hyperparameters, by_seed))
     for name, number in numbers.items():
         if "." not in name and isinstance(number, float) and not math.isfinite(number):
             raise InputError(f"expected finite values of {name}, got {number}")
-    runs = Runs(study, seeds, grid, by_seed)
+    runs = Runs(study, seeds, values, by_seed)
     key, inputs = jax.tree.map(lambda leaf: leaf[0], runs.inputs([0]))
     state, metrics = jax.eval_shape(train_once(algorithm), key, with_values(hyperparameters, inputs))
+    metrics = by_name(metrics)
+    for name in metrics:
+        if name in {*results.RESERVED, *grid}:
+            raise InputError(f"expected metrics with names that results do not use otherwise, got {name}")
     if keep_params and not hasattr(state, "params"):
         raise InputError("expected an algorithm whose state has params, or keep_params=False, got one without")
     process, processes = jax.process_index(), jax.process_count()
     check_out(out, configuration, processes)
     out = None if out is None else Path(out)
 
-    whole = {"study": study, "seeds": seeds, "grid": grid, "iterations": iterations, "hyperparameters": numbers}
+    whole = {"study": study, "seeds": seeds, "grid": labels, "iterations": iterations, "hyperparameters": numbers}
     whole |= {"configuration": configuration or {}}
     if by_seed:  # whose arrays are among the hyper-parameters
         whole |= {"by_seed": sorted(by_seed)}
     params = state.params if keep_params else None
-    store = results.create(out, whole, grid, seeds, iterations, metrics._fields, params, processes)
+    store = results.create(out, whole, labels, seeds, iterations, list(metrics), params, processes)
     mine = results.share(store, process, processes)
     if not results.completed(store).all():
         segment = min(-(-iterations // 10), LONGEST_SEGMENT) if segment is None else min(segment, iterations)
@@ -367,7 +378,7 @@ def begin(program: Program, keys: jax.Array, values: dict[str, PyTree], iteratio
     """Return a batch with nothing done."""
     begun = time.perf_counter()
     states = program.start(*jax.device_put((keys, values), program.start.input_shardings[0]))
-    curves = {name: np.full((len(keys), iterations), np.nan, np.float32) for name in program.metrics._fields}
+    curves = {name: np.full((len(keys), iterations), np.nan, np.float32) for name in by_name(program.metrics)}
     return Running(states, curves, np.zeros(len(keys), np.int32), time.perf_counter() - begun)
 
 
@@ -378,8 +389,9 @@ def go_on(program: Program, running: Running) -> Running:
     states, metrics, counts = program.advance(running.states, *goal)
     counts = np.asarray(counts)
     rows, columns = np.nonzero(np.arange(program.width) < counts[:, None])
+    found = by_name(metrics)
     for name, curve in running.curves.items():
-        curve[rows, running.done[rows] + columns] = np.asarray(getattr(metrics, name))[rows, columns]
+        curve[rows, running.done[rows] + columns] = np.asarray(found[name])[rows, columns]
     return Running(states, running.curves, running.done + counts, running.seconds + time.perf_counter() - begun)
 
 

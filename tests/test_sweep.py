@@ -372,12 +372,29 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iterations": 0}, "1 or more iterations, got 0"),
+        ({"iterations": 0}, "iterations to be an integer of 1 or more, got 0"),
+        ({"iterations": 7.0}, "iterations to be an integer of 1 or more, got 7.0"),
         ({"seeds": []}, "1 or more seeds, got none"),
-        ({"seeds": [-1]}, "seeds from 0 .* got -1"),
+        ({"seeds": [-1]}, "a seed to be an integer from 0 to 4294967295, got -1"),
+        ({"seeds": [2**32]}, "a seed to be an integer from 0 to 4294967295, got 4294967296"),
+        ({"seeds": [0.2, 0.9]}, "a seed to be an integer from 0 to 4294967295, got 0.2"),
+        ({"seeds": [True, False]}, "a seed to be an integer .*, got True"),
+        ({"seeds": "12"}, r"a sequence of integers, such as range\(3\), got '12'"),
+        ({"seeds": 3}, r"a sequence of integers, such as range\(3\), got 3"),
         ({"seeds": [3, 3]}, "every seed once"),
         ({"grid": {"learning_rate": []}}, "one or more values of learning_rate"),
-        ({"grid": {"learning_rate": [0.1, float("nan")]}}, "finite values of learning_rate, got nan"),
+        ({"grid": {"learning_rate": 0.1}}, r"several values of learning_rate, such as \[0.1\], got 0.1"),
+        ({"grid": {"learning_rate": "0.1"}}, "several values of learning_rate"),
+        ({"grid": {"learning_rate": ["0.1"]}}, "learning_rate to be one number, got '0.1'"),
+        ({"grid": {"learning_rate": [0.1, float("nan")]}}, "a finite learning_rate of 0 or more, got nan"),
+        ({"grid": {"learning_rate": [-0.1]}}, "a finite learning_rate of 0 or more, got -0.1"),
+        (
+            {"by_seed": {"entropy_coefficient": np.array([0.5, 1e300, 1, 2, 3])}, "seeds": range(5)},
+            "entropy_coefficient that a float32 can hold, got 1e[+]300",
+        ),
+        ({"grid": {"entropy_coefficient": [1e-60]}}, "entropy_coefficient that a float32 can hold, got 1e-60"),
+        ({"grid": {"entropy_coefficient": [16777217]}}, "entropy_coefficient that a float32 can hold, got 16777217"),
+        ({"grid": {"entropy_coefficient": [0.1, 0.1 + 1e-12]}}, "every value of entropy_coefficient once"),
         ({"grid": {"learning_rate": [0.1, 0.1]}}, "every value of learning_rate once"),
         ({"grid": {"momentum": [0.1]}}, "got 'momentum'; there are learning_rate"),
         ({"grid": {"environment": [0.1]}}, "that is one number, got 'environment'"),
@@ -386,9 +403,13 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
         ({"batch": 0}, "batch to be 1 or more"),
         ({"configuration": {"f": len}}, "plain numbers"),
         ({"configuration": None, "out": "somewhere"}, "a configuration beside out"),
-        ({"study": -1}, "a study from 0"),
-        ({"grid": {"learning_rate": [1e300]}}, "finite values of learning_rate, got 1e[+]300"),
-        ({"hyperparameters": ALGORITHM.hyperparameters(discount=float("nan"))}, "finite values of discount, got nan"),
+        ({"study": -1}, "the study to be an integer from 0 to 4294967295, got -1"),
+        ({"study": 2**32}, "the study to be an integer from 0 to 4294967295, got 4294967296"),
+        ({"grid": {"learning_rate": [1e300]}}, "learning_rate that a float32 can hold, got 1e[+]300"),
+        (
+            {"hyperparameters": ALGORITHM.hyperparameters()._replace(discount=jnp.float32(jnp.nan))},
+            "finite values of discount, got nan",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_compiled(options, message, monkeypatch):
@@ -526,7 +547,140 @@ def test_a_function_of_many_runs_needs_equally_many():
         pgjax.over_runs(lambda x: x, block=0)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, np.int64(-1)])
+@pytest.mark.parametrize("seed", [-1, 2**32, np.int64(-1), 0.2, True, "3"])
 def test_a_seed_that_no_key_can_be_made_of_is_refused(seed):
-    with pytest.raises(pgjax.InputError, match=f"seeds from 0 to .* got {seed} to {seed}"):
+    with pytest.raises(pgjax.InputError, match="expected a seed to be an integer from 0 to 4294967295, got "):
         pgjax.run_keys(0, [seed])
+    with pytest.raises(pgjax.InputError, match="expected the study to be an integer from 0 to 4294967295, got "):
+        pgjax.run_keys(seed, [0])
+
+
+def test_seeds_may_be_integers_of_any_kind():
+    expected = pgjax.run_keys(0, [3, 2**32 - 1])
+    for seeds in (np.array([3, 2**32 - 1]), jnp.array([3, 2**32 - 1], jnp.uint32), (np.uint32(3), 2**32 - 1)):
+        assert (pgjax.run_keys(0, seeds) == expected).all()
+    assert len(set(map(str, jax.random.key_data(pgjax.run_keys(0, [0, 2**32 - 1]))))) == 2
+    assert (jax.random.key_data(expected)[0] == jax.random.key_data(jax.random.fold_in(jax.random.key(0), 3))).all()
+
+
+def test_a_run_is_the_same_alone_and_among_others_whatever_the_generator():
+    # Of rbg's keys, a batch draws other numbers than each alone; the runs of pgjax have threefry's.
+    options = {"iterations": 2, "progress": False}
+    expected = pgjax.sweep(ALGORITHM, seeds=range(4), **options).episode_return.values
+    with jax.default_prng_impl("rbg"):
+        among = pgjax.sweep(ALGORITHM, seeds=range(4), **options).episode_return.values
+        alone = pgjax.sweep(ALGORITHM, seeds=[2], **options).episode_return.values
+    np.testing.assert_array_equal(among, expected)
+    np.testing.assert_allclose(alone[0], expected[2], rtol=1e-6)
+
+
+class Whole(NamedTuple):
+    count: Any = 1
+    rate: Any = 1.0
+    tree: Any = ()
+
+
+class Counted(NamedTuple):
+    value: jax.Array
+    notes: Any = ()
+
+
+def counter(*notes, tree=()):
+    """Return an algorithm that reports its integer, and some notes; its parameters are a tree."""
+
+    def init(key, numbers):
+        return Walk(numbers.tree, numbers)
+
+    def update(state):
+        count = state.numbers.count
+        low = (count % 1000).astype(float)  # a metric is a float32, which has no room for all of it
+        return state, Counted(low, dict.fromkeys(notes, low))
+
+    return pgjax.Algorithm(init, update, lambda **values: Whole(jnp.int32(1), jnp.float32(1), tree)._replace(**values))
+
+
+def test_an_integer_of_a_grid_arrives_as_it_is():
+    counts = [16777217, 16777219, 2**31 - 1]  # no float32 but the first's neighbours
+    found = pgjax.sweep(counter(), iterations=1, seeds=[0], grid={"count": counts}, keep_params=False, progress=False)
+    np.testing.assert_array_equal(found.value.values[:, 0, 0], [217, 219, 647])
+    assert found["count"].values.tolist() == counts
+    own = pgjax.sweep(
+        counter(),
+        iterations=1,
+        seeds=[0, 1],
+        by_seed={"count": np.array(counts[:2])},
+        keep_params=False,
+        progress=False,
+    )
+    np.testing.assert_array_equal(own.value.values[:, 0], [217, 219])
+    assert results.where(found, 0, {"count": 16777219}) == (1, 0)
+    with pytest.raises(pgjax.InputError, match="expected count to be one of the results', got 16777218"):
+        results.where(found, 0, {"count": 16777218})
+    for value, message in (
+        (3.2, "integers from .* as values of count, got 3.2"),
+        (3e9, "integers from .* got 3000000000"),
+    ):
+        with pytest.raises(pgjax.InputError, match=message):
+            pgjax.sweep(counter(), iterations=1, seeds=[0], grid={"count": [value]}, keep_params=False, progress=False)
+
+
+AWKWARD = ["reward/kl", "class", "_x", "a-b", "zarr.json", "__init", "..", "", "a b%", "kl"]
+
+
+def test_a_note_may_have_any_name(tmp_path):
+    found = pgjax.sweep(
+        counter(*AWKWARD), iterations=2, seeds=[0], out=tmp_path, configuration={}, keep_params=False, progress=False
+    )
+    for name in AWKWARD:
+        np.testing.assert_array_equal(found[name], [[1, 1]])
+    assert set(pgjax.read(tmp_path).data_vars) == {*AWKWARD, "value", "seconds", "completed"}
+
+
+@pytest.mark.parametrize("name", ["completed", "seconds", "seed", "iteration", "params", "rate", "value"])
+def test_a_note_with_a_name_that_is_taken_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_module, "compile_program", None)
+    with pytest.raises(pgjax.InputError, match=f"names .* got {name}"):
+        pgjax.sweep(
+            counter(name),
+            iterations=1,
+            seeds=[0],
+            grid={"rate": [1.0]},
+            out=tmp_path / "it",
+            configuration={},
+            keep_params=False,
+        )
+    assert not (tmp_path / "it").exists()
+
+
+TREE = {
+    "mlp/~/linear_0": {"w": 1.0, "b": 2.0},  # as Haiku names them
+    "a.b": 3.0,
+    "a": {"b": 4.0},
+    "zarr": {"json": 5.0},
+    "zarr.json": 6.0,
+    "": 7.0,
+    "__v": {"..": 8.0},
+}
+
+
+def test_parameters_may_have_any_name(tmp_path):
+    tree = jax.tree.map(jnp.float32, TREE)
+    pgjax.sweep(counter(tree=tree), iterations=1, seeds=[0, 1], out=tmp_path, configuration={}, progress=False)
+    loaded = pgjax.load_params(tmp_path, tree, seed=1)
+    jax.tree.map(np.testing.assert_array_equal, loaded, tree)
+    with pytest.raises(pgjax.InputError, match=r"expected parameters .*mlp/~/linear_0.w.*, got theta"):
+        pgjax.load_params(tmp_path, jnp.float32(0), seed=0)
+
+
+def test_hyperparameters_may_have_any_name(tmp_path):
+    tree = jax.tree.map(jnp.float32, TREE)
+    grid = {"tree.mlp/~/linear_0.w": [1.0, 2.0], "tree.a.b": [0.5]}
+    with pytest.raises(pgjax.InputError, match=r"a name that one hyper-parameter has, got 'tree.a.b', which 2 have"):
+        pgjax.sweep(counter(tree=tree), iterations=1, seeds=[0], grid=grid, progress=False)
+    del tree["a"]
+    pgjax.sweep(counter(tree=tree), iterations=1, seeds=[0], grid=grid, out=tmp_path, configuration={}, progress=False)
+    found = pgjax.read(tmp_path)
+    assert found.value.dims == ("tree.mlp/~/linear_0.w", "tree.a.b", "seed", "iteration")
+    chosen = pgjax.load_params(found, tree, seed=0, point={"tree.mlp/~/linear_0.w": 2.0, "tree.a.b": 0.5})
+    assert (chosen["mlp/~/linear_0"]["w"], chosen["a.b"]) == (2.0, 0.5)
+    assert found.sel({"tree.mlp/~/linear_0.w": 2.0}).value.size == 1

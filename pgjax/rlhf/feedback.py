@@ -23,7 +23,7 @@ from pgjax.environments.text import outputs as written_by
 from pgjax.errors import InputError
 from pgjax.policies.policy import Policy
 from pgjax.policies.transformer import context_of
-from pgjax.reinforce import State, reinforce, with_more
+from pgjax.reinforce import State, reinforce
 from pgjax.returns import Credit, reward_to_go
 from pgjax.rlhf.diversity import distinct_n, self_overlap
 from pgjax.rlhf.gold import Gold, output_of
@@ -390,12 +390,12 @@ def feedback(
         learned, metrics = learner.update(state.policy)
         params = learned.hyperparameters.environment
         numbers = state.hyperparameters
-        beta = steer(params.beta, metrics.kl, numbers.kl_target, numbers.steering)
+        beta = steer(params.beta, metrics.notes["kl"], numbers.kl_target, numbers.steering)
         more = {"accuracy": state.accuracy, "ceiling": state.ceiling, "steered_beta": params.beta}
         learned = learned._replace(
             hyperparameters=learned.hyperparameters._replace(environment=params._replace(beta=beta))
         )
-        reported = with_more(metrics, more)
+        reported = metrics._replace(notes={**metrics.notes, **more})
         return state._replace(iteration=state.iteration + 1, policy=learned), reported
 
     def evaluate(key: jax.Array, params: PyTree, reward: LearnedReward, supervised: PyTree) -> Evaluation:

@@ -276,7 +276,7 @@ def test_the_trained_distribution_is_that_of_the_supervised_model_tilted_by_the_
     assert 0.5 * jnp.abs(before - tilted / Z).sum() > 0.2
     # Where f is the tilted one, every text has the same r − β ln f/f_SL = β ln Z.
     np.testing.assert_allclose(curves.episode_return[-100:], beta * jnp.log(Z), atol=2e-3)
-    assert curves.kl[-100:].mean() == pytest.approx(float(jnp.sum(after * jnp.log(after / before))), abs=0.02)
+    assert curves.notes["kl"][-100:].mean() == pytest.approx(float(jnp.sum(after * jnp.log(after / before))), abs=0.02)
 
 
 def test_actor_critic_comes_to_the_same_distribution():
@@ -325,7 +325,7 @@ def test_without_a_reward_nothing_moves():
 
     state, curves = trained(nothing, 0.5, 20, start)
     np.testing.assert_allclose(state.params, start, atol=1e-6)
-    np.testing.assert_allclose(curves.kl, 0, atol=1e-5)
+    np.testing.assert_allclose(curves.notes["kl"], 0, atol=1e-5)
 
 
 def test_outputs_to_one_prompt_lie_beside_each_other():
