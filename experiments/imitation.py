@@ -277,10 +277,12 @@ def findings(rows: Sequence[Mapping[str, Any]], quiet: float) -> dict[str, Any]:
 
     def interval(method: str, episodes: int | None = None, noise: float = quiet) -> list[float]:
         chosen = [row for row in rows if row["method"] == method and row["noise"] == noise]
-        return next(row["interval"] for row in chosen if episodes in (None, row["episodes"]))
+        found = next(row["interval"] for row in chosen if episodes in (None, row["episodes"]))
+        return [-np.inf, np.inf] if found is None else found  # of a single run nothing is known
 
     numbers = [row["episodes"] for row in rows if row["method"] == "DAgger" and row["noise"] == quiet]
-    amid = [(row["noise"], row["interval"]) for row in rows if row["method"] == "DAgger amid the noise"]
+    levels = [row["noise"] for row in rows if row["method"] == "DAgger amid the noise"]
+    amid = [(level, interval("DAgger amid the noise", noise=level)) for level in levels]
     return {
         "cloning_reaches_expert": interval("behaviour cloning, every label")[1] >= interval("expert")[0],
         "dagger_beats_cloning_at_episodes": [
@@ -376,7 +378,7 @@ def draw(rows: Sequence[Mapping[str, Any]], options: Options, path: Path) -> Non
             if method == "expert":
                 above.axhline(learning.iqm.item(), color=colour, linestyle="--", linewidth=1.2, label=method)
             elif method == "behaviour cloning, every label":
-                low, high = learning.interval.item()
+                ((low, high),) = bounds(learning)
                 bars = [[learning.iqm.item() - low], [high - learning.iqm.item()]]
                 at = learning.episodes.item()
                 above.errorbar(
@@ -410,9 +412,14 @@ def draw(rows: Sequence[Mapping[str, Any]], options: Options, path: Path) -> Non
     figure.savefig(path, dpi=150)
 
 
+def bounds(rows: pd.DataFrame) -> np.ndarray:
+    """Return the intervals of rows, [rows, 2]; NaN, which is not drawn, where there is a single run."""
+    return np.stack([(np.nan, np.nan) if interval is None else interval for interval in rows.interval])
+
+
 def draw_rows(axes: Axes, x: Any, rows: pd.DataFrame, colour: str, label: str) -> None:
     """Draw a method's interquartile mean and its interval."""
-    low, high = np.stack(rows.interval.to_list()).T
+    low, high = bounds(rows).T
     band(axes, x, rows.iqm, (low, high), colour, label, "o--" if label == "expert" else "o-")
 
 
@@ -429,7 +436,7 @@ def draw_compounding(rows: Sequence[Mapping[str, Any]], error: float, path: Path
             colour = COLOURS[method]
             axes.loglog(here.horizon, here.cost, color=colour, linestyle=style, label=f"{method}: cost ∝ T^{k:.2f}")
             runs = here.dropna(subset="iqm")
-            bars = np.abs(np.stack(runs.interval.to_list()).T - runs.iqm.to_numpy())
+            bars = np.abs(bounds(runs).T - runs.iqm.to_numpy())
             axes.errorbar(runs.horizon, runs.iqm, bars, color=colour, marker=marker, markersize=5, linestyle="none")
         axes.plot([], [], "o", color="0.4", markersize=5, label="runs of the algorithms")
         dress(axes, title, "horizon T (steps)")

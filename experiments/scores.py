@@ -232,7 +232,7 @@ def table(summary: Mapping[str, Any]) -> str:
         known = summary["references"][name]
         published = next(row["published"] for row in rows if row["environment"] == name)
         for label, found in known.items():
-            shown = f"{number(found['mean'])} | [{number(found['low'])}, {number(found['high'])}]"
+            shown = f"{number(found['mean'])} | {pair(None if found['low'] is None else (found['low'], found['high']))}"
             lines.append(f"| {name} | *{label}* | - | - | {shown} | - | - | - | - |")
         if published != "-":
             lines.append(f"| {name} | *published* | - | - | {published} | - | - | - | - | - |")

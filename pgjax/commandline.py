@@ -7,7 +7,9 @@ import difflib
 import errno
 import functools
 import json
+import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -69,7 +71,7 @@ from pgjax.returns import (
 )
 from pgjax.rlhf.corpora import Corpus, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
 from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share
-from pgjax.statistics import confidence_interval, interquartile_mean, shown
+from pgjax.statistics import confidence_interval, interquartile_mean, plain_interval, shown
 
 Options = TypeVar("Options")
 
@@ -173,10 +175,15 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         description: Its docstring, shown by --help.
     """
     command: Any = Command[options]  # type: ignore[valid-type]
-    chosen = tyro.cli(command, description=description, config=(tyro.conf.OmitArgPrefixes,))
     try:
+        chosen = tyro.cli(command, description=description, config=(tyro.conf.OmitArgPrefixes,))
+        sys.stdout.flush()
+        check_finite(chosen.study)
         connect(chosen.launch)
         main(chosen.study)
+    except BrokenPipeError:  # whoever read what is printed reads no more, as of --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        end(None, 128 + signal.SIGPIPE)
     except InputError as error:
         end(f"error: {error}", 2)
     except OSError as error:
@@ -186,9 +193,26 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     except KeyboardInterrupt:
         end("stopped; the same command goes on from what was saved", 130)
     except SystemExit as ended:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            end(None, 128 + signal.SIGPIPE)
         if isinstance(ended.code, int) and ended.code:
             end(None, ended.code)
         raise
+
+
+def check_finite(options: Any) -> None:
+    """Raise unless every number among a study's options is finite.
+
+    Raises:
+        InputError: If one is not.
+    """
+    for name, value in asdict(options).items():
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"expected a finite --{name.replace('_', '-')}, got {number}")
 
 
 def end(sentence: str | None, status: int) -> NoReturn:
@@ -497,9 +521,8 @@ def check_directory_of_study(out: Path, ours: Collection[str]) -> None:
 
 
 def average_of(runs: Any) -> dict[str, Any]:
-    """Return the interquartile mean of runs [n] and its 95% interval, as plain numbers: iqm, interval."""
-    low, high = confidence_interval(runs)
-    return {"iqm": float(interquartile_mean(runs)), "interval": [float(low), float(high)]}
+    """Return the interquartile mean of runs [n] and its 95% interval, as plain numbers: iqm, interval (None of one)."""
+    return {"iqm": float(interquartile_mean(runs)), "interval": plain_interval(confidence_interval(runs))}
 
 
 def written(number: float | None, form: str = ".4g") -> str:

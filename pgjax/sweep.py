@@ -11,10 +11,12 @@ otherwise not change what they compute, but for the last bits that a different o
 """
 
 import contextlib
+import io
 import itertools
 import json
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +40,7 @@ from pgjax.hyperparameters import fingerprint, is_number, numbers_in, value_at, 
 from pgjax.program import Plan, Program, compile_program, compile_within, first_plan, halved, memory_budget
 
 SEGMENT_SECONDS = 20.0  # that a segment takes at most, once it is known how long an iteration takes
+LINE_SECONDS = 30.0  # between two lines of progress in a file
 LONGEST_SEGMENT = 1000  # iterations, as their metrics are kept on the devices
 STOPPED = 128 + signal.SIGTERM  # the exit status that a shell expects of a process that was told to stop
 
@@ -292,7 +295,7 @@ def compute(
     keep_params = results.keeps_params(store)
     program: Program | None = None
     first = mine.start
-    with tqdm(total=len(mine) * iterations, unit="it", mininterval=0.5, disable=not progress) as bar:
+    with progress_bar(len(mine) * iterations, progress) as bar:
         while first < mine.stop:
             program = make(plan) if program is None else program
             chosen = range(first, min(first + program.size, mine.stop))
@@ -429,6 +432,24 @@ def follow(batch: Iterator[Running], bar: tqdm, n: int, others: int) -> Running:
         bar.set_postfix_str(f"{describe(running, n)}, {done} runs done", refresh=False)
         bar.update(others * running.iterations + int(running.done[:n].sum()) - bar.n)
     return running
+
+
+class Lines(io.TextIOBase):
+    """Lets a progress bar write lines where there is no terminal: what stands after a carriage return, if anything."""
+
+    def write(self, text: str) -> int:
+        """Write a line, and return how many characters were given."""
+        line = text.replace("\r", "").strip()
+        if line:
+            print(line, file=sys.stderr, flush=True)
+        return len(text)
+
+
+def progress_bar(total: int, shown: bool) -> tqdm:
+    """A bar of so many iterations: on a terminal one that moves, in a file a line now and then."""
+    if sys.stderr.isatty():
+        return tqdm(total=total, unit="it", mininterval=0.5, disable=not shown)
+    return tqdm(total=total, unit="it", mininterval=LINE_SECONDS, disable=not shown, file=Lines(), ascii=True, ncols=0)
 
 
 def describe(running: Running, n: int) -> str:

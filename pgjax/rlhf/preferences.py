@@ -171,8 +171,16 @@ def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> 
     ranked = order >= 0
     scores = jnp.where(mask[:, None], scores, 0)  # what is not finite there would make the gradient so
     ordered = jnp.take_along_axis(scores, jnp.maximum(order, 0), axis=1)
-    rest = jax.lax.cumlogsumexp(jnp.where(ranked, ordered, -1e30), axis=1, reverse=True)  # ln Σ_{j ≥ i}
-    each = jnp.sum(jnp.where(ranked, rest - ordered, 0), axis=1)
+    # Only differences count: beside a score of 10³⁰ nothing else would be seen.
+    largest = jnp.max(jnp.where(ranked, ordered, -jnp.inf), axis=1, keepdims=True)
+    ordered = jnp.where(ranked, ordered - jax.lax.stop_gradient(largest), 0)
+    # ln Σ_{j ≥ i} over those that are ranked, from the last of them on.
+    rest, begun, each = ordered[:, -1], ranked[:, -1], jnp.zeros_like(ordered[:, 0])
+    for i in reversed(range(ordered.shape[1] - 1)):
+        here = ordered[:, i]
+        rest = jnp.where(begun, jnp.logaddexp(here, jnp.where(begun, rest, here)), here)
+        each += jnp.where(begun, rest - here, 0)
+        begun |= ranked[:, i]
     return jnp.sum(jnp.where(mask, each, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
@@ -187,7 +195,7 @@ def pair_accuracy(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.A
     better, worse = pairs_of(scores.shape[1])
     ordered = jnp.take_along_axis(scores, jnp.maximum(order, 0), axis=1)
     counts = (order[:, worse] >= 0) & mask[:, None]
-    right = 0.5 * (1 + jnp.sign(ordered[:, better] - ordered[:, worse]))
+    right = 0.5 * (1 + jnp.sign(ordered[:, better] - ordered[:, worse]))  # NaN of what is no number
     return jnp.sum(jnp.where(counts, right, 0)) / jnp.maximum(jnp.sum(counts), 1)
 
 

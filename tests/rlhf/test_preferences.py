@@ -287,3 +287,30 @@ def test_a_file_that_holds_no_rankings_is_refused(tmp_path):
 def test_people_who_cannot_choose_are_refused(annotators, message):
     with pytest.raises(pgjax.InputError, match=message):
         check_annotators(annotators)
+
+
+def test_scores_far_from_zero_are_compared_like_others():
+    # Of three outputs two are ranked; the third has no say, wherever the scores are.
+    order, mask = jnp.array([[1, 0, -1]]), jnp.array([True])
+    loss = jax.value_and_grad(lambda scores: rlhf.plackett_luce_loss(scores, order, mask))
+    for shift in (0.0, -1e30, 1e30, -1e6):
+        value, gradient = loss(jnp.full((1, 3), shift))
+        assert float(value) == pytest.approx(np.log(2), rel=1e-6)
+        np.testing.assert_allclose(gradient, [[0.5, -0.5, 0]], rtol=1e-6)
+    value, gradient = loss(jnp.array([[-2e30, -1e30, 7.0]]))
+    assert (float(value), np.abs(gradient).max()) == (0, 0)
+
+
+def test_what_is_no_number_comes_out_as_none():
+    order = jnp.array([[0, 1], [1, 0]])
+    scores = jnp.array([[jnp.nan, 0.0], [0.0, 1.0]])
+    for mask, lost in (([True, True], True), ([False, True], False)):
+        mask = jnp.array(mask)
+        value, gradient = jax.value_and_grad(lambda scores, mask=mask: rlhf.plackett_luce_loss(scores, order, mask))(
+            scores
+        )
+        assert np.isnan(value) == lost
+        assert np.isnan(gradient).any() == lost
+        assert np.isnan(rlhf.pair_accuracy(scores, order, mask)) == lost
+    for bad in (jnp.nan, jnp.inf):
+        assert np.isnan(rlhf.best_of_n(jnp.array([0.0, bad, 1.0]), jnp.arange(3.0), 2))
