@@ -312,6 +312,7 @@ def main(options: Options) -> None:
         taste = rlhf.tastes(jax.random.fold_in(key, 3), outputs, inside, who, options.annotators, V)
         likes = rlhf.utilities(people, pairs[1], pairs[2], taste)
         order = rlhf.rank(jax.random.fold_in(key, 1), likes)
+        differ = jnp.any(outputs[:, 0] != outputs[:, 1], axis=-1)  # nobody can say which of two equal texts is better
         first_of = jnp.argmax(proxy[:, : options.best_of], axis=1) + jnp.arange(PROMPTS) * CANDIDATES
         return {
             "sft": before.gold.mean(),
@@ -320,18 +321,19 @@ def main(options: Options) -> None:
             "kl": after.kl.mean(),
             "lengths": jnp.stack([before.length.mean(), after.length.mean()]),
             "pairs": (pairs[0], order),
-            "accuracy": rlhf.pair_accuracy(pairs[0], order, jnp.ones(len(order), bool)),
-            "ceiling": rlhf.accuracy_ceiling(likes),
+            "differ": differ,
+            "accuracy": rlhf.pair_accuracy(pairs[0], order, differ),
+            "ceiling": rlhf.accuracy_ceiling(likes, differ),
             "tokens": tuple(tokens[::CANDIDATES] for tokens in (before.tokens, after.tokens)),
             "best": before.tokens[first_of],
-            "compared": outputs[:STORED],
+            "compared": outputs,
         }
 
     keys = commandline.keys_after_training(options)
     found = jax.tree.map(np.asarray, pgjax.over_runs(compare, block=1)(keys, tuned, supervised))
     rewards = {name: pgjax.mean_interval(found[name]) for name in ("sft", "rl", "best_of_n")}
     scores, order = (values.reshape(-1, 2) for values in found["pairs"])
-    trust = rlhf.calibration(scores, order, np.ones(len(order), bool))
+    trust = rlhf.calibration(scores, order, found["differ"].reshape(-1))
     before, after = (tokens[0, :SHOWN] for tokens in found["tokens"])
     if options.top_p < 1:
         likely = jax.jit(rlhf.outputs(loop.environment, pgjax.top_p(policy, options.top_p), SHOWN))
@@ -363,8 +365,9 @@ def main(options: Options) -> None:
     commandline.write_json(options.out / "summary.json", summary)
     table = pd.DataFrame(shown).to_string(index=False, justify="left")
     commandline.write_text(options.out / "samples.txt", table + "\n")
-    everyone = np.ones(STORED, bool), np.zeros(STORED, int)
-    some = rlhf.Rankings(found["compared"][0], found["pairs"][1][0, :STORED], *everyone)
+    first = np.flatnonzero(found["differ"][0])[:STORED]
+    everyone = np.ones(len(first), bool), np.zeros(len(first), int)
+    some = rlhf.Rankings(found["compared"][0, first], found["pairs"][1][0, first], *everyone)
     rlhf.save_rankings(options.out / "rankings.jsonl", some, corpus.tokenizer, W, ["simulated"])
     draw(pretrained, results, corpus, rewards, options.best_of, trust, options.out / "rlhf.png")
     print(table)

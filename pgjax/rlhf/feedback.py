@@ -6,7 +6,7 @@ better, and pays for straying from the supervised model. All of it is a pure fun
 seeds and settings are one `vmap`, and a `sweep` can drive, save and resume it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +32,7 @@ from pgjax.rlhf.preferences import (
     Rankings,
     accuracy_ceiling,
     check_annotators,
+    first_different,
     pair_accuracy,
     rank,
     tastes,
@@ -42,6 +43,9 @@ from pgjax.rlhf.tokens import check_tokens
 from pgjax.rollout import collect, together
 
 FIRST_OUTPUTS = 512  # of the supervised model, to normalise scores
+# The accuracy of the reward model on rankings that it has not seen, what the annotators' noise allows at best, and the
+# fraction of the rankings of a round with two outputs that are the same text.
+MEASURED = ("accuracy", "ceiling", "identical")
 
 
 class LearnedReward(NamedTuple):
@@ -88,8 +92,7 @@ class FeedbackState(NamedTuple):
     policy: State  # REINFORCE's; the reward model, β and θ_SL are in its environment's params
     rankings: Rankings  # of all rounds so far, and those that were given, [rounds · N + G, K]
     first_outputs: jax.Array  # [S, W + T], some of the supervised model's, under which scores are normalised
-    accuracy: jax.Array  # [], of the reward model on rankings of this round that it has not seen
-    ceiling: jax.Array  # [], what the annotators' noise allows at best
+    measured: Mapping[str, jax.Array]  # each [], what this round's test rankings say: see MEASURED
 
     @property
     def params(self) -> Tuned:
@@ -136,6 +139,7 @@ def feedback(
     updates: int = 100,
     rankings: int = 1024,
     outputs: int = 2,
+    drawn: int = 16,
     given: Rankings | None = None,
     test_rankings: int = 128,
     annotators: int = 1,
@@ -154,7 +158,8 @@ def feedback(
 
     An update is one of REINFORCE; the first of each round begins with all the rest of it:
 
-    1. outputs are drawn from the model as it is now, and nobody reuses those of earlier rounds for this;
+    1. outputs are drawn from the model as it is now, and nobody reuses those of earlier rounds for this; of those to
+       one prompt, K that differ are kept, and a ranking for which there are fewer is made by nobody;
     2. annotators rank them: a Plackett–Luce choice by the gold reward (for two outputs: Bradley–Terry), with their
        biases, see `Annotators`;
     3. a reward model is fitted, from where it began, to the rankings of all rounds, and its scores are normalised;
@@ -162,7 +167,8 @@ def feedback(
 
     θ_SL, from which θ starts and from which it is kept, stays what it is. After `rounds` rounds nothing is ranked any
     more. Beside REINFORCE's metrics there are: gold, proxy (normalised), length, kl, distinct_2 and self_overlap of the
-    outputs of the update, accuracy of the reward model, ceiling of that, and steered_beta.
+    outputs of the update, steered_beta, and of the round: accuracy of the reward model on pairs of different outputs,
+    ceiling of that, and identical, the fraction of rankings for which there were no K different outputs.
 
     Args:
         policy: f; its `init` draws θ_SL where the hyper-parameters hold none (`pgjax.pretrained` makes it do so).
@@ -176,6 +182,8 @@ def feedback(
         rankings: N of a round, at most; the hyper-parameter `comparisons` says how many are used. It may be 0 where
             rankings are given.
         outputs: K that are ranked together.
+        drawn: Outputs drawn for each ranking, K or more, among which K are sought that differ. A model that has
+            learned what is liked writes the same text again and again; more of them find more that differ.
         given: Rankings of K outputs by people from elsewhere (`load_rankings`), which are fitted in every round too.
         test_rankings: More rankings of a round, that measure the reward model and nothing else.
         annotators: How many people share the rankings.
@@ -206,6 +214,8 @@ def feedback(
             raise InputError(f"expected 1 or more {name}, got {count}")
     if outputs < 2:
         raise InputError(f"expected 2 or more outputs to rank together, got {outputs}")
+    if drawn < outputs:
+        raise InputError(f"expected {outputs} or more outputs drawn for a ranking of {outputs}, got {drawn}")
     W = np.shape(prompts)[-1]
     if given is not None and np.shape(given.tokens)[1:] != (outputs, W + length):
         raise InputError(
@@ -255,7 +265,9 @@ def feedback(
         optimizer=optimizer,
     )
     asked = rankings + test_rankings
-    draw = written_by(texts, policy, asked * outputs, same_start=outputs)
+    # As many texts at once as are ranked, and so many times that all are drawn.
+    parts = -(-drawn // outputs)
+    draw = written_by(texts, policy, -(-asked // parts) * drawn, same_start=drawn)
     play = collect(environment, policy, evaluated, same_start=candidates)
     before = written_by(texts, policy, FIRST_OUTPUTS)
 
@@ -332,7 +344,22 @@ def feedback(
         if given is not None:
             known = jax.tree.map(lambda room, these: jnp.concatenate([room, jnp.asarray(these)]), known, given)
         first = before(first_key, theta, start.environment)
-        return FeedbackState(key, jnp.int32(0), hyperparameters, begun, known, first, zero, zero)
+        return FeedbackState(key, jnp.int32(0), hyperparameters, begun, known, first, dict.fromkeys(MEASURED, zero))
+
+    def sample(key: jax.Array, params: PyTree, env_params: PyTree) -> tuple[jax.Array, jax.Array]:
+        """Return outputs to be ranked, [asked, K, W + T], and whether the K of a ranking differ, [asked] bool."""
+
+        def part(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            draw_key, place_key = jax.random.split(key)
+            tokens = draw(draw_key, params, env_params).reshape(-1, drawn, W + length)
+            chosen, enough = first_different(tokens, outputs)
+            # The first to be drawn is the likeliest text more often than the others: places are dealt out by chance.
+            shown = jax.random.permutation(place_key, chosen, axis=1, independent=True)
+            return jnp.take_along_axis(tokens, shown[:, :, None], axis=1), enough
+
+        found = jax.lax.map(part, jax.random.split(key, parts))
+        tokens, enough = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:asked], found)
+        return tokens, enough
 
     def people_rank(key: jax.Array, tokens: jax.Array, numbers: Annotators, state: FeedbackState) -> tuple[Any, Any]:
         """Return rankings of outputs [N, K, L], and the utilities [N, K] that they were drawn with."""
@@ -355,15 +382,18 @@ def feedback(
         turn = state.iteration // updates
         draw_key, rank_key, fit_key, test_key = jax.random.split(jax.random.fold_in(state.key, turn), 4)
         params = learned.hyperparameters.environment
-        tokens = draw(draw_key, learned.params, params.environment).reshape(asked, outputs, W + length)
+        tokens, enough = sample(draw_key, learned.params, params.environment)
+        wanted = jnp.arange(room) < numbers.comparisons
         known = state.rankings
         if room:
             new, _ = people_rank(rank_key, tokens[:room], numbers.annotators, state)
-            new = new._replace(mask=jnp.arange(room) < numbers.comparisons)
+            new = new._replace(mask=wanted & enough[:room])
             known = jax.tree.map(
                 lambda rows, more: jax.lax.dynamic_update_slice_in_dim(rows, more, turn * room, axis=0), known, new
             )
         test, u = people_rank(test_key, tokens[room:], numbers.annotators, state)
+        test = test._replace(mask=enough[room:])
+        identical = (jnp.sum(wanted & ~enough[:room]) + jnp.sum(~test.mask)) / (jnp.sum(wanted) + test_rankings)
         fitting = reward_modelling(model, known, body=numbers.reward_body, steps=reward_steps)
         fit = train(fitting, reward_updates)
         how = fitting.hyperparameters(numbers.reward_learning_rate, numbers.reward_weight_decay)
@@ -376,11 +406,11 @@ def feedback(
         judged = LearnedReward(fitted, jnp.mean(usual), jnp.maximum(jnp.std(usual), 1e-6), numbers.caution)
         of_test = scores(test.tokens.reshape(-1, W + length)).reshape(test.order.shape)
         params = params._replace(environment=params.environment._replace(judge=judged))
+        measured = (pair_accuracy(of_test, test.order, test.mask), accuracy_ceiling(u, test.mask), identical)
         return state._replace(
             policy=learned._replace(hyperparameters=learned.hyperparameters._replace(environment=params)),
             rankings=known,
-            accuracy=pair_accuracy(of_test, test.order, test.mask),
-            ceiling=accuracy_ceiling(u),
+            measured=dict(zip(MEASURED, measured, strict=True)),
         )
 
     def update(state: FeedbackState) -> tuple[FeedbackState, Any]:
@@ -391,7 +421,7 @@ def feedback(
         params = learned.hyperparameters.environment
         numbers = state.hyperparameters
         beta = steer(params.beta, metrics.kl, numbers.kl_target, numbers.steering)
-        more = {"accuracy": state.accuracy, "ceiling": state.ceiling, "steered_beta": params.beta}
+        more = {**state.measured, "steered_beta": params.beta}
         learned = learned._replace(
             hyperparameters=learned.hyperparameters._replace(environment=params._replace(beta=beta))
         )

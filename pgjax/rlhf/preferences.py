@@ -113,6 +113,28 @@ def rank(key: jax.Array, utilities: jax.Array) -> jax.Array:
     return jnp.argsort(-(utilities + noise), axis=1).astype(jnp.int32)
 
 
+def first_different(tokens: jax.Array, K: int) -> tuple[jax.Array, jax.Array]:
+    """Which K of C candidates are the first that differ, [N, K] int32, and where there are as many, [N] bool.
+
+    Two outputs that are the same text teach nothing, whoever ranks them. Where fewer than K differ, the places that are
+    left go to the first of the repeats.
+
+    Args:
+        tokens: C texts to each of N prompts, [N, C, L].
+        K: How many to choose, at most C.
+
+    Example:
+        >>> chosen, enough = first_different(jnp.array([[[3], [3], [4], [3]], [[5], [5], [5], [5]]]), K=2)
+        >>> chosen.tolist(), enough.tolist()
+        ([[0, 2], [0, 1]], [True, False])
+    """
+    chex.assert_rank(tokens, 3)
+    same = jnp.all(tokens[:, :, None] == tokens[:, None], axis=-1)  # [N, C, C]
+    repeat = jnp.any(jnp.tril(same, -1), axis=2)  # the same as an earlier one
+    chosen = jnp.argsort(repeat, axis=1, stable=True)[:, :K].astype(jnp.int32)
+    return chosen, jnp.sum(~repeat, axis=1) >= K
+
+
 def pairs_of(K: int) -> tuple[np.ndarray, np.ndarray]:
     """Return all i < j below K, as two arrays."""
     first, second = np.triu_indices(K, 1)
@@ -131,16 +153,26 @@ def preferred(utilities: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(utilities[:, 0] - utilities[:, 1])
 
 
-def accuracy_ceiling(utilities: jax.Array) -> jax.Array:
-    """Return the accuracy on pairs of rankings that nobody beats who knows all that the utilities are made of, [].
+def accuracy_ceiling(utilities: jax.Array, mask: jax.Array) -> jax.Array:
+    """Accuracy on pairs of rankings that nobody beats who knows all that the utilities are made of, [].
 
     That is the outputs and, where these count, the places in which they are shown and whose taste it is.
 
     It is the mean of max(p, 1 − p) over all pairs of [N, K], with p = σ(u_i − u_j) that i is put before j.
+
+    Args:
+        utilities: [N, K], in nats.
+        mask: [N] bool, the rankings that count; the ceiling is 0 if none does.
+
+    Raises:
+        AssertionError: If the shapes are others.
     """
+    chex.assert_rank([utilities, mask], [2, 1])
+    chex.assert_equal_shape_prefix([utilities, mask], 1)
     first, second = pairs_of(utilities.shape[1])
     p = jax.nn.sigmoid(utilities[:, first] - utilities[:, second])
-    return jnp.mean(jnp.maximum(p, 1 - p))
+    best = jnp.where(mask[:, None], jnp.maximum(p, 1 - p), 0)
+    return jnp.sum(best) / jnp.maximum(jnp.sum(mask) * len(first), 1)
 
 
 def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.Array:

@@ -107,8 +107,10 @@ def test_scores_are_normalised_under_the_supervised_model():
 def test_every_round_asks_about_outputs_of_the_model_as_it_is():
     states, _ = history()
     for done, known in ((0, 6), (1, 26), (UPDATES, 26), (UPDATES + 1, 46), (len(states) - 1, 46)):
-        mask = np.asarray(states[done].rankings.mask)
-        assert (mask.sum(1) == known).all()
+        ranked = states[done].rankings
+        differ = np.asarray((ranked.tokens[:, :, 0] != ranked.tokens[:, :, 1]).any(-1))
+        np.testing.assert_array_equal(ranked.mask.sum(1), known)
+        assert differ[np.asarray(ranked.mask)].all()
     ranked = states[-1].rankings
     for name, leaf in from_elsewhere()._asdict().items():
         np.testing.assert_array_equal(getattr(ranked, name)[0, -6:], leaf)
@@ -118,6 +120,43 @@ def test_every_round_asks_about_outputs_of_the_model_as_it_is():
     tokens = np.asarray(ranked.tokens)
     assert (tokens[:, :, 0, :W] == tokens[:, :, 1, :W]).all()  # two outputs to one prompt
     assert (tokens[0] != tokens[1]).any()
+
+
+def first_round(logits, room, **options):
+    """Return the state and the metrics after one update of a policy that draws every token with the same logits."""
+
+    def apply(logits, window):
+        return pgjax.Categorical(jnp.broadcast_to(logits, (*window.shape[:-1], V)))
+
+    policy = pgjax.memoryless(lambda key: jnp.zeros(V), apply)
+    options = {**OPTIONS, "rounds": 1, "rankings": room, **options}
+    algorithm = rlhf.feedback(policy, MODEL, a_count, CORPUS.prompts, **options).algorithm
+    numbers = algorithm.hyperparameters(supervised=jnp.asarray(logits, float), comparisons=room - 4)
+    return jax.jit(lambda key: algorithm.update(algorithm.init(key, numbers)))(jax.random.key(0))
+
+
+def test_people_rank_different_texts_of_a_model_that_nearly_always_writes_the_same():
+    logits = np.where(np.arange(V) == 2, np.log(4 * 2), np.where((np.arange(V) == 3) | (np.arange(V) == 4), 0, -np.inf))
+    state, metrics = first_round(logits, room=100)  # it ends at once with probability 0.8
+    tokens, mask = np.asarray(state.rankings.tokens), np.asarray(state.rankings.mask)
+    differ = (tokens[:, 0] != tokens[:, 1]).any(-1)
+    np.testing.assert_array_equal(mask, differ & (np.arange(100) < 96))
+    # All of 16 end at once with probability 0.8¹⁶ = 0.028: 15 of 112 with one below 10⁻⁶. Of two, 64% do.
+    assert metrics.identical < 15 / 112
+    # The text that is likeliest is the first to be shown as often as not: within 4.5 standard deviations.
+    empty = tokens[mask, :, W] == 2
+    one = empty.sum(1) == 1
+    assert abs(empty[one, 0].mean() - 0.5) < 4.5 * 0.5 / np.sqrt(one.sum())
+    assert one.sum() > 60
+
+
+def test_rankings_of_identical_texts_are_counted_and_teach_nothing():
+    logits = np.where(np.arange(V) == 3, 0, -np.inf)  # it writes the first character until it is cut off
+    state, metrics = first_round(logits, room=10, drawn=5)
+    assert metrics.identical == 1
+    assert not state.rankings.mask.any()
+    assert metrics.accuracy == metrics.ceiling == 0  # there is no pair
+    assert all(np.isfinite(number) for number in metrics)
 
 
 def test_metrics_say_what_was_optimised():
@@ -209,6 +248,7 @@ def test_people_may_have_ranked_everything_elsewhere():
         (lambda: loop(rounds=0), "expected 1 or more rounds, got 0"),
         (lambda: loop(rankings=0), "expected 1 or more rankings, got 0"),
         (lambda: loop(outputs=1), "expected 2 or more outputs to rank together, got 1"),
+        (lambda: loop(outputs=3, drawn=2), "expected 3 or more outputs drawn for a ranking of 3, got 2"),
         (lambda: loop(length=40), "expected prompts and outputs of at most"),
         (
             lambda: loop(given=rlhf.Rankings(np.zeros((2, 3, 4), int), np.zeros((2, 3)), np.ones(2), np.zeros(2))),

@@ -9,7 +9,7 @@ from scipy import stats
 
 import pgjax
 from pgjax import rlhf
-from pgjax.rlhf.preferences import check_annotators, preferred
+from pgjax.rlhf.preferences import check_annotators, first_different, preferred
 from pgjax.rlhf.tokens import EOS, PAD
 
 PAIR = jnp.array([[0, 1]]), jnp.array([True])
@@ -144,11 +144,25 @@ def test_the_ceiling_is_what_the_best_guess_would_reach():
         for i, j in itertools.combinations(range(3), 2):
             p = 1 / (1 + np.exp(row[j] - row[i]))
             best.append(max(p, 1 - p))
-    assert rlhf.accuracy_ceiling(u) == pytest.approx(np.mean(best), rel=1e-5)
+    everything = jnp.ones(2, bool)
+    assert rlhf.accuracy_ceiling(u, everything) == pytest.approx(np.mean(best), rel=1e-5)
+    assert rlhf.accuracy_ceiling(u, everything.at[0].set(False)) == pytest.approx(np.mean(best[3:]), rel=1e-5)
+    assert rlhf.accuracy_ceiling(u, ~everything) == 0
     order = rlhf.rank(jax.random.key(0), jnp.tile(u, (30_000, 1)))
     reached = rlhf.pair_accuracy(jnp.tile(u, (30_000, 1)), order, jnp.ones(60_000, bool))
     # 180,000 pairs, in threes that are not independent: 4.5 of at most √(1/4 / 60,000), and a tie counts half there.
     assert abs(reached - np.mean(best)) < 4.5 * np.sqrt(0.25 / 60_000)
+
+
+def test_the_first_texts_that_differ_are_chosen():
+    a, b, c = [3, 2, 0], [3, 3, 2], [3, 3, 3]
+    tokens = jnp.array([[a, b, c, a], [a, a, b, a], [b, b, b, c], [c, c, c, c]])
+    chosen, enough = first_different(tokens, 2)
+    assert chosen.tolist() == [[0, 1], [0, 2], [0, 3], [0, 1]]
+    assert enough.tolist() == [True, True, True, False]
+    chosen, enough = first_different(tokens, 3)  # where two differ, the first of the repeats is the third
+    assert chosen.tolist() == [[0, 1, 2], [0, 2, 1], [0, 3, 1], [0, 1, 2]]
+    assert enough.tolist() == [True, False, False, False]
 
 
 def test_calibration_by_hand():
