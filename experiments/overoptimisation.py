@@ -110,6 +110,8 @@ class Study(NamedTuple):
             rounds=rounds,
             updates=-(-self.options.updates // rounds),
             rankings=rankings,
+            # The supervised model writes one text twice in one pair of a hundred; what was optimised, in most of them.
+            drawn=2 if rounds == 1 else 16,
             evaluated=PROMPTS * self.options.pool,
             candidates=self.options.pool,
         )
@@ -159,7 +161,7 @@ def pretrain(options: Options, corpus: rlhf.Corpus) -> dict[int, Any]:
             iterations=-(-options.pretraining // PRETRAINING_STEPS),
             seeds=commandline.seeds_of(options),
             hyperparameters=algorithm.hyperparameters(learning_rate=3e-3),
-            study=options.study,
+            study=commandline.study_of_pretraining(options),
             out=options.out / f"pretraining-{width}",
             configuration={"what": "pretraining", "width": width, "sentences": SENTENCES},
             block=options.block,

@@ -133,7 +133,7 @@ def pretrain(options: Options, corpus: rlhf.Corpus, policy: pgjax.Policy) -> xr.
         iterations=-(-options.pretraining // PRETRAINING_STEPS),
         seeds=commandline.seeds_of(options),
         hyperparameters=algorithm.hyperparameters(learning_rate=options.pretraining_rate),
-        study=options.study,
+        study=commandline.study_of_pretraining(options),
         out=options.out / "pretraining",
         configuration={
             "corpus": corpus.name,

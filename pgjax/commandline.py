@@ -449,6 +449,17 @@ def keys_after_training(options: Runs) -> jax.Array:
     return run_keys(options.study + 2**30, seeds_of(options))
 
 
+def study_of_pretraining(options: Runs) -> int:
+    """Study of the runs that a study's own go on from: no key of theirs is one of its own.
+
+    Raises:
+        InputError: If the study's own number leaves no room for that.
+    """
+    if not 0 <= options.study < 2**30:
+        raise InputError(f"expected a study from 0 to 2**30 - 1, got {options.study}")
+    return options.study + 2**31
+
+
 def configuration_of_options(options: Any, where_not_what: Collection[str] = ()) -> dict[str, Any]:
     """Return the options that say what a run computes: results with others are other results.
 

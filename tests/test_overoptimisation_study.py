@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import pgjax
 from experiments import overoptimisation as study
 from tests.cases import assert_refused, run_experiment
 
@@ -35,6 +36,12 @@ def test_the_summary_holds_a_law_for_each_method_size_and_number_of_comparisons(
     assert summary["side_effects"][0]["what"] == "β = 0"
     for name in ("overoptimisation.png", "side_effects.png"):
         assert (out / name).stat().st_size > 10_000
+
+
+def test_pretraining_has_no_key_of_the_feedback(out):
+    studies = [json.loads(pgjax.read(out / f"{name}-8").attrs["configuration"])["study"]
+               for name in ("pretraining", "comparisons")]  # fmt: skip
+    assert studies == [2**31, 0]
 
 
 def curves(gold, kl):

@@ -1,10 +1,12 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 
+import pgjax
 from experiments import rlhf as study
-from pgjax import rlhf
+from pgjax import commandline, rlhf
 from tests.cases import assert_refused, run_experiment
 
 TINY = ["--seeds", "2", "--width", "8", "--layers", "1", "--heads", "2", "--sentences", "200", "--pretraining", "100"]
@@ -36,6 +38,14 @@ def test_the_summary_says_what_became_better(out):
     assert len((out / "samples.txt").read_text().splitlines()) == 4
 
 
+def test_pretraining_has_no_key_of_the_rounds_of_feedback(out):
+    studies = [pgjax.read(out / name).attrs["configuration"] for name in ("pretraining", "feedback")]
+    keys = [pgjax.run_keys(json.loads(text)["study"], range(100)) for text in studies]
+    keys.append(commandline.keys_after_training(study.Options(seeds=100)))
+    drawn = np.concatenate([jax.random.key_data(key) for key in keys])
+    assert len(np.unique(drawn, axis=0)) == 300
+
+
 def test_rankings_are_written_as_they_are_read(out):
     grammar = rlhf.grammar()
     rankings, names = rlhf.load_rankings(out / "rankings.jsonl", grammar.tokenizer, 6, 24)
@@ -55,6 +65,7 @@ def test_rankings_are_written_as_they_are_read(out):
         (["--same-prompt", "1"], "expected groups of 2 or more for a leave-one-out baseline, got 1"),
         (["--beta", "0", "--kl-target", "5"], "expected a first β above 0 for a KL target, as steering multiplies it"),
         (["--seeds", "0"], "expected 1 or more seeds, got 0"),
+        (["--study", str(2**30)], "expected a study from 0 to 2**30 - 1, got 1073741824"),
         (["--episodes", "6"], "expected groups of the same start that divide 6 episodes, got 4"),
         (["--rankings", "/nowhere.jsonl"], "expected a file of rankings, got /nowhere.jsonl"),
     ],

@@ -16,7 +16,7 @@ from pgjax.errors import InputError
 from pgjax.rlhf.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded, tokenizer_for
 
 STOP = "."
-SENTENCES = 2**32 - 2  # folded into a corpus's key, so that it has none in common with the runs of a study of that number
+SENTENCES = 2**32 - 2  # folded into a corpus's key: it has none in common with the runs of a study of that number
 
 
 class Grammar(NamedTuple):
