@@ -541,8 +541,12 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         if row["failed_seeds"]:
             where = ", ".join(f"{name} {value:g}" for name, value in hyperparameters_of(row).items())
-            names = ", ".join(map(str, row["failed_seeds"][:20])) + (", …" if len(row["failed_seeds"]) > 20 else "")
-            print(f"numbers that are not finite{' at ' + where if where else ''} in seeds: {names}")
+            print(f"numbers that are not finite{' at ' + where if where else ''} in seeds: {some(row['failed_seeds'])}")
+
+
+def some(numbers: Sequence[int], most: int = 20) -> str:
+    """Return the first of some numbers as a sentence has them."""
+    return ", ".join(map(str, numbers[:most])) + (", …" if len(numbers) > most else "")
 
 
 def hyperparameters_of(row: Mapping[str, Any]) -> dict[str, float]:

@@ -51,13 +51,44 @@ def check_annotators(annotators: Annotators) -> None:
     """Raise unless numbers that are known make people who can choose.
 
     Raises:
-        InputError: If the temperature is not above 0, or the disagreement is below it.
+        InputError: If the temperature is not above 0, the disagreement is below it, or a number is not finite.
     """
+    for name, number in annotators._asdict().items():
+        if isinstance(number, int | float) and not np.isfinite(number):
+            raise InputError(f"expected annotators with a finite {name.replace('_', ' ')}, got {number}")
     temperature, disagreement = annotators.temperature, annotators.disagreement
     if isinstance(temperature, int | float) and not temperature > 0:
         raise InputError(f"expected annotators with a temperature τ above 0, got {temperature}")
     if isinstance(disagreement, int | float) and not disagreement >= 0:
         raise InputError(f"expected annotators with a disagreement of 0 or more, got {disagreement}")
+
+
+def split_by_prompt(rankings: Rankings, width: int, fraction: float = 0.2, seed: int = 0) -> tuple[Rankings, Rankings]:
+    """Rankings to be fitted, and those to be held out: all of some prompts, which are drawn by chance.
+
+    What a reward model says of a prompt that it has seen ranked, it may remember; so both parts have prompts of their
+    own. Rankings whose mask is false are in neither.
+
+    Args:
+        rankings: [N, K].
+        width: W, columns of the prompts.
+        fraction: Of the prompts, those to hold out; at least one is, and one is not.
+        seed: Of the choice.
+
+    Raises:
+        InputError: If there are less than two prompts, or the fraction is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"expected a fraction of held-out prompts between 0 and 1, got {fraction}")
+    real = jax.tree.map(lambda leaf: np.asarray(leaf)[np.asarray(rankings.mask, bool)], rankings)
+    prompts, which = np.unique(real.tokens[:, 0, :width], axis=0, return_inverse=True)
+    if len(prompts) < 2:
+        raise InputError(
+            f"expected rankings for two or more prompts, one of them to measure by, got {len(prompts)} prompt"
+        )
+    count = min(max(1, round(fraction * len(prompts))), len(prompts) - 1)
+    aside = np.isin(which.reshape(-1), np.random.default_rng(seed).permutation(len(prompts))[:count])
+    return jax.tree.map(lambda leaf: leaf[~aside], real), jax.tree.map(lambda leaf: leaf[aside], real)
 
 
 def tastes(

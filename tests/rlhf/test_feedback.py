@@ -142,7 +142,7 @@ def test_people_rank_different_texts_of_a_model_that_nearly_always_writes_the_sa
     differ = (tokens[:, 0] != tokens[:, 1]).any(-1)
     np.testing.assert_array_equal(mask, differ & (np.arange(100) < 96))
     # All of 16 end at once with probability 0.8¹⁶ = 0.028: 15 of 112 with one below 10⁻⁶. Of two, 64% do.
-    assert metrics.identical < 15 / 112
+    assert metrics.identical_texts < 15 / 112
     # The text that is likeliest is the first to be shown as often as not: within 4.5 standard deviations.
     empty = tokens[mask, :, W] == 2
     one = empty.sum(1) == 1
@@ -153,7 +153,7 @@ def test_people_rank_different_texts_of_a_model_that_nearly_always_writes_the_sa
 def test_rankings_of_identical_texts_are_counted_and_teach_nothing():
     logits = np.where(np.arange(V) == 3, 0, -np.inf)  # it writes the first character until it is cut off
     state, metrics = first_round(logits, room=10, drawn=5)
-    assert metrics.identical == 1
+    assert metrics.identical_texts == 1
     assert not state.rankings.mask.any()
     assert metrics.accuracy == metrics.ceiling == 0  # there is no pair
     assert all(np.isfinite(number) for number in metrics)
@@ -217,11 +217,20 @@ def test_a_sweep_drives_it_with_a_supervised_model_for_each_seed(tmp_path):
     assert pgjax.sweep(made.algorithm, **options).identical(results)
 
 
-def test_people_may_have_ranked_everything_elsewhere():
-    made = loop(rankings=0, rounds=1, given=from_elsewhere())
-    state = jax.eval_shape(made.algorithm.init, jax.random.key(0), made.algorithm.hyperparameters())
-    state, _ = jax.eval_shape(made.algorithm.update, state)
-    assert state.rankings.tokens.shape == (6, 2, W + T)
+def test_people_may_have_ranked_everything_elsewhere_and_nobody_is_simulated():
+    # Those that are held out say the opposite of those that are fitted: who learns from these is wrong on the others.
+    given, held_out = from_elsewhere(), from_elsewhere(4)
+    held_out = held_out._replace(order=held_out.order[:, ::-1].copy())
+    options = {"rankings": 0, "rounds": 1, "given": given, "reward_updates": 10}
+    made = rlhf.feedback(POLICY, MODEL, None, CORPUS.prompts, **{**OPTIONS, **options, "held_out": held_out})
+    numbers = made.algorithm.hyperparameters(reward_learning_rate=1e-2)
+    state, metrics = jax.jit(lambda key: made.algorithm.update(made.algorithm.init(key, numbers)))(jax.random.key(0))
+    for name, leaf in given._asdict().items():
+        np.testing.assert_array_equal(getattr(state.rankings, name), leaf)
+    assert metrics.held_out_accuracy == 0
+    assert {"gold", "accuracy", "ceiling", "identical_texts"}.isdisjoint(metrics._fields)
+    supervised = state.policy.hyperparameters.environment.reference
+    assert jax.eval_shape(made.evaluate, jax.random.key(0), supervised, state.params.reward, supervised).gold is None
 
 
 @pytest.mark.parametrize(
@@ -247,6 +256,15 @@ def test_people_may_have_ranked_everything_elsewhere():
         ),
         (lambda: loop(rounds=0), "expected 1 or more rounds, got 0"),
         (lambda: loop(rankings=0), "expected 1 or more rankings, got 0"),
+        (lambda: loop(rankings=-1, given=from_elsewhere()), "expected 0 or more rankings, got -1"),
+        (
+            lambda: rlhf.feedback(POLICY, MODEL, None, CORPUS.prompts, **OPTIONS, given=from_elsewhere()),
+            "expected no rankings by simulated people without a gold reward, got 24",
+        ),
+        (
+            lambda: loop(held_out=from_elsewhere()._replace(tokens=np.full((6, 2, W + T), V))),
+            f"expected tokens from 0 to {V - 1}, got {V}",
+        ),
         (lambda: loop(outputs=1), "expected 2 or more outputs to rank together, got 1"),
         (lambda: loop(outputs=3, drawn=2), "expected 3 or more outputs drawn for a ranking of 3, got 2"),
         (lambda: loop(length=40), "expected prompts and outputs of at most"),

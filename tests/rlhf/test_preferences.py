@@ -154,6 +154,29 @@ def test_the_ceiling_is_what_the_best_guess_would_reach():
     assert abs(reached - np.mean(best)) < 4.5 * np.sqrt(0.25 / 60_000)
 
 
+def test_rankings_are_held_out_by_prompt():
+    prompt = np.repeat(np.arange(10), 3)  # three rankings for each of ten prompts
+    tokens = np.stack([np.full((2, 4), 3 + i) for i in prompt]) + np.arange(2)[:, None] * np.array([0, 0, 1, 1])
+    mask = np.arange(30) != 29
+    rankings = rlhf.Rankings(tokens, np.tile([1, 0], (30, 1)), mask, np.arange(30))
+    fitted, held_out = rlhf.split_by_prompt(rankings, width=2, fraction=0.2)
+    theirs = [set(part.tokens[:, 0, 0].tolist()) for part in (fitted, held_out)]
+    assert len(theirs[1]) == 2
+    assert theirs[0] | theirs[1] == set(range(3, 13))
+    assert not theirs[0] & theirs[1]
+    assert sorted([*fitted.annotator, *held_out.annotator]) == list(range(29))  # each of the real ones once
+    again = rlhf.split_by_prompt(rankings, width=2, fraction=0.2)
+    np.testing.assert_array_equal(again[1].annotator, held_out.annotator)
+    # However small the fraction is, there is one to measure by; however large, one to learn from.
+    for fraction, prompts in ((0.01, 1), (0.99, 9)):
+        _, held_out = rlhf.split_by_prompt(rankings, width=2, fraction=fraction)
+        assert len(np.unique(held_out.tokens[:, 0, 0])) == prompts
+    with pytest.raises(pgjax.InputError, match="expected rankings for two or more prompts, one of them to measure by"):
+        rlhf.split_by_prompt(jax.tree.map(lambda leaf: leaf[:3], rankings), width=2)
+    with pytest.raises(pgjax.InputError, match=r"expected a fraction of held-out prompts between 0 and 1, got 1\.0"):
+        rlhf.split_by_prompt(rankings, width=2, fraction=1.0)
+
+
 def test_the_first_texts_that_differ_are_chosen():
     a, b, c = [3, 2, 0], [3, 3, 2], [3, 3, 3]
     tokens = jnp.array([[a, b, c, a], [a, a, b, a], [b, b, b, c], [c, c, c, c]])
@@ -296,6 +319,8 @@ def test_a_file_that_holds_no_rankings_is_refused(tmp_path):
     [
         (rlhf.Annotators(0.0), "expected annotators with a temperature τ above 0, got 0.0"),
         (rlhf.Annotators(1.0, disagreement=-1.0), "expected annotators with a disagreement of 0 or more, got -1.0"),
+        (rlhf.Annotators(1.0, float("nan")), "expected annotators with a finite position bias, got nan"),
+        (rlhf.Annotators(1.0, 0.0, float("inf")), "expected annotators with a finite length bias, got inf"),
     ],
 )
 def test_people_who_cannot_choose_are_refused(annotators, message):
