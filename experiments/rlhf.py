@@ -10,7 +10,7 @@ model is measured on what people said of a fifth of the prompts, none of which i
 
 Writes a directory of results for each of the two sweeps, summary.json, samples.txt, rankings.jsonl (some of the
 simulated annotators', in the format that --rankings reads) and rlhf.png into the directory --out, and prints samples
-and a table. The same command again goes on where it was stopped. With the defaults it takes about four minutes on two
+and a table. The same command again goes on where it was stopped. With the defaults it takes about three minutes on two
 cores.
 """
 
@@ -66,7 +66,7 @@ class Options:
     pretraining_rate: float = 3e-3
     """Learning rate η of supervised pretraining."""
     rounds: int = 2
-    """Rounds: how often people are asked."""
+    """Rounds: how often simulated people are asked, and the reward model is fitted anew."""
     updates: int = 60
     """Updates of REINFORCE in each round."""
     comparisons: int | None = None
@@ -368,11 +368,12 @@ def by_people(people: Ranked, found: Any, results: xr.Dataset) -> tuple[dict[str
 
 
 def save_some(options: Options, pairs: Mapping[str, Any], corpus: rlhf.Corpus) -> None:
-    """Write some of the first run's simulated rankings, if its outputs differ."""
-    first = np.flatnonzero(pairs["differ"][0])[:STORED]
-    if len(first):
-        everyone = np.ones(len(first), bool), np.zeros(len(first), int)
-        some = rlhf.Rankings(pairs["outputs"][0, first], pairs["order"][0, first], *everyone)
+    """Write some of the first run's simulated rankings, of as many prompts as can be, if its outputs differ."""
+    differ = np.flatnonzero(pairs["differ"][0])
+    if len(differ):
+        chosen = differ[:: max(1, len(differ) // STORED)][:STORED]
+        everyone = np.ones(len(chosen), bool), np.zeros(len(chosen), int)
+        some = rlhf.Rankings(pairs["outputs"][0, chosen], pairs["order"][0, chosen], *everyone)
         width = corpus.prompts.shape[1]
         rlhf.save_rankings(options.out / "rankings.jsonl", some, corpus.tokenizer, width, ["simulated"])
 
@@ -465,7 +466,7 @@ def print_found(summary: Mapping[str, Any], out: Path) -> None:
     if people is not None:
         print(
             f"people: {people['fitted']} rankings; the reward model orders {people['accuracy']:.1%} of "
-            f"{people['pairs']} pairs to {people['prompts']} other prompts as they did, 50% by guessing"
+            f"{people['pairs']} pairs to held-out prompts ({people['prompts']}) as they did, 50% by guessing"
         )
     if summary["failed_seeds"]:
         print(f"numbers that are not finite, and are left out, in seeds: {commandline.some(summary['failed_seeds'])}")

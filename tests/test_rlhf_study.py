@@ -66,6 +66,8 @@ def test_rankings_are_written_as_they_are_read(out):
     grammar = rlhf.grammar()
     rankings, names = rlhf.load_rankings(out / "rankings.jsonl", grammar.tokenizer, 6, 24)
     assert rankings.tokens.shape == (5, 2, 30)
+    assert len(np.unique(rankings.tokens[:, 0, :6], axis=0)) > 1
+    assert (rankings.tokens[:, 0] != rankings.tokens[:, 1]).any(-1).all()
     assert names == ("simulated",)
 
 
@@ -85,7 +87,7 @@ def test_rankings_by_people_are_measured_on_some_of_other_prompts_and_nobody_is_
     assert not (tmp_path / "new" / "rankings.jsonl").exists()  # nobody was simulated who could have made some
     said = capsys.readouterr().out
     assert f"rankings: {people['fitted']} by people ({people['held_out']} more are held out)" in said
-    assert f"% of {people['pairs']} pairs to 1 other prompts as they did, 50% by guessing" in said
+    assert f"% of {people['pairs']} pairs to held-out prompts (1) as they did, 50% by guessing" in said
     assert "simulated" not in said
     assert "gold" not in said
 
