@@ -110,6 +110,8 @@ class Study(NamedTuple):
             rounds=rounds,
             updates=-(-self.options.updates // rounds),
             rankings=rankings,
+            # The supervised model writes one text twice in one pair of a hundred; what was optimised, in most of them.
+            drawn=2 if rounds == 1 else 16,
             evaluated=PROMPTS * self.options.pool,
             candidates=self.options.pool,
         )
@@ -159,7 +161,7 @@ def pretrain(options: Options, corpus: rlhf.Corpus) -> dict[int, Any]:
             iterations=-(-options.pretraining // PRETRAINING_STEPS),
             seeds=commandline.seeds_of(options),
             hyperparameters=algorithm.hyperparameters(learning_rate=3e-3),
-            study=options.study,
+            study=commandline.study_of_pretraining(options),
             out=options.out / f"pretraining-{width}",
             configuration={"what": "pretraining", "width": width, "sentences": SENTENCES},
             block=options.block,
@@ -191,10 +193,35 @@ def curve_over_seeds(kl: np.ndarray, gold: np.ndarray, proxy: np.ndarray) -> Cur
     return Curve(np.sqrt(np.maximum(kl, 0)), mean, low, high, proxy.mean(0))
 
 
-def best_of_n_curves(loop: rlhf.Feedback, results: xr.Dataset, study: Study) -> tuple[list[Curve], np.ndarray]:
+def failures(options: Options, sweeps: Mapping[str, xr.Dataset]) -> tuple[np.ndarray, dict[str, list[int]]]:
+    """Return which seeds have finite numbers in all sweeps, [seeds] bool, and which have not in each where some fail.
+
+    A seed that fails in one is left out of all, so that what is compared are the same runs.
+
+    Raises:
+        InputError: If no seed is left; the summary says where they failed then, and holds nothing else.
+    """
+    numbers, good = np.asarray(commandline.seeds_of(options)), np.ones(options.seeds, bool)
+    failed = {}
+    for name, results in sweeps.items():
+        broken = pgjax.failed(results).transpose(..., "seed").values.reshape(-1, options.seeds).any(axis=0)
+        good &= ~broken
+        if broken.any():
+            failed[name] = numbers[broken].tolist()
+    if not good.any():
+        commandline.write_json(options.out / "summary.json", {"seeds": options.seeds, "failed_seeds": failed})
+        where = "; ".join(f"{name}: {commandline.some(seeds)}" for name, seeds in failed.items())
+        raise pgjax.InputError(f"expected a seed whose numbers are finite in all sweeps, got others in {where}")
+    return good, failed
+
+
+def best_of_n_curves(
+    loop: rlhf.Feedback, results: xr.Dataset, study: Study, good: np.ndarray
+) -> tuple[list[Curve], np.ndarray]:
     """Return what the best of n of the supervised model's outputs are worth, for n up to the whole pool.
 
-    There is a curve for each number of comparisons. The other array is what all of its outputs are worth, [seeds].
+    There is a curve for each number of comparisons, over those seeds that are good, [seeds] bool. The other array is
+    what all of its outputs are worth, of each of those.
     """
     pool, options = study.options.pool, study.options
     ns = np.unique(np.round(np.geomspace(1, pool, 20)).astype(int))
@@ -203,7 +230,7 @@ def best_of_n_curves(loop: rlhf.Feedback, results: xr.Dataset, study: Study) -> 
 
     def one(key: jax.Array, tuned: rlhf.Tuned, supervised: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
         found = loop.evaluate(key, supervised, tuned.reward, supervised)
-        gold, proxy = (values.reshape(PROMPTS, pool) for values in (found.gold, found.proxy))
+        gold, proxy = (jnp.asarray(values).reshape(PROMPTS, pool) for values in (found.gold, found.proxy))
 
         def best(n: jax.Array) -> tuple[jax.Array, jax.Array]:
             over_prompts = jax.vmap(rlhf.best_of_n, (0, 0, None))
@@ -216,7 +243,8 @@ def best_of_n_curves(loop: rlhf.Feedback, results: xr.Dataset, study: Study) -> 
     curves = []
     for count in options.comparisons:
         tuned = pgjax.load_params(results, like, point={"comparisons": count})
-        golds, proxies, start = map(np.asarray, over_seeds(keys, tuned, study.supervised[options.width]))
+        found = over_seeds(keys, tuned, study.supervised[options.width])
+        golds, proxies, start = (np.asarray(values)[good] for values in found)
         curves.append(curve_over_seeds(rlhf.best_of_n_kl(ns), golds - start[:, None], proxies))
     return curves, start
 
@@ -351,7 +379,6 @@ def main(options: Options) -> None:
     for width in options.reward_width:
         grid = {"comparisons": options.comparisons}
         loops[width], sweeps[width] = study.sweep(f"comparisons-{width}", width, max(options.comparisons), grid=grid)
-    once = sweeps[options.width].sel(comparisons=middle)
     room = max(options.comparisons)
     more = {}
     if options.beta:
@@ -366,9 +393,14 @@ def main(options: Options) -> None:
         _, more["rounds"] = study.sweep("rounds", options.width, -(-middle // options.rounds), rounds=options.rounds)
     commandline.leave_to_the_first_process()
 
+    good, failed = failures(options, {f"comparisons-{width}": results for width, results in sweeps.items()} | more)
+    seconds = sum(float(results.seconds.sum()) for results in (*sweeps.values(), *more.values()))
+    whole, sweeps = sweeps, {width: results.isel(seed=good) for width, results in sweeps.items()}
+    more = {name: results.isel(seed=good) for name, results in more.items()}
+    once = sweeps[options.width].sel(comparisons=middle)
     rows = []
     for width in options.reward_width:
-        chosen, start = best_of_n_curves(loops[width], sweeps[width], study)  # the start is the same for all
+        chosen, start = best_of_n_curves(loops[width], whole[width], study, good)  # the start is the same for all
         for count, best in zip(options.comparisons, chosen, strict=True):
             here = sweeps[width].sel(comparisons=count)
             what: dict[str, Any] = {"reward_width": width, "comparisons": count}
@@ -391,15 +423,21 @@ def main(options: Options) -> None:
         at = int(np.argmax(curve.gold))
         peak = {"peak": float(curve.d[at]), "peak_gold": float(curve.gold[at])}
         effects.append({"what": label, **found, **peak, "intervals": intervals})
-    everything = [*sweeps.values(), *more.values()]
+    by_round: dict[str, list[float]] = {}
+    if "rounds" in more:
+        begins = range(0, options.updates, -(-options.updates // options.rounds))
+        for name in ("identical_texts", "accuracy", "ceiling"):
+            by_round[name] = [float(more["rounds"][name].isel(iteration=i).mean()) for i in begins]
     summary = {
         "rows": rows,
         "side_effects": effects,
+        "rounds": by_round,
         "seeds": options.seeds,
+        "failed_seeds": failed,
         "updates": options.updates,
         "least_r_squared": min(row["r_squared"] for row in rows),
         "device": once.attrs["device"],
-        "seconds": sum(float(results.seconds.sum()) for results in everything),
+        "seconds": seconds,
     }
     commandline.write_json(options.out / "summary.json", summary)
     draw_laws(rows, options.reward_width, options.out / "overoptimisation.png")
@@ -408,6 +446,11 @@ def main(options: Options) -> None:
     shown += ["r_squared", "r_squared_of_the_other_law"]
     print(pd.DataFrame(rows)[shown].round(3).to_string(index=False))
     print(pd.DataFrame(effects).drop(columns="intervals").round(3).to_string(index=False))
+    if by_round:
+        print("asked again, by rounds:")
+        print(pd.DataFrame(by_round, index=pd.RangeIndex(1, len(begins) + 1)).round(3).to_string())
+    for name, seeds in failed.items():
+        print(f"numbers that are not finite in {name}, in seeds that are left out: {commandline.some(seeds)}")
     print(f"{options.seeds} seeds; {summary['seconds']:.0f} s of computing; written to {options.out}")
 
 

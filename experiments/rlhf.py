@@ -5,15 +5,21 @@ optimise the model, and repeat. What people want is a gold reward that can be co
 annotators see; so at the end it can be said whether the model got better at it: REINFORCE against the learned reward,
 and best-of-n sampling with it, both against the supervised model.
 
+People may rank instead (--rankings FILE). Then nobody is simulated, unless --comparisons asks for it, and the reward
+model is measured on what people said of a fifth of the prompts, none of which it was fitted to.
+
 Writes a directory of results for each of the two sweeps, summary.json, samples.txt, rankings.jsonl (some of the
-annotators', in the format that --rankings reads) and rlhf.png into the directory --out, and prints samples and a table.
-The same command again goes on where it was stopped. With the defaults it takes about three minutes on two cores.
+simulated annotators', in the format that --rankings reads) and rlhf.png into the directory --out, and prints samples
+and a table. The same command again goes on where it was stopped. With the defaults it takes about three minutes on two
+cores.
 """
 
+import itertools
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +41,8 @@ class Options:
     corpus: str = "grammar"
     """Texts: grammar (seeded, its entropy is known), python-docs (the prose of Python's help), or a file of text."""
     gold: str = "words"
-    """What people want: words (those of the grammar have values, else frequent words), length, or letters:LETTERS."""
+    """What simulated people want: words (those of the grammar have values, else frequent words), length, or
+    letters:LETTERS; none if only people rank, and nobody knows what they want."""
     seeds: int = 8
     """Runs of everything."""
     first_seed: int = 0
@@ -59,19 +66,22 @@ class Options:
     pretraining_rate: float = 3e-3
     """Learning rate η of supervised pretraining."""
     rounds: int = 2
-    """Rounds: how often people are asked."""
+    """Rounds: how often simulated people are asked, and the reward model is fitted anew."""
     updates: int = 60
     """Updates of REINFORCE in each round."""
-    comparisons: int = 1024
-    """Rankings of a round."""
+    comparisons: int | None = None
+    """Rankings of a round by simulated people; by default 1024, with --rankings 0."""
     ranked: int = 2
     """Outputs that are ranked together."""
+    drawn: int = 16
+    """Outputs drawn for each of the simulated rankings, to find some that differ."""
     rankings: Path | None = None
-    """File of rankings by people, of at most --ranked outputs each, that are fitted too; by default none."""
+    """File of rankings by people, of at most --ranked outputs each; those of a fifth of its prompts are held out, to
+    measure the reward model, the others are fitted. By default none."""
     annotators: int = 1
-    """Annotators that share the rankings."""
+    """Simulated annotators that share the rankings."""
     temperature: float = 0.7
-    """Temperature τ of the annotators' choice: a difference of τ in the gold reward is one nat of preference."""
+    """Temperature τ of their choice: a difference of τ in the gold reward is one nat of preference."""
     position_bias: float = 0.0
     """Nats of preference for each place that an output is shown earlier."""
     length_bias: float = 0.0
@@ -109,6 +119,8 @@ PROMPTS = 64  # that models are compared on
 SHOWN = 8  # samples
 STORED = 64  # rankings
 PRETRAINING_STEPS = 50  # of an update
+HELD_OUT = 0.2  # of the prompts that people ranked outputs to
+REWARDS = {"gold": "gold reward of simulated people", "learned": "learned reward"}
 
 
 def check(options: Options) -> None:
@@ -133,7 +145,7 @@ def pretrain(options: Options, corpus: rlhf.Corpus, policy: pgjax.Policy) -> xr.
         iterations=-(-options.pretraining // PRETRAINING_STEPS),
         seeds=commandline.seeds_of(options),
         hyperparameters=algorithm.hyperparameters(learning_rate=options.pretraining_rate),
-        study=options.study,
+        study=commandline.study_of_pretraining(options),
         out=options.out / "pretraining",
         configuration={
             "corpus": corpus.name,
@@ -145,15 +157,52 @@ def pretrain(options: Options, corpus: rlhf.Corpus, policy: pgjax.Policy) -> xr.
 
 
 def people_of(options: Options) -> rlhf.Annotators:
-    """Return how people choose."""
+    """Return how simulated people choose."""
     return rlhf.Annotators(options.temperature, options.position_bias, options.length_bias, options.disagreement)
 
 
-def tune(options: Options, loop: rlhf.Feedback, supervised: Any, corpus: rlhf.Corpus, given: Any) -> xr.Dataset:
+def comparisons_of(options: Options) -> int:
+    """Return how many rankings of a round are simulated."""
+    if options.comparisons is None:
+        return 1024 if options.rankings is None else 0
+    return options.comparisons
+
+
+class Ranked(NamedTuple):
+    """What people ranked elsewhere."""
+
+    given: rlhf.Rankings  # that are fitted
+    held_out: rlhf.Rankings  # of other prompts
+    prompts: int  # how many are held out
+
+
+def ranked_by_people(options: Options, corpus: rlhf.Corpus) -> Ranked | None:
+    """Return what is in the file of rankings, if there is one, cut by prompts.
+
+    Raises:
+        InputError: If nobody ranks, or the file cannot be used.
+    """
+    if options.rankings is None:
+        if options.gold == "none":
+            raise pgjax.InputError("expected --rankings, a file of rankings by people, beside --gold none, got no file")
+        return None
+    W = corpus.prompts.shape[1]
+    rankings, _ = rlhf.load_rankings(options.rankings, corpus.tokenizer, W, options.length, options.ranked)
+    given, held_out = rlhf.split_by_prompt(rankings, W, HELD_OUT)
+    return Ranked(given, held_out, len(np.unique(held_out.tokens[:, 0, :W], axis=0)))
+
+
+def tune(
+    options: Options, loop: rlhf.Feedback, supervised: Any, corpus: rlhf.Corpus, people: Ranked | None
+) -> xr.Dataset:
     """Return the sweep of the rounds of feedback."""
+    sources = []
+    if comparisons_of(options):
+        sources.append(f"{comparisons_of(options)} by simulated people in each")
+    if people is not None:
+        sources.append(f"{len(people.given.mask)} by people ({len(people.held_out.mask)} more are held out)")
     print(
-        f"2. {options.rounds} rounds: sample, rank {options.comparisons} times, model the rankings, "
-        f"{options.updates} updates of REINFORCE",
+        f"2. {options.rounds} rounds, each with {options.updates} updates of REINFORCE; rankings: {', '.join(sources)}",
         flush=True,
     )
     numbers = loop.algorithm.hyperparameters(
@@ -162,11 +211,11 @@ def tune(options: Options, loop: rlhf.Feedback, supervised: Any, corpus: rlhf.Co
         kl_target=options.kl_target,
         annotators=people_of(options),
     )
-    names = ("gold", "width", "layers", "heads", "length", "rounds", "updates", "comparisons", "ranked", "annotators",
+    names = ("gold", "width", "layers", "heads", "length", "rounds", "updates", "ranked", "drawn", "annotators",
              "members", "episodes", "same_prompt", "baseline")  # fmt: skip
-    configuration = {name: getattr(options, name) for name in names}
-    if given is not None:
-        configuration["rankings"] = rlhf.digest(np.asarray(given.tokens).tobytes().hex() + str(given.order.tolist()))
+    configuration = {name: getattr(options, name) for name in names} | {"comparisons": comparisons_of(options)}
+    for name, part in {} if people is None else {"given": people.given, "held_out": people.held_out}.items():
+        configuration[name] = rlhf.digest(np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()))
     return pgjax.sweep(
         loop.algorithm,
         iterations=options.rounds * options.updates,
@@ -180,20 +229,168 @@ def tune(options: Options, loop: rlhf.Feedback, supervised: Any, corpus: rlhf.Co
     )
 
 
-def side_by_side(
-    corpus: rlhf.Corpus, before: Any, after: Any, best: np.ndarray, width: int, gold: rlhf.Gold
-) -> list[dict[str, Any]]:
-    """Return samples to the same prompts as texts, with the gold reward of each."""
-    rows = []
-    columns = {"f_SL": before, "REINFORCE": after, "best of n": best}
-    worth = {
-        name: np.asarray(gold(jnp.asarray(tokens), rlhf.output_of(jnp.asarray(tokens), width)))
-        for name, tokens in columns.items()
+def comparison(
+    options: Options, loop: rlhf.Feedback, model: rlhf.RewardModel, corpus: rlhf.Corpus, people: Ranked | None
+) -> Callable[[jax.Array, rlhf.Tuned, Any], dict[str, Any]]:
+    """Return a function of a run: what fresh outputs of its models are worth, and whether its reward model is right."""
+    V, W = corpus.tokenizer.vocabulary, corpus.prompts.shape[1]
+
+    def rewards(chosen_by: jax.Array, before: jax.Array, after: jax.Array) -> dict[str, jax.Array]:
+        pool = (PROMPTS, CANDIDATES)
+        best = jax.vmap(rlhf.best_of_n, (0, 0, None))(chosen_by.reshape(pool), before.reshape(pool), options.best_of)
+        return {"sft": before.mean(), "rl": after.mean(), "best_of_n": best.mean()}
+
+    def simulated(key: jax.Array, before: rlhf.Evaluation, spread: jax.Array) -> dict[str, jax.Array]:
+        """Return pairs of outputs to one prompt, judged by others with the same biases and tastes of their own."""
+        rank_key, who_key, taste_key = jax.random.split(key, 3)
+        outputs = before.tokens.reshape(-1, 2, before.tokens.shape[1])
+        differ = jnp.any(outputs[:, 0] != outputs[:, 1], axis=-1)  # nobody can say which of two equal texts is better
+        inside = rlhf.output_of(before.tokens, W).reshape(outputs.shape)
+        who = jax.random.randint(who_key, (len(outputs),), 0, options.annotators)
+        taste = rlhf.tastes(taste_key, outputs, inside, who, options.annotators, V)
+        gold, length, scores = (
+            jnp.asarray(values).reshape(-1, 2) for values in (before.gold, before.length, before.proxy * spread)
+        )
+        likes = rlhf.utilities(people_of(options), gold, length, taste)
+        order = rlhf.rank(rank_key, likes)
+        measured = {"accuracy": rlhf.pair_accuracy(scores, order, differ)}
+        measured["ceiling"] = rlhf.accuracy_ceiling(likes, differ)
+        return measured | {"scores": scores, "order": order, "differ": differ, "outputs": outputs}
+
+    def compare(key: jax.Array, tuned: rlhf.Tuned, supervised: Any) -> dict[str, Any]:
+        play_key, people_key = jax.random.split(key)
+        before = loop.evaluate(play_key, supervised, tuned.reward, supervised)
+        after = loop.evaluate(play_key, tuned.policy, tuned.reward, supervised)
+        chosen = jnp.argmax(before.proxy.reshape(PROMPTS, CANDIDATES)[:, : options.best_of], axis=1)
+        found: dict[str, Any] = {
+            "learned": rewards(before.proxy, before.proxy, after.proxy),
+            "kl": after.kl.mean(),
+            "length": {"sft": before.length.mean(), "rl": after.length.mean()},
+            "tokens": [tokens[::CANDIDATES] for tokens in (before.tokens, after.tokens)],
+            "best": before.tokens[chosen + jnp.arange(PROMPTS) * CANDIDATES],
+        }
+        if before.gold is not None and after.gold is not None:
+            found["gold"] = rewards(before.proxy, before.gold, after.gold)
+        if comparisons_of(options):
+            found["simulated"] = simulated(people_key, before, tuned.reward.spread)
+        if people is not None:
+            N, K, L = people.held_out.tokens.shape
+            tokens = jnp.asarray(people.held_out.tokens).reshape(N * K, L)
+            found["people"] = rlhf.ensemble_score(model, tuned.reward.params, tokens, tuned.reward.caution).reshape(
+                N, K
+            )
+        return found
+
+    return compare
+
+
+def without_failed(
+    options: Options, pretrained: xr.Dataset, results: xr.Dataset, compare: Callable[..., Any], runs: Any
+) -> tuple[np.ndarray, Any]:
+    """Compare the models of those runs whose numbers are all finite.
+
+    Args:
+        options: The study's.
+        pretrained: The sweep of supervised pretraining.
+        results: The sweep of the rounds of feedback.
+        compare: See `comparison`.
+        runs: What it takes, stacked.
+
+    Returns:
+        Which runs these are, [seeds] bool, and what was found of them, stacked.
+
+    Raises:
+        InputError: If there is none; the summary names them then, and holds nothing else.
+    """
+    good = ~(pgjax.failed(pretrained).values | pgjax.failed(results).values)
+    found = None
+    if good.any():
+        chosen = jax.tree.map(lambda leaf: leaf[good], runs)
+        found = jax.tree.map(np.asarray, pgjax.over_runs(compare, block=1)(*chosen))
+        finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in jax.tree.leaves(found)], axis=0)
+        found = jax.tree.map(lambda leaf: leaf[finite], found)
+        good[good] = finite
+    if not good.any():
+        seeds = list(commandline.seeds_of(options))
+        commandline.write_json(options.out / "summary.json", {"seeds": options.seeds, "failed_seeds": seeds})
+        raise pgjax.InputError(
+            f"expected a run whose numbers are finite, got others in all seeds: {commandline.some(seeds)}"
+        )
+    return good, found
+
+
+def pairs_of_people(people: Ranked, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return every two outputs of which people said which is better, each way round.
+
+    Args:
+        people: Who ranked N times K outputs that are held out.
+        scores: Of these by the models of all runs, [seeds, N, K].
+
+    Returns:
+        Scores [pairs, 2] and orders [pairs, 2], as `pgjax.rlhf.calibration` has them.
+    """
+    orders = people.held_out.order
+    both = [(n, pair) for n, order in enumerate(orders) for pair in itertools.combinations(order[order >= 0], 2)]
+    of_pairs = np.stack([scores[:, n, list(pair)] for n, pair in both], axis=1).reshape(-1, 2)  # the better one first
+    orders = np.repeat([[0, 1], [1, 0]], len(of_pairs), axis=0)
+    return np.concatenate([of_pairs, of_pairs[:, ::-1]]), orders
+
+
+def by_simulated(options: Options, found: Any, results: xr.Dataset) -> tuple[dict[str, Any], rlhf.Calibration]:
+    """Return how the reward models of all runs judge pairs that simulated people judge too."""
+    pairs = found["simulated"]
+    differ = pairs["differ"].reshape(-1)
+    trust = rlhf.calibration(pairs["scores"].reshape(-1, 2), pairs["order"].reshape(-1, 2), differ)
+    begins = range(0, options.rounds * options.updates, options.updates)
+    judged = {
+        "comparisons": comparisons_of(options),
+        "accuracy": float(pairs["accuracy"].mean()),
+        "ceiling": float(pairs["ceiling"].mean()),
+        "calibration_error": trust.error,
+        "identical_texts": [float(results.identical_texts.isel(iteration=i).mean()) for i in begins],
     }
+    return judged, trust
+
+
+def by_people(people: Ranked, found: Any, results: xr.Dataset) -> tuple[dict[str, Any], rlhf.Calibration]:
+    """Return how the reward models of all runs judge the rankings by people that are held out."""
+    scores, order = pairs_of_people(people, found["people"])
+    trust = rlhf.calibration(scores, order, np.ones(len(order), bool))
+    judged = {
+        "fitted": len(people.given.mask),
+        "held_out": len(people.held_out.mask),
+        "prompts": people.prompts,
+        "pairs": len(order) // (2 * results.sizes["seed"]),
+        "accuracy": float(results.held_out_accuracy.isel(iteration=-1).mean()),
+        "calibration_error": trust.error,
+    }
+    return judged, trust
+
+
+def save_some(options: Options, pairs: Mapping[str, Any], corpus: rlhf.Corpus) -> None:
+    """Write some of the first run's simulated rankings, of as many prompts as can be, if its outputs differ."""
+    differ = np.flatnonzero(pairs["differ"][0])
+    if len(differ):
+        chosen = differ[:: max(1, len(differ) // STORED)][:STORED]
+        everyone = np.ones(len(chosen), bool), np.zeros(len(chosen), int)
+        some = rlhf.Rankings(pairs["outputs"][0, chosen], pairs["order"][0, chosen], *everyone)
+        width = corpus.prompts.shape[1]
+        rlhf.save_rankings(options.out / "rankings.jsonl", some, corpus.tokenizer, width, ["simulated"])
+
+
+def side_by_side(
+    corpus: rlhf.Corpus, before: Any, after: Any, best: np.ndarray, gold: rlhf.Gold | None
+) -> list[dict[str, Any]]:
+    """Return samples to the same prompts as texts, with the gold reward of each, if there is one."""
+    width, rows = corpus.prompts.shape[1], []
+    columns = {"f_SL": before, "REINFORCE": after, "best of n": best}
     for i in range(len(before)):
         row: dict[str, Any] = {"prompt": corpus.tokenizer.decode(before[i, :width])}
         for name, tokens in columns.items():
-            row[name] = f"{corpus.tokenizer.decode(tokens[i, width:])} ({worth[name][i]:.2f})"
+            row[name] = corpus.tokenizer.decode(tokens[i, width:])
+            if gold is not None:
+                text = jnp.asarray(tokens[i : i + 1])
+                row[name] += f" ({float(gold(text, rlhf.output_of(text, width))[0]):.2f})"
         rows.append(row)
     return rows
 
@@ -202,9 +399,9 @@ def draw(
     pretrained: xr.Dataset,
     tuned: xr.Dataset,
     corpus: rlhf.Corpus,
-    gold: dict[str, Any],
+    rewards: Mapping[str, Any],
     best_of: int,
-    trust: Any,
+    trusts: Mapping[str, rlhf.Calibration],
     path: Path,
 ) -> None:
     """Draw the four stages, each with its 95% interval over seeds, and save them as PNG."""
@@ -219,21 +416,25 @@ def draw(
     curve(panels[0, 0], pretrained, "held_out_loss", COLOURS[1], "held-out texts", PRETRAINING_STEPS)
     if corpus.grammar is not None:
         panels[0, 0].axhline(corpus.grammar.floor, color="0.35", linestyle="--", label="entropy of the grammar")
-    curve(panels[0, 1], tuned, "gold", COLOURS[0], "REINFORCE")
+    reward = "gold" if "gold" in rewards else "learned"
+    curve(panels[0, 1], tuned, {"gold": "gold", "learned": "proxy"}[reward], COLOURS[0], "REINFORCE")
     levels = {"sft": "f_SL", "best_of_n": f"best of {best_of}"}
     for (name, label), style in zip(levels.items(), ("--", ":"), strict=True):
-        panels[0, 1].axhline(gold[name]["mean"], color="0.35", linestyle=style, label=label)
+        panels[0, 1].axhline(rewards[reward][name]["mean"], color="0.35", linestyle=style, label=label)
     curve(panels[1, 0], tuned, "kl", COLOURS[2], "KL(f ‖ f_SL)")
     curve(panels[1, 0], tuned, "proxy", COLOURS[3], "learned reward, above f_SL's")
     panels[1, 1].plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
-    panels[1, 1].plot(
-        trust.predicted, trust.preferred, "o-", color=COLOURS[4], linewidth=1.8, label="pairs of f_SL's outputs"
-    )
+    for colour, (label, trust) in zip(COLOURS[4:], trusts.items(), strict=False):
+        panels[1, 1].plot(trust.predicted, trust.preferred, "o-", color=colour, linewidth=1.8, label=label)
+    errors = ", ".join(f"{trust.error:.3f}" for trust in trusts.values())
     titles = {
         "supervised pretraining": ("gradient steps", "cross-entropy (nats a token)"),
-        "what people want": ("update of REINFORCE", "gold reward (mean over outputs)"),
+        {"gold": "what people want", "learned": "what people seem to want"}[reward]: (
+            "update of REINFORCE",
+            f"{REWARDS[reward]} (mean)",
+        ),
         "what is optimised": ("update of REINFORCE", "KL (nats a text), learned reward (deviations)"),
-        f"reward model: calibration error {trust.error:.3f}": (
+        f"reward model: calibration error {errors}": (
             "σ(r₁ − r₂), the model's probability that the first is preferred",
             "fraction of pairs whose first is preferred",
         ),
@@ -242,6 +443,37 @@ def draw(
         dress(axes, title, xlabel, ylabel)
         add_legend(axes)
     figure.savefig(path, dpi=150)
+
+
+def print_found(summary: Mapping[str, Any], out: Path) -> None:
+    """Print the rewards and what they are worth, and say which numbers are of simulated people."""
+    names = {"sft": "f_SL", "rl": "REINFORCE", "best_of_n": f"best of {summary['best_of_n']}"}
+    reward = "gold" if "gold" in summary["rewards"] else "learned"
+    lines = []
+    for key, name in names.items():
+        mean, low, high = (f"{number:.3f}" for number in summary["rewards"][reward][key].values())
+        lines.append({"model": name, REWARDS[reward]: mean, "low": low, "high": high})
+    print(pd.DataFrame(lines).to_string(index=False))
+    print(f"KL(f ‖ f_SL) {summary['kl']['mean']:.2f} nats a text")
+    simulated, people = summary["simulated"], summary["people"]
+    if simulated is not None:
+        identical = ", ".join(f"{fraction:.1%}" for fraction in simulated["identical_texts"])
+        print(
+            f"simulated people: {simulated['comparisons']} rankings a round, but for identical texts ({identical}); "
+            f"the reward model orders {simulated['accuracy']:.1%} of new pairs as they do, "
+            f"{simulated['ceiling']:.1%} at best"
+        )
+    if people is not None:
+        print(
+            f"people: {people['fitted']} rankings; the reward model orders {people['accuracy']:.1%} of "
+            f"{people['pairs']} pairs to held-out prompts ({people['prompts']}) as they did, 50% by guessing"
+        )
+    if summary["failed_seeds"]:
+        print(f"numbers that are not finite, and are left out, in seeds: {commandline.some(summary['failed_seeds'])}")
+    print(
+        f"{summary['tokens_per_second'] / 1e3:.1f} k tokens/s in the rounds; {summary['seconds']['all']:.0f} s in all; "
+        f"written to {out}"
+    )
 
 
 def main(options: Options) -> None:
@@ -253,24 +485,23 @@ def main(options: Options) -> None:
     corpus = commandline.corpus_named(
         options.corpus, seed=0, sentences=options.sentences, length=options.context, prompt_words=options.prompt_words
     )
-    gold = commandline.gold_named(options.gold, corpus, seed=0)
-    W, V = corpus.prompts.shape[1], corpus.tokenizer.vocabulary
+    gold = None if options.gold == "none" else commandline.gold_named(options.gold, corpus, seed=0)
     policy, sizes = rlhf.language_model(corpus, options.length, options.width, options.layers, options.heads)
-    given = None
-    if options.rankings is not None:
-        given, _ = rlhf.load_rankings(options.rankings, corpus.tokenizer, W, options.length, options.ranked)
+    model, people = rlhf.reward_model(sizes), ranked_by_people(options, corpus)
     loop = rlhf.feedback(
         policy,
-        rlhf.reward_model(sizes),
+        model,
         gold,
         corpus.prompts,
-        vocabulary=V,
+        vocabulary=corpus.tokenizer.vocabulary,
         length=options.length,
         rounds=options.rounds,
         updates=options.updates,
-        rankings=options.comparisons,
+        rankings=comparisons_of(options),
         outputs=options.ranked,
-        given=given,
+        drawn=options.drawn,
+        given=None if people is None else people.given,
+        held_out=None if people is None else people.held_out,
         annotators=options.annotators,
         members=options.members,
         episodes=options.episodes,
@@ -288,97 +519,63 @@ def main(options: Options) -> None:
     pretrained = pretrain(options, corpus, policy)
     like = jax.eval_shape(policy.init, jax.random.key(0))
     supervised = pgjax.load_params(pretrained, like)
-    results = tune(options, loop, supervised, corpus, given)
+    results = tune(options, loop, supervised, corpus, people)
     commandline.leave_to_the_first_process()
 
     print("3. fresh outputs of the supervised and of the tuned model", flush=True)
     numbers = loop.algorithm.hyperparameters()
     kept = jax.eval_shape(lambda key: loop.algorithm.init(key, numbers).params, jax.random.key(0))
-    tuned = pgjax.load_params(results, kept)
-    people = people_of(options)
-
-    def compare(key: jax.Array, tuned: rlhf.Tuned, supervised: Any) -> dict[str, Any]:
-        before = loop.evaluate(key, supervised, tuned.reward, supervised)
-        after = loop.evaluate(key, tuned.policy, tuned.reward, supervised)
-        proxy, worth, length = (
-            values.reshape(PROMPTS, CANDIDATES) for values in (before.proxy, before.gold, before.length)
-        )
-        best = jax.vmap(rlhf.best_of_n, (0, 0, None))(proxy, worth, options.best_of)
-        # Pairs of outputs to one prompt, as others with the same biases, and tastes of their own, would judge them.
-        pairs = [values.reshape(-1, 2) for values in (proxy * tuned.reward.spread, worth, length)]
-        outputs = before.tokens.reshape(len(pairs[1]), 2, -1)
-        inside = rlhf.output_of(before.tokens, W).reshape(outputs.shape)
-        who = jax.random.randint(jax.random.fold_in(key, 2), (len(outputs),), 0, options.annotators)
-        taste = rlhf.tastes(jax.random.fold_in(key, 3), outputs, inside, who, options.annotators, V)
-        likes = rlhf.utilities(people, pairs[1], pairs[2], taste)
-        order = rlhf.rank(jax.random.fold_in(key, 1), likes)
-        first_of = jnp.argmax(proxy[:, : options.best_of], axis=1) + jnp.arange(PROMPTS) * CANDIDATES
-        return {
-            "sft": before.gold.mean(),
-            "rl": after.gold.mean(),
-            "best_of_n": best.mean(),
-            "kl": after.kl.mean(),
-            "lengths": jnp.stack([before.length.mean(), after.length.mean()]),
-            "pairs": (pairs[0], order),
-            "accuracy": rlhf.pair_accuracy(pairs[0], order, jnp.ones(len(order), bool)),
-            "ceiling": rlhf.accuracy_ceiling(likes),
-            "tokens": tuple(tokens[::CANDIDATES] for tokens in (before.tokens, after.tokens)),
-            "best": before.tokens[first_of],
-            "compared": outputs[:STORED],
-        }
-
-    keys = commandline.keys_after_training(options)
-    found = jax.tree.map(np.asarray, pgjax.over_runs(compare, block=1)(keys, tuned, supervised))
-    rewards = {name: pgjax.mean_interval(found[name]) for name in ("sft", "rl", "best_of_n")}
-    scores, order = (values.reshape(-1, 2) for values in found["pairs"])
-    trust = rlhf.calibration(scores, order, np.ones(len(order), bool))
+    runs = (commandline.keys_after_training(options), pgjax.load_params(results, kept), supervised)
+    compare = comparison(options, loop, model, corpus, people)
+    good, found = without_failed(options, pretrained, results, compare, runs)
+    key, tuned, start = jax.tree.map(lambda leaf: leaf[np.flatnonzero(good)[0]], runs)  # of the first run
     before, after = (tokens[0, :SHOWN] for tokens in found["tokens"])
     if options.top_p < 1:
         likely = jax.jit(rlhf.outputs(loop.environment, pgjax.top_p(policy, options.top_p), SHOWN))
+        sample_key = jax.random.split(key, 3)[2]
         before, after = (
-            np.asarray(likely(keys[0], jax.tree.map(lambda leaf: leaf[0], params), loop.environment.params))
-            for params in (supervised, tuned.policy)
+            np.asarray(likely(sample_key, params, loop.environment.params)) for params in (start, tuned.policy)
         )
-    shown = side_by_side(corpus, before, after, found["best"][0, :SHOWN], W, gold)
-    generated = float(results.steps.sum())
-    seconds = float(results.seconds.sum())
+    shown = pd.DataFrame(side_by_side(corpus, before, after, found["best"][0, :SHOWN], gold))
+    table = shown.to_string(index=False, justify="left")
+    commandline.write_text(options.out / "samples.txt", table + "\n")
+
+    seconds = {"pretraining": float(pretrained.seconds.sum()), "feedback": float(results.seconds.sum())}
+    rate = float(results.steps.sum()) / seconds["feedback"]
+    pretrained, results = pretrained.isel(seed=good), results.isel(seed=good)
+    rewards = {
+        reward: {name: pgjax.mean_interval(values) for name, values in found[reward].items()}
+        for reward in REWARDS
+        if reward in found
+    }
+    judged: dict[str, Any] = {"simulated": None, "people": None}
+    trusts = {}
+    if "simulated" in found:
+        judged["simulated"], trusts["simulated people, f_SL's outputs"] = by_simulated(options, found, results)
+        save_some(options, found["simulated"], corpus)
+    if people is not None:
+        judged["people"], trusts["people, held-out rankings"] = by_people(people, found, results)
     summary = {
         "corpus": corpus.name,
-        "gold": rewards,
+        "rewards": rewards,
         "kl": pgjax.mean_interval(found["kl"]),
         "best_of_n": options.best_of,
         "best_of_n_kl": float(rlhf.best_of_n_kl(options.best_of)),
-        "reward_model_accuracy": float(found["accuracy"].mean()),
-        "accuracy_ceiling": float(found["ceiling"].mean()),
-        "calibration_error": trust.error,
-        "length": {"sft": float(found["lengths"][:, 0].mean()), "rl": float(found["lengths"][:, 1].mean())},
-        "negative_log_likelihood": float(pretrained.held_out_loss.values[:, -1].mean()),
+        **judged,
+        "length": {name: float(lengths.mean()) for name, lengths in found["length"].items()},
+        "negative_log_likelihood": float(pretrained.held_out_loss.isel(iteration=-1).mean()),
         "floor": None if corpus.grammar is None else corpus.grammar.floor,
         "seeds": options.seeds,
-        "seconds": {"pretraining": float(pretrained.seconds.sum()), "feedback": seconds,
-                    "all": time.perf_counter() - begun},
-        "tokens_per_second": generated / seconds,
+        "failed_seeds": np.asarray(commandline.seeds_of(options))[~good].tolist(),
+        "seconds": {**seconds, "all": time.perf_counter() - begun},
+        "tokens_per_second": rate,
         "device": results.attrs["device"],
-    }  # fmt: skip
+    }
     commandline.write_json(options.out / "summary.json", summary)
-    table = pd.DataFrame(shown).to_string(index=False, justify="left")
-    commandline.write_text(options.out / "samples.txt", table + "\n")
-    everyone = np.ones(STORED, bool), np.zeros(STORED, int)
-    some = rlhf.Rankings(found["compared"][0], found["pairs"][1][0, :STORED], *everyone)
-    rlhf.save_rankings(options.out / "rankings.jsonl", some, corpus.tokenizer, W, ["simulated"])
-    draw(pretrained, results, corpus, rewards, options.best_of, trust, options.out / "rlhf.png")
+    draw(pretrained, results, corpus, rewards, options.best_of, trusts, options.out / "rlhf.png")
+    print("to the same prompts" + (":" if gold is None else f", in brackets the {REWARDS['gold']}:"))
     print(table)
-    names = {"sft": "f_SL", "rl": "REINFORCE", "best_of_n": f"best of {options.best_of}"}
-    lines = [{"model": name, **{k: f"{v:.3f}" for k, v in rewards[key].items()}} for key, name in names.items()]
-    print(pd.DataFrame(lines).to_string(index=False))
-    print(
-        f"KL(f ‖ f_SL) {summary['kl']['mean']:.2f} nats a text; the reward model orders "
-        f"{summary['reward_model_accuracy']:.1%} of pairs as people do, {summary['accuracy_ceiling']:.1%} at best"
-    )
-    print(
-        f"{summary['tokens_per_second'] / 1e3:.1f} k tokens/s in the rounds; {summary['seconds']['all']:.0f} s in all; "
-        f"written to {options.out}"
-    )
+    print_found(summary, options.out)
 
 
 if __name__ == "__main__":

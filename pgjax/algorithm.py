@@ -136,7 +136,8 @@ def by_name(metrics: PyTree) -> dict[str, jax.Array]:
         InputError: If one has the name of another.
     """
     found: dict[str, jax.Array] = {}
-    for field, value in metrics._asdict().items():
+    fields = metrics._asdict() if hasattr(metrics, "_asdict") else {}
+    for field, value in fields.items():
         for name, array in (value if isinstance(value, Mapping) else {field: value}).items():
             if name in found:
                 raise InputError(f"expected notes with names of their own, got {name}, which is a metric already")

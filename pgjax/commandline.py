@@ -473,6 +473,17 @@ def keys_after_training(options: Runs) -> jax.Array:
     return run_keys(options.study + 2**30, seeds_of(options))
 
 
+def study_of_pretraining(options: Runs) -> int:
+    """Study of the runs that a study's own go on from: no key of theirs is one of its own.
+
+    Raises:
+        InputError: If the study's own number leaves no room for that.
+    """
+    if not 0 <= options.study < 2**30:
+        raise InputError(f"expected a study from 0 to 2**30 - 1, got {options.study}")
+    return options.study + 2**31
+
+
 def configuration_of_options(options: Any, where_not_what: Collection[str] = ()) -> dict[str, Any]:
     """Return the options that say what a run computes: results with others are other results.
 
@@ -553,8 +564,12 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         if row["failed_seeds"]:
             where = ", ".join(f"{name} {shown(value)}" for name, value in hyperparameters_of(row).items())
-            names = ", ".join(map(str, row["failed_seeds"][:20])) + (", …" if len(row["failed_seeds"]) > 20 else "")
-            print(f"numbers that are not finite{' at ' + where if where else ''} in seeds: {names}")
+            print(f"numbers that are not finite{' at ' + where if where else ''} in seeds: {some(row['failed_seeds'])}")
+
+
+def some(numbers: Sequence[int], most: int = 20) -> str:
+    """Return the first of some numbers as a sentence has them."""
+    return ", ".join(map(str, numbers[:most])) + (", …" if len(numbers) > most else "")
 
 
 def hyperparameters_of(row: Mapping[str, Any]) -> dict[str, float]:

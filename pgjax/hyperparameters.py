@@ -48,7 +48,8 @@ def check_number(name: str, value: Any) -> None:
     if isinstance(value, jax.core.Tracer):
         return
     least, most = RANGES.get(name, (-math.inf, math.inf))
-    if not math.isfinite(value) or not least <= value <= most:
+    number = np.asarray(value).item()  # within a traced function, a comparison would be traced too
+    if not math.isfinite(number) or not least <= number <= most:
         where = {POSITIVE: "of 0 or more", FRACTION: "from 0 to 1"}.get((least, most), f"of {least:g} or more")
         raise InputError(f"expected a finite {name} {'' if name not in RANGES else where}".rstrip() + f", got {value}")
 

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import pgjax
+from pgjax.algorithm import by_name
 from pgjax.environments.environment import Score
 from tests.cases import counting, random_mdp, remembering
 
@@ -96,7 +97,7 @@ def test_a_sweep_of_them_is_the_runs_one_by_one(options):
         algorithm, iterations=7, seeds=range(6), hyperparameters=numbers, configuration={}, progress=False, **options
     )
     state, curves = jax.jit(jax.vmap(pgjax.train(algorithm, 7), (0, None)))(pgjax.run_keys(0, range(6)), numbers)
-    for name, curve in curves._asdict().items():
+    for name, curve in by_name(curves).items():
         if name != "computed":  # which says how long a run was idle, too
             np.testing.assert_allclose(found[name], curve, rtol=1e-5, atol=1e-6, err_msg=name)
     like = jax.eval_shape(pgjax.tabular(3, 2).init, jax.random.key(0))

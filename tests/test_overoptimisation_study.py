@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import pgjax
 from experiments import overoptimisation as study
 from tests.cases import assert_refused, run_experiment
 
@@ -37,6 +38,12 @@ def test_the_summary_holds_a_law_for_each_method_size_and_number_of_comparisons(
         assert (out / name).stat().st_size > 10_000
 
 
+def test_pretraining_has_no_key_of_the_feedback(out):
+    studies = [json.loads(pgjax.read(out / f"{name}-8").attrs["configuration"])["study"]
+               for name in ("pretraining", "comparisons")]  # fmt: skip
+    assert studies == [2**31, 0]
+
+
 def curves(gold, kl):
     """Return results of two seeds, whose gold and KL are these at every update, apart by 0.2."""
     apart = np.array([[-0.1], [0.1]])
@@ -57,6 +64,23 @@ def test_points_of_a_curve_are_means_over_updates_and_seeds():
     row = study.row_of(curve, "RL", reward_width=8)
     assert row["peak"] == pytest.approx(3)
     assert row["peak_gold"] == row["final_gold"] == pytest.approx(16.4)
+
+
+def test_seeds_that_fail_in_one_sweep_are_named_and_left_out_of_all(tmp_path):
+    def sweep(*numbers):
+        return xr.Dataset({"gold": (("beta", "seed", "iteration"), np.reshape(numbers, (2, 3, 1)))})
+
+    options = study.Options(seeds=3, first_seed=7, out=tmp_path)
+    fine = sweep(1.0, 2, 3, 4, 5, 6)
+    good, failed = study.failures(options, {"one": fine, "other": sweep(1.0, 2, 3, 4, np.nan, 6)})
+    assert good.tolist() == [True, False, True]
+    assert failed == {"other": [8]}
+    sweeps = {"one": fine, "other": sweep(np.inf, 2, 3, 4, np.nan, 6), "third": sweep(1, 2, 3, 4, 5, np.nan)}
+    message = "expected a seed whose numbers are finite in all sweeps, got others in other: 7, 8; third: 9"
+    with pytest.raises(pgjax.InputError, match=message):
+        study.failures(options, sweeps)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary == {"seeds": 3, "failed_seeds": {"other": [7, 8], "third": [9]}}
 
 
 @pytest.mark.parametrize(

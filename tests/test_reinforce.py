@@ -299,7 +299,7 @@ def test_learns_the_maze():
 
 
 def test_no_iterations_are_refused():
-    with pytest.raises(pgjax.InputError, match="1 or more iterations, got 0"):
+    with pytest.raises(pgjax.InputError, match="iterations to be an integer of 1 or more, got 0"):
         pgjax.train(pgjax.reinforce(FINITE, TABLE), iterations=0)
 
 

@@ -23,6 +23,7 @@ from pgjax.rlhf.preferences import (
     preferred,
     rank,
     save_rankings,
+    split_by_prompt,
     tastes,
     utilities,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "save_rankings",
     "scores_of",
     "self_overlap",
+    "split_by_prompt",
     "tastes",
     "text",
     "text_corpus",

@@ -16,6 +16,7 @@ from pgjax.errors import InputError
 from pgjax.rlhf.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded, tokenizer_for
 
 STOP = "."
+SENTENCES = 2**32 - 2  # folded into a corpus's key: it has none in common with the runs of a study of that number
 
 
 class Grammar(NamedTuple):
@@ -214,7 +215,8 @@ def grammar_corpus(grammar: Grammar, key: jax.Array, n: int, prompt_words: int =
     Raises:
         InputError: If no sentence has so many words and goes on, see `beginnings`.
     """
-    texts = np.asarray(jax.jit(grammar.sample, static_argnums=1)(key, n))
+    own = jax.random.fold_in(key, np.uint32(SENTENCES))
+    texts = np.asarray(jax.jit(grammar.sample, static_argnums=1)(own, n))
     prompts = beginnings(texts, grammar.tokenizer, prompt_words)
     return Corpus("grammar", grammar.tokenizer, texts, prompts, grammar)
 

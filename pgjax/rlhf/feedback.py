@@ -6,7 +6,7 @@ better, and pays for straying from the supervised model. All of it is a pure fun
 seeds and settings are one `vmap`, and a `sweep` can drive, save and resume it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +32,7 @@ from pgjax.rlhf.preferences import (
     Rankings,
     accuracy_ceiling,
     check_annotators,
+    first_different,
     pair_accuracy,
     rank,
     tastes,
@@ -88,8 +89,7 @@ class FeedbackState(NamedTuple):
     policy: State  # REINFORCE's; the reward model, β and θ_SL are in its environment's params
     rankings: Rankings  # of all rounds so far, and those that were given, [rounds · N + G, K]
     first_outputs: jax.Array  # [S, W + T], some of the supervised model's, under which scores are normalised
-    accuracy: jax.Array  # [], of the reward model on rankings of this round that it has not seen
-    ceiling: jax.Array  # [], what the annotators' noise allows at best
+    measured: Mapping[str, jax.Array]  # each [], what rankings that it has not seen say of this round's reward model
 
     @property
     def params(self) -> Tuned:
@@ -101,7 +101,7 @@ class Evaluation(NamedTuple):
     """What outputs of a model are worth, each [E]; so many beside each other have the same prompt."""
 
     tokens: jax.Array  # [E, W + T]
-    gold: jax.Array
+    gold: jax.Array | None  # None where nobody knows it
     proxy: jax.Array  # the learned reward, normalised
     length: jax.Array  # tokens, eos included
     kl: jax.Array  # Σ_t ln f/f_SL, an estimate of KL(f ‖ f_SL) without bias; one of them may be negative
@@ -127,7 +127,7 @@ def steer(beta: jax.Array, kl: jax.Array, target: jax.Array, steering: jax.Array
 def feedback(
     policy: Policy,
     model: RewardModel,
-    gold: Gold,
+    gold: Gold | None,
     prompts: Any,
     *,
     vocabulary: int,
@@ -136,7 +136,9 @@ def feedback(
     updates: int = 100,
     rankings: int = 1024,
     outputs: int = 2,
+    drawn: int = 16,
     given: Rankings | None = None,
+    held_out: Rankings | None = None,
     test_rankings: int = 128,
     annotators: int = 1,
     members: int = 1,
@@ -154,7 +156,8 @@ def feedback(
 
     An update is one of REINFORCE; the first of each round begins with all the rest of it:
 
-    1. outputs are drawn from the model as it is now, and nobody reuses those of earlier rounds for this;
+    1. outputs are drawn from the model as it is now, and nobody reuses those of earlier rounds for this; of those to
+       one prompt, K that differ are kept, and a ranking for which there are fewer is made by nobody;
     2. annotators rank them: a Plackett–Luce choice by the gold reward (for two outputs: Bradley–Terry), with their
        biases, see `Annotators`;
     3. a reward model is fitted, from where it began, to the rankings of all rounds, and its scores are normalised;
@@ -162,22 +165,32 @@ def feedback(
 
     θ_SL, from which θ starts and from which it is kept, stays what it is. After `rounds` rounds nothing is ranked any
     more. Beside REINFORCE's metrics there are: gold, proxy (normalised), length, kl, distinct_2 and self_overlap of the
-    outputs of the update, accuracy of the reward model, ceiling of that, and steered_beta.
+    outputs of the update, and steered_beta. Of the round there are, where people are simulated: accuracy, of the reward
+    model on pairs of different outputs that it has not seen, ceiling of that, and identical_texts, the fraction of
+    rankings for which there were no K different outputs; and where rankings are held out: held_out_accuracy on those.
+
+    Nobody is simulated where `rankings` is 0. Then people have ranked elsewhere (`given`), and a round fits what they
+    said once more. The gold reward may be unknown (None), and is not reported then.
 
     Args:
         policy: f; its `init` draws θ_SL where the hyper-parameters hold none (`pgjax.pretrained` makes it do so).
         model: r.
-        gold: What people want. Nobody but the annotators sees it; what is reported of it serves to judge the method.
+        gold: What simulated people want. Nobody but they sees it; what is reported of it serves to judge the method.
+            None if nobody knows what people want, and so nobody can be simulated.
         prompts: X_{1:k}, see `text`.
         vocabulary: V.
         length: T.
         rounds: R, how often people are asked.
         updates: U of REINFORCE in a round; R · U are the iterations of the whole.
-        rankings: N of a round, at most; the hyper-parameter `comparisons` says how many are used. It may be 0 where
-            rankings are given.
+        rankings: N of a round by simulated people, at most; the hyper-parameter `comparisons` says how many are used.
+            It may be 0 where rankings are given.
         outputs: K that are ranked together.
+        drawn: Outputs drawn for each ranking, K or more, among which K are sought that differ. A model that has
+            learned what is liked writes the same text again and again; more of them find more that differ.
         given: Rankings of K outputs by people from elsewhere (`load_rankings`), which are fitted in every round too.
-        test_rankings: More rankings of a round, that measure the reward model and nothing else.
+        held_out: Rankings of K outputs by people from elsewhere that measure the reward model and are never fitted; see
+            `split_by_prompt`.
+        test_rankings: More rankings of a round by simulated people, that measure the reward model and nothing else.
         annotators: How many people share the rankings.
         members: Reward models of an ensemble.
         reward_updates: Of `reward_modelling`, in a round.
@@ -191,28 +204,36 @@ def feedback(
         optimizer: Of REINFORCE, from η to an optax transformation.
 
     Raises:
-        InputError: If a count is out of range or parts do not fit together; from `hyperparameters`, if β or another
-            number is.
+        InputError: If a count is out of range or parts do not fit together, or people are to be simulated without a
+            gold reward; from `hyperparameters`, if β or another number is.
 
     Source: the lecture; Christiano et al., *Deep reinforcement learning from human preferences*, 2017; Ouyang et al.,
     *Training language models to follow instructions with human feedback*, 2022; for REINFORCE with leave-one-out,
     Ahmadian et al., *Back to basics*, 2024.
     """
-    counts = {"rounds": rounds, "updates of a round": updates, "rankings": rankings + (0 if given is None else 1)}
-    counts |= {"test rankings": test_rankings, "annotators": annotators, "members of an ensemble": members}
+    counts = {"rounds": rounds, "updates of a round": updates, "test rankings": test_rankings}
+    counts |= {"annotators": annotators, "members of an ensemble": members}
     counts |= {"updates of the reward model": reward_updates, "evaluated outputs": evaluated}
     for name, count in counts.items():
         if count < 1:
             raise InputError(f"expected 1 or more {name}, got {count}")
+    least = 1 if given is None else 0
+    if rankings < least:
+        raise InputError(f"expected {least} or more rankings, got {rankings}")
+    if gold is None and rankings:
+        raise InputError(f"expected no rankings by simulated people without a gold reward, got {rankings}")
     if outputs < 2:
         raise InputError(f"expected 2 or more outputs to rank together, got {outputs}")
+    if drawn < outputs:
+        raise InputError(f"expected {outputs} or more outputs drawn for a ranking of {outputs}, got {drawn}")
     W = np.shape(prompts)[-1]
-    if given is not None and np.shape(given.tokens)[1:] != (outputs, W + length):
-        raise InputError(
-            f"expected rankings of {outputs} outputs in rows of {W + length} tokens, got {np.shape(given.tokens)[1:]}"
-        )
-    if given is not None:
-        check_tokens(given.tokens, vocabulary)
+    for theirs in (given, held_out):
+        if theirs is None:
+            continue
+        if np.shape(theirs.tokens)[1:] != (outputs, W + length):
+            came = np.shape(theirs.tokens)[1:]
+            raise InputError(f"expected rankings of {outputs} outputs in rows of {W + length} tokens, got {came}")
+        check_tokens(theirs.tokens, vocabulary)
     context = context_of(policy)
     if context is not None and W + length - 1 > context:
         raise InputError(
@@ -230,8 +251,8 @@ def feedback(
         proxy = (ensemble_score(model, params.params, tokens, params.caution) - params.mean) / params.spread
         distinct = jnp.broadcast_to(distinct_n(tokens, output, 2, vocabulary), proxy.shape)
         overlap = self_overlap(tokens, output, vocabulary)
-        notes = {"gold": gold(tokens, output), "proxy": proxy, "distinct_2": distinct, "self_overlap": overlap}
-        return Judgement(proxy, notes)
+        notes = {} if gold is None else {"gold": gold(tokens, output)}
+        return Judgement(proxy, notes | {"proxy": proxy, "distinct_2": distinct, "self_overlap": overlap})
 
     def members_of(key: jax.Array) -> PyTree:
         return jax.vmap(lambda key: model.init(key, ()))(jax.random.split(key, members))
@@ -254,8 +275,12 @@ def feedback(
         baseline=leave_one_out(among=same_start) if baseline is None else baseline,
         optimizer=optimizer,
     )
-    asked = rankings + test_rankings
-    draw = written_by(texts, policy, asked * outputs, same_start=outputs)
+    asked = room + test_rankings if room else 0
+    names = ["accuracy", "ceiling", "identical_texts"] if room else []
+    names += [] if held_out is None else ["held_out_accuracy"]
+    # As many texts at once as are ranked, and so many times that all are drawn.
+    parts = -(-drawn // outputs)
+    draw = written_by(texts, policy, -(-max(asked, 1) // parts) * drawn, same_start=drawn)
     play = collect(environment, policy, evaluated, same_start=candidates)
     before = written_by(texts, policy, FIRST_OUTPUTS)
 
@@ -332,10 +357,26 @@ def feedback(
         if given is not None:
             known = jax.tree.map(lambda room, these: jnp.concatenate([room, jnp.asarray(these)]), known, given)
         first = before(first_key, theta, start.environment)
-        return FeedbackState(key, jnp.int32(0), hyperparameters, begun, known, first, zero, zero)
+        return FeedbackState(key, jnp.int32(0), hyperparameters, begun, known, first, dict.fromkeys(names, zero))
+
+    def sample(key: jax.Array, params: PyTree, env_params: PyTree) -> tuple[jax.Array, jax.Array]:
+        """Return outputs to be ranked, [asked, K, W + T], and whether the K of a ranking differ, [asked] bool."""
+
+        def part(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            draw_key, place_key = jax.random.split(key)
+            tokens = draw(draw_key, params, env_params).reshape(-1, drawn, W + length)
+            chosen, enough = first_different(tokens, outputs)
+            # The first to be drawn is the likeliest text more often than the others: places are dealt out by chance.
+            shown = jax.random.permutation(place_key, chosen, axis=1, independent=True)
+            return jnp.take_along_axis(tokens, shown[:, :, None], axis=1), enough
+
+        found = jax.lax.map(part, jax.random.split(key, parts))
+        tokens, enough = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:asked], found)
+        return tokens, enough
 
     def people_rank(key: jax.Array, tokens: jax.Array, numbers: Annotators, state: FeedbackState) -> tuple[Any, Any]:
         """Return rankings of outputs [N, K, L], and the utilities [N, K] that they were drawn with."""
+        assert gold is not None  # or there are no rankings
         N, K, L = tokens.shape
         flat = tokens.reshape(N * K, L)
         output = output_of(flat, W)
@@ -355,15 +396,17 @@ def feedback(
         turn = state.iteration // updates
         draw_key, rank_key, fit_key, test_key = jax.random.split(jax.random.fold_in(state.key, turn), 4)
         params = learned.hyperparameters.environment
-        tokens = draw(draw_key, learned.params, params.environment).reshape(asked, outputs, W + length)
-        known = state.rankings
+        known, measured = state.rankings, {}
         if room:
+            tokens, enough = sample(draw_key, learned.params, params.environment)
             new, _ = people_rank(rank_key, tokens[:room], numbers.annotators, state)
-            new = new._replace(mask=jnp.arange(room) < numbers.comparisons)
+            test, u = people_rank(test_key, tokens[room:], numbers.annotators, state)
+            wanted = jnp.concatenate([jnp.arange(room) < numbers.comparisons, jnp.ones(test_rankings, bool)])
+            real = wanted & enough
+            new, test = new._replace(mask=real[:room]), test._replace(mask=real[room:])
             known = jax.tree.map(
                 lambda rows, more: jax.lax.dynamic_update_slice_in_dim(rows, more, turn * room, axis=0), known, new
             )
-        test, u = people_rank(test_key, tokens[room:], numbers.annotators, state)
         fitting = reward_modelling(model, known, body=numbers.reward_body, steps=reward_steps)
         fit = train(fitting, reward_updates)
         how = fitting.hyperparameters(numbers.reward_learning_rate, numbers.reward_weight_decay)
@@ -372,15 +415,23 @@ def feedback(
         def scores(tokens: jax.Array) -> jax.Array:
             return ensemble_score(model, fitted, tokens, numbers.caution)
 
+        def accuracy(rankings: Rankings) -> jax.Array:
+            tokens, order, mask, _ = (jnp.asarray(leaf) for leaf in rankings)
+            return pair_accuracy(scores(tokens.reshape(-1, W + length)).reshape(order.shape), order, mask)
+
+        if room:
+            measured["accuracy"] = accuracy(test)
+            measured["ceiling"] = accuracy_ceiling(u, test.mask)
+            measured["identical_texts"] = jnp.sum(wanted & ~enough) / jnp.sum(wanted)
+        if held_out is not None:
+            measured["held_out_accuracy"] = accuracy(held_out)
         usual = scores(state.first_outputs)
         judged = LearnedReward(fitted, jnp.mean(usual), jnp.maximum(jnp.std(usual), 1e-6), numbers.caution)
-        of_test = scores(test.tokens.reshape(-1, W + length)).reshape(test.order.shape)
         params = params._replace(environment=params.environment._replace(judge=judged))
         return state._replace(
             policy=learned._replace(hyperparameters=learned.hyperparameters._replace(environment=params)),
             rankings=known,
-            accuracy=pair_accuracy(of_test, test.order, test.mask),
-            ceiling=accuracy_ceiling(u),
+            measured={name: jnp.asarray(number, float) for name, number in measured.items()},
         )
 
     def update(state: FeedbackState) -> tuple[FeedbackState, Any]:
@@ -391,7 +442,7 @@ def feedback(
         params = learned.hyperparameters.environment
         numbers = state.hyperparameters
         beta = steer(params.beta, metrics.notes["kl"], numbers.kl_target, numbers.steering)
-        more = {"accuracy": state.accuracy, "ceiling": state.ceiling, "steered_beta": params.beta}
+        more = {**state.measured, "steered_beta": params.beta}
         learned = learned._replace(
             hyperparameters=learned.hyperparameters._replace(environment=params._replace(beta=beta))
         )
@@ -404,6 +455,6 @@ def feedback(
         )
         trajectory = play(key, params, numbers)
         sums = {name: jnp.sum(note, axis=0) for name, note in trajectory.notes.items()}
-        return Evaluation(written(trajectory, length), sums["gold"], sums["proxy"], sums["length"], sums["kl"])
+        return Evaluation(written(trajectory, length), sums.get("gold"), sums["proxy"], sums["length"], sums["kl"])
 
     return Feedback(Algorithm(init, update, hyperparameters), environment, evaluate)

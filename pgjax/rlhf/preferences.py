@@ -51,13 +51,44 @@ def check_annotators(annotators: Annotators) -> None:
     """Raise unless numbers that are known make people who can choose.
 
     Raises:
-        InputError: If the temperature is not above 0, or the disagreement is below it.
+        InputError: If the temperature is not above 0, the disagreement is below it, or a number is not finite.
     """
+    for name, number in annotators._asdict().items():
+        if isinstance(number, int | float) and not np.isfinite(number):
+            raise InputError(f"expected annotators with a finite {name.replace('_', ' ')}, got {number}")
     temperature, disagreement = annotators.temperature, annotators.disagreement
     if isinstance(temperature, int | float) and not temperature > 0:
         raise InputError(f"expected annotators with a temperature τ above 0, got {temperature}")
     if isinstance(disagreement, int | float) and not disagreement >= 0:
         raise InputError(f"expected annotators with a disagreement of 0 or more, got {disagreement}")
+
+
+def split_by_prompt(rankings: Rankings, width: int, fraction: float = 0.2, seed: int = 0) -> tuple[Rankings, Rankings]:
+    """Rankings to be fitted, and those to be held out: all of some prompts, which are drawn by chance.
+
+    What a reward model says of a prompt that it has seen ranked, it may remember; so both parts have prompts of their
+    own. Rankings whose mask is false are in neither.
+
+    Args:
+        rankings: [N, K].
+        width: W, columns of the prompts.
+        fraction: Of the prompts, those to hold out; at least one is, and one is not.
+        seed: Of the choice.
+
+    Raises:
+        InputError: If there are less than two prompts, or the fraction is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"expected a fraction of held-out prompts between 0 and 1, got {fraction}")
+    real = jax.tree.map(lambda leaf: np.asarray(leaf)[np.asarray(rankings.mask, bool)], rankings)
+    prompts, which = np.unique(real.tokens[:, 0, :width], axis=0, return_inverse=True)
+    if len(prompts) < 2:
+        raise InputError(
+            f"expected rankings for two or more prompts, one of them to measure by, got {len(prompts)} prompt"
+        )
+    count = min(max(1, round(fraction * len(prompts))), len(prompts) - 1)
+    aside = np.isin(which.reshape(-1), np.random.default_rng(seed).permutation(len(prompts))[:count])
+    return jax.tree.map(lambda leaf: leaf[~aside], real), jax.tree.map(lambda leaf: leaf[aside], real)
 
 
 def tastes(
@@ -113,6 +144,28 @@ def rank(key: jax.Array, utilities: jax.Array) -> jax.Array:
     return jnp.argsort(-(utilities + noise), axis=1).astype(jnp.int32)
 
 
+def first_different(tokens: jax.Array, K: int) -> tuple[jax.Array, jax.Array]:
+    """Which K of C candidates are the first that differ, [N, K] int32, and where there are as many, [N] bool.
+
+    Two outputs that are the same text teach nothing, whoever ranks them. Where fewer than K differ, the places that are
+    left go to the first of the repeats.
+
+    Args:
+        tokens: C texts to each of N prompts, [N, C, L].
+        K: How many to choose, at most C.
+
+    Example:
+        >>> chosen, enough = first_different(jnp.array([[[3], [3], [4], [3]], [[5], [5], [5], [5]]]), K=2)
+        >>> chosen.tolist(), enough.tolist()
+        ([[0, 2], [0, 1]], [True, False])
+    """
+    chex.assert_rank(tokens, 3)
+    same = jnp.all(tokens[:, :, None] == tokens[:, None], axis=-1)  # [N, C, C]
+    repeat = jnp.any(jnp.tril(same, -1), axis=2)  # the same as an earlier one
+    chosen = jnp.argsort(repeat, axis=1, stable=True)[:, :K].astype(jnp.int32)
+    return chosen, jnp.sum(~repeat, axis=1) >= K
+
+
 def pairs_of(K: int) -> tuple[np.ndarray, np.ndarray]:
     """Return all i < j below K, as two arrays."""
     first, second = np.triu_indices(K, 1)
@@ -131,16 +184,26 @@ def preferred(utilities: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(utilities[:, 0] - utilities[:, 1])
 
 
-def accuracy_ceiling(utilities: jax.Array) -> jax.Array:
-    """Return the accuracy on pairs of rankings that nobody beats who knows all that the utilities are made of, [].
+def accuracy_ceiling(utilities: jax.Array, mask: jax.Array) -> jax.Array:
+    """Accuracy on pairs of rankings that nobody beats who knows all that the utilities are made of, [].
 
     That is the outputs and, where these count, the places in which they are shown and whose taste it is.
 
     It is the mean of max(p, 1 − p) over all pairs of [N, K], with p = σ(u_i − u_j) that i is put before j.
+
+    Args:
+        utilities: [N, K], in nats.
+        mask: [N] bool, the rankings that count; the ceiling is 0 if none does.
+
+    Raises:
+        AssertionError: If the shapes are others.
     """
+    chex.assert_rank([utilities, mask], [2, 1])
+    chex.assert_equal_shape_prefix([utilities, mask], 1)
     first, second = pairs_of(utilities.shape[1])
     p = jax.nn.sigmoid(utilities[:, first] - utilities[:, second])
-    return jnp.mean(jnp.maximum(p, 1 - p))
+    best = jnp.where(mask[:, None], jnp.maximum(p, 1 - p), 0)
+    return jnp.sum(best) / jnp.maximum(jnp.sum(mask) * len(first), 1)
 
 
 def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.Array:

@@ -100,15 +100,17 @@ def test_scores_are_normalised_under_the_supervised_model():
         np.testing.assert_allclose(scores.mean(1), 0, atol=1e-4)
         np.testing.assert_allclose(scores.std(1), 1, atol=1e-3)
     # The first outputs that are optimised are the supervised model's too.
-    assert np.abs(np.asarray(metrics[0].proxy)).max() < 1.5
-    np.testing.assert_allclose(metrics[0].kl, 0, atol=1e-4)
+    assert np.abs(np.asarray(metrics[0].notes["proxy"])).max() < 1.5
+    np.testing.assert_allclose(metrics[0].notes["kl"], 0, atol=1e-4)
 
 
 def test_every_round_asks_about_outputs_of_the_model_as_it_is():
     states, _ = history()
     for done, known in ((0, 6), (1, 26), (UPDATES, 26), (UPDATES + 1, 46), (len(states) - 1, 46)):
-        mask = np.asarray(states[done].rankings.mask)
-        assert (mask.sum(1) == known).all()
+        ranked = states[done].rankings
+        differ = np.asarray((ranked.tokens[:, :, 0] != ranked.tokens[:, :, 1]).any(-1))
+        np.testing.assert_array_equal(ranked.mask.sum(1), known)
+        assert differ[np.asarray(ranked.mask)].all()
     ranked = states[-1].rankings
     for name, leaf in from_elsewhere()._asdict().items():
         np.testing.assert_array_equal(getattr(ranked, name)[0, -6:], leaf)
@@ -120,20 +122,57 @@ def test_every_round_asks_about_outputs_of_the_model_as_it_is():
     assert (tokens[0] != tokens[1]).any()
 
 
+def first_round(logits, room, **options):
+    """Return the state and the metrics after one update of a policy that draws every token with the same logits."""
+
+    def apply(logits, window):
+        return pgjax.Categorical(jnp.broadcast_to(logits, (*window.shape[:-1], V)))
+
+    policy = pgjax.memoryless(lambda key: jnp.zeros(V), apply)
+    options = {**OPTIONS, "rounds": 1, "rankings": room, **options}
+    algorithm = rlhf.feedback(policy, MODEL, a_count, CORPUS.prompts, **options).algorithm
+    numbers = algorithm.hyperparameters(supervised=jnp.asarray(logits, float), comparisons=room - 4)
+    return jax.jit(lambda key: algorithm.update(algorithm.init(key, numbers)))(jax.random.key(0))
+
+
+def test_people_rank_different_texts_of_a_model_that_nearly_always_writes_the_same():
+    logits = np.where(np.arange(V) == 2, np.log(4 * 2), np.where((np.arange(V) == 3) | (np.arange(V) == 4), 0, -np.inf))
+    state, metrics = first_round(logits, room=100)  # it ends at once with probability 0.8
+    tokens, mask = np.asarray(state.rankings.tokens), np.asarray(state.rankings.mask)
+    differ = (tokens[:, 0] != tokens[:, 1]).any(-1)
+    np.testing.assert_array_equal(mask, differ & (np.arange(100) < 96))
+    # All of 16 end at once with probability 0.8¹⁶ = 0.028: 15 of 112 with one below 10⁻⁶. Of two, 64% do.
+    assert metrics.notes["identical_texts"] < 15 / 112
+    # The text that is likeliest is the first to be shown as often as not: within 4.5 standard deviations.
+    empty = tokens[mask, :, W] == 2
+    one = empty.sum(1) == 1
+    assert abs(empty[one, 0].mean() - 0.5) < 4.5 * 0.5 / np.sqrt(one.sum())
+    assert one.sum() > 60
+
+
+def test_rankings_of_identical_texts_are_counted_and_teach_nothing():
+    logits = np.where(np.arange(V) == 3, 0, -np.inf)  # it writes the first character until it is cut off
+    state, metrics = first_round(logits, room=10, drawn=5)
+    assert metrics.notes["identical_texts"] == 1
+    assert not state.rankings.mask.any()
+    assert metrics.notes["accuracy"] == metrics.notes["ceiling"] == 0  # there is no pair
+    assert all(np.isfinite(number) for number in metrics)
+
+
 def test_metrics_say_what_was_optimised():
     _, metrics = history()
     for emitted in metrics:
-        expected = emitted.proxy - emitted.steered_beta * emitted.kl
+        expected = emitted.notes["proxy"] - emitted.notes["steered_beta"] * emitted.notes["kl"]
         np.testing.assert_allclose(emitted.episode_return, expected, atol=1e-4)
-        assert (emitted.length * emitted.episodes == emitted.steps).all()
-        assert (emitted.ceiling > 0.5).all()
-        assert (emitted.ceiling <= 1).all()
-        assert (emitted.accuracy >= 0).all()
+        assert (emitted.notes["length"] * emitted.episodes == emitted.steps).all()
+        assert (emitted.notes["ceiling"] > 0.5).all()
+        assert (emitted.notes["ceiling"] <= 1).all()
+        assert (emitted.notes["accuracy"] >= 0).all()
         assert (emitted.entropy > 0).all()
         assert (emitted.entropy < np.log(V)).all()
-        assert (emitted.distinct_2 <= 1).all()
-    followed = [steer(a.steered_beta, a.kl, jnp.float32(0.5), jnp.float32(0.1)) for a in metrics[:-1]]
-    np.testing.assert_allclose(followed, [b.steered_beta for b in metrics[1:]], rtol=1e-5)
+        assert (emitted.notes["distinct_2"] <= 1).all()
+    followed = [steer(a.notes["steered_beta"], a.notes["kl"], jnp.float32(0.5), jnp.float32(0.1)) for a in metrics[:-1]]
+    np.testing.assert_allclose(followed, [b.notes["steered_beta"] for b in metrics[1:]], rtol=1e-5)
 
 
 def test_outputs_are_evaluated_without_the_penalty():
@@ -170,7 +209,7 @@ def test_a_sweep_drives_it_with_a_supervised_model_for_each_seed(tmp_path):
     # Each seed is the same run in another batch, here one alone, though its θ_SL is given and not drawn.
     for seed in (0, 1):
         found = results.gold.sel(beta=0.1, seed=seed).values
-        np.testing.assert_allclose(found, [emitted.gold[seed] for emitted in metrics[:4]], atol=1e-4)
+        np.testing.assert_allclose(found, [emitted.notes["gold"][seed] for emitted in metrics[:4]], atol=1e-4)
     kept = jax.eval_shape(lambda key: made.algorithm.init(key, numbers).params, jax.random.key(0))
     tuned = pgjax.load_params(results, kept, seed=1, point={"beta": 0.1})
     ours, theirs = tuned.policy["params"]["embedding"], states[4].params.policy["params"]["embedding"]
@@ -178,11 +217,20 @@ def test_a_sweep_drives_it_with_a_supervised_model_for_each_seed(tmp_path):
     assert pgjax.sweep(made.algorithm, **options).identical(results)
 
 
-def test_people_may_have_ranked_everything_elsewhere():
-    made = loop(rankings=0, rounds=1, given=from_elsewhere())
-    state = jax.eval_shape(made.algorithm.init, jax.random.key(0), made.algorithm.hyperparameters())
-    state, _ = jax.eval_shape(made.algorithm.update, state)
-    assert state.rankings.tokens.shape == (6, 2, W + T)
+def test_people_may_have_ranked_everything_elsewhere_and_nobody_is_simulated():
+    # Those that are held out say the opposite of those that are fitted: who learns from these is wrong on the others.
+    given, held_out = from_elsewhere(), from_elsewhere(4)
+    held_out = held_out._replace(order=held_out.order[:, ::-1].copy())
+    options = {"rankings": 0, "rounds": 1, "given": given, "reward_updates": 10}
+    made = rlhf.feedback(POLICY, MODEL, None, CORPUS.prompts, **{**OPTIONS, **options, "held_out": held_out})
+    numbers = made.algorithm.hyperparameters(reward_learning_rate=1e-2)
+    state, metrics = jax.jit(lambda key: made.algorithm.update(made.algorithm.init(key, numbers)))(jax.random.key(0))
+    for name, leaf in given._asdict().items():
+        np.testing.assert_array_equal(getattr(state.rankings, name), leaf)
+    assert metrics.notes["held_out_accuracy"] == 0
+    assert {"gold", "accuracy", "ceiling", "identical_texts"}.isdisjoint(metrics.notes)
+    supervised = state.policy.hyperparameters.environment.reference
+    assert jax.eval_shape(made.evaluate, jax.random.key(0), supervised, state.params.reward, supervised).gold is None
 
 
 @pytest.mark.parametrize(
@@ -208,7 +256,17 @@ def test_people_may_have_ranked_everything_elsewhere():
         ),
         (lambda: loop(rounds=0), "expected 1 or more rounds, got 0"),
         (lambda: loop(rankings=0), "expected 1 or more rankings, got 0"),
+        (lambda: loop(rankings=-1, given=from_elsewhere()), "expected 0 or more rankings, got -1"),
+        (
+            lambda: rlhf.feedback(POLICY, MODEL, None, CORPUS.prompts, **OPTIONS, given=from_elsewhere()),
+            "expected no rankings by simulated people without a gold reward, got 24",
+        ),
+        (
+            lambda: loop(held_out=from_elsewhere()._replace(tokens=np.full((6, 2, W + T), V))),
+            f"expected tokens from 0 to {V - 1}, got {V}",
+        ),
         (lambda: loop(outputs=1), "expected 2 or more outputs to rank together, got 1"),
+        (lambda: loop(outputs=3, drawn=2), "expected 3 or more outputs drawn for a ranking of 3, got 2"),
         (lambda: loop(length=40), "expected prompts and outputs of at most"),
         (
             lambda: loop(given=rlhf.Rankings(np.zeros((2, 3, 4), int), np.zeros((2, 3)), np.ones(2), np.zeros(2))),

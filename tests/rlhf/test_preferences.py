@@ -9,7 +9,7 @@ from scipy import stats
 
 import pgjax
 from pgjax import rlhf
-from pgjax.rlhf.preferences import check_annotators, preferred
+from pgjax.rlhf.preferences import check_annotators, first_different, preferred
 from pgjax.rlhf.tokens import EOS, PAD
 
 PAIR = jnp.array([[0, 1]]), jnp.array([True])
@@ -144,11 +144,48 @@ def test_the_ceiling_is_what_the_best_guess_would_reach():
         for i, j in itertools.combinations(range(3), 2):
             p = 1 / (1 + np.exp(row[j] - row[i]))
             best.append(max(p, 1 - p))
-    assert rlhf.accuracy_ceiling(u) == pytest.approx(np.mean(best), rel=1e-5)
+    everything = jnp.ones(2, bool)
+    assert rlhf.accuracy_ceiling(u, everything) == pytest.approx(np.mean(best), rel=1e-5)
+    assert rlhf.accuracy_ceiling(u, everything.at[0].set(False)) == pytest.approx(np.mean(best[3:]), rel=1e-5)
+    assert rlhf.accuracy_ceiling(u, ~everything) == 0
     order = rlhf.rank(jax.random.key(0), jnp.tile(u, (30_000, 1)))
     reached = rlhf.pair_accuracy(jnp.tile(u, (30_000, 1)), order, jnp.ones(60_000, bool))
     # 180,000 pairs, in threes that are not independent: 4.5 of at most √(1/4 / 60,000), and a tie counts half there.
     assert abs(reached - np.mean(best)) < 4.5 * np.sqrt(0.25 / 60_000)
+
+
+def test_rankings_are_held_out_by_prompt():
+    prompt = np.repeat(np.arange(10), 3)  # three rankings for each of ten prompts
+    tokens = np.stack([np.full((2, 4), 3 + i) for i in prompt]) + np.arange(2)[:, None] * np.array([0, 0, 1, 1])
+    mask = np.arange(30) != 29
+    rankings = rlhf.Rankings(tokens, np.tile([1, 0], (30, 1)), mask, np.arange(30))
+    fitted, held_out = rlhf.split_by_prompt(rankings, width=2, fraction=0.2)
+    theirs = [set(part.tokens[:, 0, 0].tolist()) for part in (fitted, held_out)]
+    assert len(theirs[1]) == 2
+    assert theirs[0] | theirs[1] == set(range(3, 13))
+    assert not theirs[0] & theirs[1]
+    assert sorted([*fitted.annotator, *held_out.annotator]) == list(range(29))  # each of the real ones once
+    again = rlhf.split_by_prompt(rankings, width=2, fraction=0.2)
+    np.testing.assert_array_equal(again[1].annotator, held_out.annotator)
+    # However small the fraction is, there is one to measure by; however large, one to learn from.
+    for fraction, prompts in ((0.01, 1), (0.99, 9)):
+        _, held_out = rlhf.split_by_prompt(rankings, width=2, fraction=fraction)
+        assert len(np.unique(held_out.tokens[:, 0, 0])) == prompts
+    with pytest.raises(pgjax.InputError, match="expected rankings for two or more prompts, one of them to measure by"):
+        rlhf.split_by_prompt(jax.tree.map(lambda leaf: leaf[:3], rankings), width=2)
+    with pytest.raises(pgjax.InputError, match=r"expected a fraction of held-out prompts between 0 and 1, got 1\.0"):
+        rlhf.split_by_prompt(rankings, width=2, fraction=1.0)
+
+
+def test_the_first_texts_that_differ_are_chosen():
+    a, b, c = [3, 2, 0], [3, 3, 2], [3, 3, 3]
+    tokens = jnp.array([[a, b, c, a], [a, a, b, a], [b, b, b, c], [c, c, c, c]])
+    chosen, enough = first_different(tokens, 2)
+    assert chosen.tolist() == [[0, 1], [0, 2], [0, 3], [0, 1]]
+    assert enough.tolist() == [True, True, True, False]
+    chosen, enough = first_different(tokens, 3)  # where two differ, the first of the repeats is the third
+    assert chosen.tolist() == [[0, 1, 2], [0, 2, 1], [0, 3, 1], [0, 1, 2]]
+    assert enough.tolist() == [True, False, False, False]
 
 
 def test_calibration_by_hand():
@@ -282,6 +319,8 @@ def test_a_file_that_holds_no_rankings_is_refused(tmp_path):
     [
         (rlhf.Annotators(0.0), "expected annotators with a temperature τ above 0, got 0.0"),
         (rlhf.Annotators(1.0, disagreement=-1.0), "expected annotators with a disagreement of 0 or more, got -1.0"),
+        (rlhf.Annotators(1.0, float("nan")), "expected annotators with a finite position bias, got nan"),
+        (rlhf.Annotators(1.0, 0.0, float("inf")), "expected annotators with a finite length bias, got inf"),
     ],
 )
 def test_people_who_cannot_choose_are_refused(annotators, message):
