@@ -5,7 +5,6 @@ directory --out, and prints a table. The same command again goes on where it was
 about a minute on two cores.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,8 +83,6 @@ HYPERPARAMETERS = (
 def main(options: Options) -> None:
     """Run the sweep, then write and print what it found."""
     commandline.check_counts({"seeds": options.seeds})
-    if options.solved_at is not None and not math.isfinite(options.solved_at):
-        raise pgjax.InputError(f"expected a finite return to be solved at, got {options.solved_at}")
     environment = commandline.environment_named(options.env)
     algorithm = commandline.reinforce_named(
         environment,

@@ -89,7 +89,7 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
         (["--credit", "lambda-return"], "a baseline that predicts v(X_t) or Q(X_t, ·)"),
         (["--env", "Pendulum-v1", "--baseline", "all-actions"], "got Pendulum-v1 with actions of Box"),
         (["--baseline", "learned-value", "--value-steps", "0"], "1 or more gradient steps an update"),
-        (["--solved-at", "nan"], "expected a finite return to be solved at, got nan"),
+        (["--solved-at", "nan"], "expected a finite --solved-at, got nan"),
         (["--batch", "0"], "batch to be 1 or more, got 0"),
     ],
 )
