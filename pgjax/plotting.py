@@ -117,6 +117,13 @@ def compare_learning_curves(
         raise InputError(f"expected a panel or more, of at most {len(COLOURS)} methods, got {len(names)} methods")
     if columns is not None and columns < 1:
         raise InputError(f"expected 1 or more columns, got {columns}")
+    for title, methods in panels.items():
+        for label, results in methods.items():
+            over = ", ".join(str(name) for name in results.completed.dims if name != "seed")
+            if over:
+                raise InputError(
+                    f"expected sweeps without a grid to compare, got one over {over} as {label} of {title}"
+                )
     columns = min(columns or len(panels), len(panels))
     levels = levels or {}
     colour_of = dict(zip(names, COLOURS, strict=False)) | dict(colours or {})

@@ -382,7 +382,7 @@ def read(store: Store | Path) -> xr.Dataset:
         InputError: If there are no results.
     """
     if isinstance(store, str | Path):
-        path = Path(store)
+        path = Path(store).expanduser().absolute()
         path = path / STORE if path.name != STORE else path
         if not path.is_dir():
             raise InputError(f"expected a directory with {STORE}, got {store}")

@@ -227,7 +227,7 @@ def sweep(
         raise InputError("expected an algorithm whose state has params, or keep_params=False, got one without")
     process, processes = jax.process_index(), jax.process_count()
     check_out(out, configuration, processes)
-    out = None if out is None else Path(out)
+    out = None if out is None else Path(out).expanduser().absolute()  # wherever the process goes later
 
     whole = {"study": study, "seeds": seeds, "grid": labels, "iterations": iterations, "hyperparameters": numbers}
     whole |= {"configuration": configuration or {}}

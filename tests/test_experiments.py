@@ -1,5 +1,7 @@
 import importlib
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -118,3 +120,13 @@ def test_help_shows_the_question_and_the_options(monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "Does REINFORCE solve the task" in text
     assert "--learning-rate" in text
+
+
+def test_nobody_need_read_to_the_end():
+    # As in reinforce.py --help | head: what is printed goes into a pipe that is closed.
+    command = [sys.executable, study.__file__, "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ended:
+        ended.stdout.close()
+        error = ended.stderr.read()
+    assert "Traceback" not in error
+    assert ended.returncode in (0, 128 + 13)

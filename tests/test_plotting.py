@@ -89,3 +89,12 @@ def test_many_panels_stand_in_rows(tmp_path):
     assert all(len(axes.lines) == 1 for axes in figure.axes[:5])
     with pytest.raises(pgjax.InputError, match="expected 1 or more columns, got 0"):
         pgjax.compare_learning_curves(panels, tmp_path / "panels.png", columns=0)
+
+
+def test_sweeps_with_a_grid_are_not_compared_as_they_are(tmp_path):
+    swept = xr.Dataset({"completed": (("learning_rate", "seed"), np.ones((2, 3), bool))})
+    with pytest.raises(
+        pgjax.InputError, match="sweeps without a grid to compare, got one over learning_rate as it of task"
+    ):
+        pgjax.compare_learning_curves({"task": {"it": swept}}, tmp_path / "it.png")
+    assert not (tmp_path / "it.png").exists()

@@ -334,3 +334,17 @@ def test_a_batch_is_halved_when_memory_runs_out(tmp_path, monkeypatch, capsys):
         pgjax.InputError, match="expected a run to fit into the memory of a device, got RESOURCE_EXHAUS"
     ):
         swept(**options, batch=1)
+
+
+def test_a_directory_may_be_ones_home_relative_or_the_store_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for out in ("~/there", "here"):
+        found = pgjax.sweep(ALGORITHM, iterations=1, seeds=[0], out=out, configuration={}, progress=False)
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert pgjax.load_params(found, jnp.zeros((3, 2)), seed=0).shape == (3, 2)
+        monkeypatch.chdir(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"there", "here", "elsewhere"}
+    for store in ("~/there", "here/results.zarr", "here/results.zarr/", tmp_path / "there" / "results.zarr"):
+        assert pgjax.read(store).completed.all()

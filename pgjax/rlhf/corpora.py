@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -307,13 +308,13 @@ def digest(text: str) -> str:
 
 
 def read_text(path: str | Path) -> str:
-    """Return a file's text.
+    """Return a file's text, without a byte order mark, its accents composed (Unicode's NFC).
 
     Raises:
         InputError: If there is no such file, it is not UTF-8, or nothing is in it.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = unicodedata.normalize("NFC", Path(path).expanduser().read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"expected text in UTF-8 in {path}, got a byte that is none at {error.start}") from error
     except OSError as error:

@@ -15,6 +15,7 @@ out, and so may `ended`: whether an output came to its end or was cut off.
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -344,7 +345,9 @@ def save_rankings(
 def load_rankings(
     path: str | Path, tokenizer: Tokenizer, width: int, length: int, outputs: int | None = None
 ) -> tuple[Rankings, tuple[str, ...]]:
-    """Read rankings from JSON lines, and the names of the annotators that they number.
+    """Read rankings from JSON lines, and the names of the annotators that they number, in the order in which they come.
+
+    A byte order mark and empty lines at the end do not matter; accents are composed (Unicode's NFC).
 
     Args:
         path: Where.
@@ -361,18 +364,18 @@ def load_rankings(
             than K outputs: it names the line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = unicodedata.normalize("NFC", Path(path).expanduser().read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"expected rankings in UTF-8 in {path}, got a byte that is none at {error.start}") from error
     except OSError as error:
         raise InputError(f"expected a file of rankings, got {path}: {error.strerror}") from error
-    if not text:
+    if not text.strip():
         raise InputError(f"expected one or more rankings in {path}, got an empty file")
-    lines = text.removesuffix("\n").split("\n")  # splitlines() would also split at what may stand in a text: U+2028
+    lines = text.rstrip("\r\n").split("\n")  # splitlines() would also split at what may stand in a text: U+2028
     read = [
         _read_line(f"{path}, line {number}", line, tokenizer, width, length) for number, line in enumerate(lines, 1)
     ]
-    names = sorted({who for *_, who in read})
+    names = list(dict.fromkeys(who for *_, who in read))  # in the order in which they come
     K = max(len(texts) for _, texts, *_ in read) if outputs is None else outputs
     for number, (_, texts, *_) in enumerate(read, 1):
         if len(texts) > K:
@@ -419,6 +422,8 @@ def _read_line(
     expect(isinstance(who, str), "an annotator that is a text", type(who).__name__)
     texts = isinstance(outputs, list) and all(isinstance(output, str) for output in outputs)
     expect(texts and len(outputs) >= 2, "two or more outputs that are texts", str(outputs)[:60])
+    twice = next((output for output in outputs if outputs.count(output) > 1), "")
+    expect(len(set(outputs)) == len(outputs), "outputs that differ", f"{twice[:40]!r} twice or more")
     expect(isinstance(ranking, list) and all(map(is_index, ranking)), "a ranking of indices", str(ranking)[:60])
     for index in ranking:
         expect(0 <= index < len(outputs), f"indices from 0 to {len(outputs) - 1} in the ranking", index)

@@ -160,3 +160,8 @@ def test_a_file_that_holds_no_text_is_refused(tmp_path, content, message):
 def test_what_is_no_corpus_is_refused(call, message):
     with pytest.raises(pgjax.InputError, match=message):
         call()
+
+
+def test_a_text_file_as_other_programs_write_it(tmp_path):
+    (tmp_path / "it.txt").write_text("\ufeffe\u0301t\u00e9", encoding="utf-8")  # a mark, and an accent in two parts
+    assert rlhf.read_text(tmp_path / "it.txt") == "\u00e9t\u00e9"

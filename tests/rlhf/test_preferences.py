@@ -230,8 +230,8 @@ def written(path, *lines):
 def test_rankings_come_back_from_a_file(tmp_path):
     path = written(tmp_path / "rankings.jsonl", LINE, {"prompt": "", "outputs": ["a", "b"], "ranking": [1, 0]})
     rankings, names = rlhf.load_rankings(path, TOKENIZER, W, T)
-    assert names == ("", "ada")
-    np.testing.assert_array_equal(rankings.annotator, [1, 0])
+    assert names == ("ada", "")  # in the order in which they come
+    np.testing.assert_array_equal(rankings.annotator, [0, 1])
     np.testing.assert_array_equal(rankings.order, [[2, 0, -1], [1, 0, -1]])
     assert rankings.tokens.shape == (2, 3, W + T)
     a, b, space, stop = (int(TOKENIZER.encode(c)[0]) for c in "ab .")
@@ -277,7 +277,7 @@ def test_rankings_that_cannot_be_written_are_refused_and_leave_nothing(tmp_path)
         ("{", "expected JSON, got '{'"),
         ("[" * 100_000, "expected JSON, got .*: maximum recursion depth"),
         (f"[{'1' * 5000}]", "expected JSON, got .*: Exceeds the limit"),
-        ("", "expected JSON, got ''"),
+        (f"\n{json.dumps(LINE)}", "expected JSON, got ''"),  # a blank line is none but at the end
         ("[1]", "expected an object with prompt, outputs and ranking, got list"),
         ({"prompt": "a", "outputs": ["a", "b"]}, "expected prompt, outputs and ranking, got no ranking"),
         ({**LINE, "rank": 1}, "expected no other fields than .*, got rank"),
@@ -353,3 +353,27 @@ def test_what_is_no_number_comes_out_as_none():
         assert np.isnan(rlhf.pair_accuracy(scores, order, mask)) == lost
     for bad in (jnp.nan, jnp.inf):
         assert np.isnan(rlhf.best_of_n(jnp.array([0.0, bad, 1.0]), jnp.arange(3.0), 2))
+
+
+def test_a_file_of_rankings_as_other_programs_write_it(tmp_path):
+    # A byte order mark, an accent in two parts, blank lines at the end, and annotators in an order of their own.
+    tokenizer = rlhf.tokenizer_for("ab\N{LATIN SMALL LETTER E WITH ACUTE} ")
+    lines = [
+        f'{{"prompt": "a", "outputs": ["e\u0301", "b"], "ranking": [1, 0], "annotator": "{who}"}}'
+        for who in (11, 2, 0, 2)
+    ]
+    (tmp_path / "it.jsonl").write_text("\ufeff" + "\n".join(lines) + "\n\n\n", encoding="utf-8")
+    rankings, names = rlhf.load_rankings(tmp_path / "it.jsonl", tokenizer, width=3, length=4)
+    assert names == ("11", "2", "0")
+    assert rankings.annotator.tolist() == [0, 1, 2, 1]
+    assert rankings.tokens.shape == (4, 2, 7)
+    rlhf.save_rankings(tmp_path / "again.jsonl", rankings, tokenizer, 3, names)
+    again, order = rlhf.load_rankings(tmp_path / "again.jsonl", tokenizer, width=3, length=4)
+    assert order == names
+    jax.tree.map(np.testing.assert_array_equal, again, rankings)
+
+
+def test_two_identical_outputs_are_refused(tmp_path):
+    (tmp_path / "it.jsonl").write_text('{"prompt": "a", "outputs": ["b", "b"], "ranking": [1, 0]}\n')
+    with pytest.raises(pgjax.InputError, match="line 1: expected outputs that differ, got 'b' twice or more"):
+        rlhf.load_rankings(tmp_path / "it.jsonl", rlhf.tokenizer_for("ab"), width=3, length=4)
