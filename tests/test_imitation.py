@@ -391,7 +391,8 @@ def test_no_key_is_used_twice(memory):
             pgjax.behaviour_cloning(policy, pgjax.demonstrate(environment, expert, 3), labels=2, steps=2),
             pgjax.dagger(environment, policy, expert, labels=2, steps=2),
         ):
-            jax.jit(pgjax.train(learning, 2))(jax.random.key(0), learning.hyperparameters())
+            state, _ = jax.jit(pgjax.train(learning, 2))(jax.random.key(0), learning.hyperparameters())
+            assert int(state.iteration) == 2
 
 
 def test_an_optimizer_that_wants_the_value_gets_the_loss():

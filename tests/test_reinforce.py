@@ -449,4 +449,5 @@ def test_what_a_credit_and_a_baseline_return_is_not_broadcast(credit, baseline, 
 def test_no_key_is_used_twice(slots):
     with jax.debug_key_reuse(True):
         algorithm = pgjax.reinforce(FINITE, TABLE, episodes=slots, baseline=pgjax.running_average())
-        jax.jit(pgjax.train(algorithm, 2))(jax.random.key(0), algorithm.hyperparameters())
+        state, _ = jax.jit(pgjax.train(algorithm, 2))(jax.random.key(0), algorithm.hyperparameters())
+    assert int(state.iteration) == 2
