@@ -100,7 +100,7 @@ def test_a_copy_explores_again_before_it_is_tuned():
         (["--iterations", "-1"], "1 or more updates of REINFORCE, got -1"),
         (["--noise", "0", "2"], "levels of noise from 0 to 1, each once, got 2.0"),
         (["--noise", "0.1", "0.1"], "each once, got 0.1"),
-        (["--noise", "nan"], "from 0 to 1, each once, got nan"),
+        (["--noise", "nan"], "a finite --noise, got nan"),
         (["--noise"], "one or more tasks and levels of noise"),
         (["--horizon", "8"], "two or more horizons of 2 steps or more"),
         (["--horizon", "1", "8"], "two or more horizons of 2 steps or more"),

@@ -154,8 +154,8 @@ def test_a_run_fails_whose_outputs_cannot_be_compared():
         (["--gold", "none"], "expected --rankings, a file of rankings by people, beside --gold none, got no file"),
         (["--comparisons", "0"], "expected 1 or more rankings, got 0"),
         (["--drawn", "1"], "expected 2 or more outputs drawn for a ranking of 2, got 1"),
-        (["--position-bias", "nan"], "expected annotators with a finite position bias, got nan"),
-        (["--length-bias", "inf"], "expected annotators with a finite length bias, got inf"),
+        (["--position-bias", "nan"], "a finite --position-bias, got nan"),
+        (["--length-bias", "inf"], "a finite --length-bias, got inf"),
     ],
 )
 def test_wrong_options_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
