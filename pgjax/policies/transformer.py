@@ -5,9 +5,8 @@ them, and positions are counted from the first token that is none. Learned posit
 before each block (Radford et al., *Language models are unsupervised multitask learners*, 2019).
 
 Two ways lead through it. The *parallel pass* sees whole texts, to differentiate them. The *cached step* sees one token
-and the keys and values of those before, to sample. Their cache is laid out [tokens, heads, features, episodes], so that
-what is done for each episode alone runs along the last axis of arrays, and a step costs what the tokens so far cost,
-not those that the cache has room for.
+and the keys and values of those before, to sample. It looks at all that their cache has room for, so a context longer
+than texts can be costs time: to cut out the part in use would copy it, which costs more.
 """
 
 from collections.abc import Callable
@@ -25,7 +24,6 @@ from pgjax.policies.policy import Policy, allowed
 from pgjax.policies.value import ValueFunction
 from pgjax.rlhf.tokens import BOS, PAD
 
-LOOKED_AT = 32  # cached tokens that a step looks at, at least; then twice, three times as many, and so on
 OUT_OF_SIGHT = -1e9  # the score of a token that nobody may look at; finite, as a pad looks at nothing at all
 
 
@@ -55,7 +53,7 @@ def check_sizes(sizes: Sizes) -> None:
 class Cache(NamedTuple):
     """What a transformer remembers of E texts that it is reading."""
 
-    keys: tuple[jax.Array, ...]  # of each layer, [context, heads, features, E]
+    keys: tuple[jax.Array, ...]  # of each layer, [E, heads, context, features]
     values: tuple[jax.Array, ...]  # likewise
     pads: jax.Array  # [E] int32, pads to the left of each text
     used: jax.Array  # [] int32, columns that were read, the same of all texts
@@ -132,16 +130,17 @@ class Transformer(linen.Module):
         """Return each token of texts [N, L] as [N, L, width]: the parallel pass."""
         return self.read(tokens)[0]
 
-    def begin(self, cache: Cache, tokens: jax.Array) -> tuple[Cache, jax.Array]:
-        """Read the first columns [E, W] of texts; return the last of them as [E, width]."""
-        x, keys, values = self.read(tokens)
+    def begin(self, cache: Cache, window: jax.Array) -> Cache:
+        """The cache after all but the last of the first columns [E, W] of texts, W above 1."""
+        _, keys, values = self.read(window[:, :-1])
 
         def written(into: tuple[jax.Array, ...], new: list[jax.Array]) -> tuple[jax.Array, ...]:
-            return tuple(a.at[: tokens.shape[1]].set(b.transpose(1, 2, 3, 0)) for a, b in zip(into, new, strict=True))
+            parts = (part.transpose(0, 2, 1, 3) for part in new)
+            return tuple(jax.lax.dynamic_update_slice_in_dim(a, b, 0, axis=2) for a, b in zip(into, parts, strict=True))
 
-        pads = jnp.sum(tokens == PAD, axis=1, dtype=jnp.int32)
-        used = jnp.int32(tokens.shape[1])
-        return Cache(written(cache.keys, keys), written(cache.values, values), pads, used), x[:, -1]
+        pads = jnp.sum(window == PAD, axis=1, dtype=jnp.int32)
+        used = jnp.int32(window.shape[1] - 1)
+        return Cache(written(cache.keys, keys), written(cache.values, values), pads, used)
 
     def extend(self, cache: Cache, tokens: jax.Array) -> tuple[Cache, jax.Array]:
         """Read one more column [E] of texts; return it as [E, width]: the cached step."""
@@ -149,11 +148,11 @@ class Transformer(linen.Module):
         x = self.embed(tokens, row - cache.pads)
         keys, values = list(cache.keys), list(cache.values)
         for layer, block in enumerate(self.blocks):
-            q, k, v = (part.transpose(1, 2, 0) for part in block.looks(x))  # [heads, features, E]
-            keys[layer] = jax.lax.dynamic_update_slice_in_dim(keys[layer], k[None], row, axis=0)
-            values[layer] = jax.lax.dynamic_update_slice_in_dim(values[layer], v[None], row, axis=0)
+            q, k, v = block.looks(x)  # [E, heads, features]
+            keys[layer] = jax.lax.dynamic_update_slice_in_dim(keys[layer], k[:, :, None], row, axis=2)
+            values[layer] = jax.lax.dynamic_update_slice_in_dim(values[layer], v[:, :, None], row, axis=2)
             seen = attend(q, keys[layer], values[layer], cache.pads, row)
-            x = block.beyond(x, seen.transpose(2, 0, 1).reshape(x.shape))
+            x = block.beyond(x, seen.reshape(x.shape))
         # Beyond the context nothing can be said, and nothing is made up.
         x = jnp.where(row < self.sizes.context, self.norm(x), jnp.nan)
         return Cache(tuple(keys), tuple(values), cache.pads, row + 1), x
@@ -164,28 +163,12 @@ class Transformer(linen.Module):
 
 
 def attend(q: jax.Array, keys: jax.Array, values: jax.Array, pads: jax.Array, row: jax.Array) -> jax.Array:
-    """Return what a column of tokens [heads, features, E] sees of the cache, rows pads … row of it.
-
-    Only so many rows are looked at as are in use, rounded up to a multiple of 32: each of these is a branch of its own.
-    """
-
-    def over(count: int) -> Callable[..., jax.Array]:
-        def look(q: jax.Array, keys: jax.Array, values: jax.Array, pads: jax.Array, row: jax.Array) -> jax.Array:
-            place = jnp.arange(count)[:, None]
-            visible = (place >= pads[None]) & (place <= row)  # [count, E]
-            score = jnp.sum(q[None] * keys[:count], axis=2)  # [count, heads, E]
-            weight = jax.nn.softmax(jnp.where(visible[:, None], score, OUT_OF_SIGHT), axis=0)
-            return jnp.sum(weight[:, :, None] * values[:count], axis=0)
-
-        return look
-
-    room, counts = keys.shape[0], [min(LOOKED_AT, keys.shape[0])]
-    while counts[-1] < room:
-        counts.append(min(counts[-1] + LOOKED_AT, room))
-    if len(counts) == 1:
-        return over(room)(q, keys, values, pads, row)
-    which = jnp.searchsorted(jnp.asarray(counts), row, side="right").astype(jnp.int32)
-    return jax.lax.switch(jnp.minimum(which, len(counts) - 1), [over(n) for n in counts], q, keys, values, pads, row)
+    """What a column of tokens [E, heads, features] sees of the cache, rows pads … row of it, of the same shape."""
+    place = jnp.arange(keys.shape[2])[None]
+    visible = (place >= pads[:, None]) & (place <= row)  # [E, context]
+    score = jnp.einsum("ehd,ehcd->ehc", q, keys)
+    weight = jax.nn.softmax(jnp.where(visible[:, None], score, OUT_OF_SIGHT))
+    return jnp.einsum("ehc,ehcd->ehd", weight, values)
 
 
 def over_rows(
@@ -212,7 +195,7 @@ def over_rows(
 def context_of(policy: Policy) -> int | None:
     """Return how many tokens a policy can read, or None if it is no transformer."""
     memory = jax.eval_shape(lambda: policy.memory(1))
-    return memory.keys[0].shape[0] if isinstance(memory, Cache) else None
+    return memory.keys[0].shape[2] if isinstance(memory, Cache) else None
 
 
 def transformer(environment: Environment, sizes: Sizes) -> Policy:
@@ -247,7 +230,7 @@ def transformer(environment: Environment, sizes: Sizes) -> Policy:
     network = Transformer(sizes)
 
     def memory(episodes: int) -> Cache:
-        room = (sizes.context, sizes.heads, sizes.width // sizes.heads, episodes)
+        room = (episodes, sizes.heads, sizes.context, sizes.width // sizes.heads)
         nothing = tuple(jnp.zeros(room) for _ in range(sizes.layers))
         return Cache(nothing, nothing, jnp.zeros(episodes, jnp.int32), jnp.int32(0))
 
@@ -258,13 +241,13 @@ def transformer(environment: Environment, sizes: Sizes) -> Policy:
         return allowed(actions, network.apply(params, x, method="scores"))
 
     def step(params: PyTree, cache: Cache, window: jax.Array) -> tuple[Cache, Categorical]:
-        def begin(cache: Cache) -> tuple[Cache, jax.Array]:
+        def begin(cache: Cache) -> Cache:
             return network.apply(params, cache, window, method="begin")
 
-        def extend(cache: Cache) -> tuple[Cache, jax.Array]:
-            return network.apply(params, cache, window[:, -1], method="extend")
-
-        cache, x = jax.lax.cond(cache.used == 0, begin, extend, cache)
+        if window.shape[1] > 1:
+            # A loop of one round or none, for a loop writes in place what a branch would copy at every step.
+            cache = jax.lax.while_loop(lambda cache: cache.used == 0, begin, cache)
+        cache, x = network.apply(params, cache, window[:, -1], method="extend")
         return cache, Categorical(say(params, x))
 
     def unroll(params: PyTree, trajectory: Any) -> Categorical:

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 import pgjax
 from pgjax.environments.text import Judgement, text
 from pgjax.policies.sampling import at_temperature, top_k, top_p
-from pgjax.policies.transformer import LOOKED_AT, Sizes, Transformer, context_of, token_values, transformer
+from pgjax.policies.transformer import Sizes, Transformer, context_of, token_values, transformer
 from pgjax.rlhf.tokens import BOS, EOS, PAD, left_padded
 
 V, T = 7, 10
@@ -50,9 +52,9 @@ def test_the_sampler_and_the_parallel_pass_give_the_same_log_probabilities(name)
     assert 0 <= entropy.min() < entropy.max() <= np.log(V - 2) + 1e-6  # pad and bos are never written
 
 
-def test_of_a_long_context_as_much_is_read_as_is_in_use():
-    sizes = Sizes(V, context=3 * LOOKED_AT + 4, width=8, layers=1, heads=2)
-    environment = text(PROMPTS, V, 3 * LOOKED_AT, judge)
+def test_long_texts_are_written_as_they_are_read():
+    sizes = Sizes(V, context=100, width=8, layers=1, heads=2)
+    environment = text(PROMPTS, V, 96, judge)
     policy = transformer(environment, sizes)
     params = lively(policy)
     # Nobody ends a text, so that all of it is read.
@@ -63,7 +65,7 @@ def test_of_a_long_context_as_much_is_read_as_is_in_use():
     )
     run = jax.jit(pgjax.collect(environment, on_and_on, episodes=6))
     trajectory = run(jax.random.key(0), params, environment.params)
-    assert trajectory.mask.sum() == 6 * 3 * LOOKED_AT
+    assert trajectory.mask.sum() == 6 * 96
     logits = policy.unroll(params, trajectory).logits.at[..., EOS].set(-jnp.inf)
     again = pgjax.Categorical(logits).log_prob(trajectory.action)
     mask = np.asarray(trajectory.mask)
@@ -108,11 +110,24 @@ def test_under_vmap_a_step_still_reads_one_column():
     params = jax.vmap(policy.init)(keys)
     together = jax.jit(jax.vmap(run, (0, 0, None)))
     hlo = together.lower(keys, params, TEXTS.params).as_text()
-    assert "stablehlo.case" in hlo  # a cond that became a select would compute the prompt's pass at every step
+    cache = "tensor<3x4x2x13x8xf32>"
+    # Were columns in use counted by run, the loop that reads the prompt would run on, and select among whole caches.
+    assert not re.search(rf"stablehlo.select .*{cache}", hlo)
+    # Keys and values of two layers, whole: sums of their products in another layout cost up to six times as much.
+    assert len(re.findall(rf"stablehlo.dot_general .*{cache}\) ->", hlo)) == 4
     many = together(keys, params, TEXTS.params)
     for i in range(3):
         alone = jax.jit(run)(keys[i], jax.tree.map(lambda leaf, i=i: leaf[i], params), TEXTS.params)
         np.testing.assert_array_equal(many.action[i], alone.action)
+
+
+def test_a_step_writes_into_the_cache_in_place():
+    policy = transformer(TEXTS, SIZES)
+    run = jax.jit(pgjax.collect(TEXTS, policy, episodes=4))
+    compiled = run.lower(jax.random.key(0), policy.init(jax.random.key(0)), TEXTS.params).compile().as_text()
+    loops = compiled[: compiled.index("\nENTRY ")]  # the caches of zeros that it begins with are copied once
+    assert "f32[4,2,13,8]" in loops
+    assert not re.search(r"= f32\[4,2,13,8\]\S* copy\(", loops)
 
 
 def test_top_k_and_top_p_by_hand():
