@@ -78,6 +78,9 @@ def test_the_summary_holds_every_measurement(measured):
         assert row["tokens_per_second"] > 0
         assert row["real_fraction"] == 1  # nobody ends a text
     assert [sampled["length"] for sampled in text["sampling"]] == [4, 8]
+    for sampled in text["sampling"]:
+        assert sampled["tokens_per_second"] > 0
+        assert sampled["written_per_read"] > 0
 
 
 def test_the_operations_of_a_step_are_those_of_its_products():
