@@ -451,7 +451,7 @@ def print_found(summary: Mapping[str, Any], out: Path) -> None:
     reward = "gold" if "gold" in summary["rewards"] else "learned"
     lines = []
     for key, name in names.items():
-        mean, low, high = (f"{number:.3f}" for number in summary["rewards"][reward][key].values())
+        mean, low, high = (commandline.written(number, ".3f") for number in summary["rewards"][reward][key].values())
         lines.append({"model": name, REWARDS[reward]: mean, "low": low, "high": high})
     print(pd.DataFrame(lines).to_string(index=False))
     print(f"KL(f ‖ f_SL) {summary['kl']['mean']:.2f} nats a text")
