@@ -61,7 +61,7 @@ def test_a_transformer_comes_near_to_the_entropy_of_a_grammar():
     assert exact == pytest.approx(grammar.floor, rel=0.1)
     found = -jax.jit(rlhf.mean_log_prob(policy, corpus.texts))(state.params)
     assert exact - 0.02 < found < 1.15 * exact  # no model is better than the grammar, but by what it learned by heart
-    assert curves.held_out_loss[0] > 1.5 * exact
+    assert curves.held_out_loss[0] > 1.2 * exact
     # The supervised model's outputs are sentences, most of them.
     environment = rlhf.text(
         corpus.prompts,
