@@ -232,7 +232,11 @@ def read_options() -> argparse.Namespace:
     """Read the options; end with one sentence and status 2 if they cannot be used."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="file for the result, one JSON object; it is printed in any case")
+    parser.add_argument(
+        "--out",
+        type=lambda path: Path(path).expanduser(),
+        help="file for the result, one JSON object; it is printed in any case",
+    )
     parser.add_argument("--seeds", type=int, default=256, help="runs when steps are counted; 256")
     parser.add_argument("--environments", type=int, default=16, help="of each run when steps are counted; 16")
     parser.add_argument("--repetitions", type=int, default=5, help="of the timed call when steps are counted; 5")

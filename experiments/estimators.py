@@ -442,12 +442,8 @@ def main(options: Options) -> None:
     }
     commandline.write_json(options.out / "summary.json", summary)
     draw_variance(trust, variance, options.out / "variance.png")
-    panels = {
-        f"{task}: {options.seeds} seeds a curve": {on_paper(name): results for name, results in found.items()}
-        for task, found in curves.items()
-    }
-    colours = {on_paper(name): colour for name, colour in ESTIMATOR_COLOURS.items()}
-    compare_learning_curves(panels, options.out / "learning.png", colours=colours)
+    panels = {f"{task}: {options.seeds} seeds a curve": found for task, found in curves.items()}
+    compare_learning_curves(panels, options.out / "learning.png", colours=ESTIMATOR_COLOURS)
     report(summary)
 
 

@@ -272,13 +272,14 @@ def findings(rows: Sequence[Mapping[str, Any]], quiet: float) -> dict[str, Any]:
     and the expert's have a return in common, or it is above. `dagger_beats_cloning_at_episodes`: the numbers of
     episodes at which its interval is above that of cloning. `tuned_beats_weak_expert`: the copy that REINFORCE went on
     from has an interval above the weak expert's. And `dagger_beats_cloning_at_noise`: the levels at which it does so
-    after most episodes, having met the same noise.
+    after most episodes, having met the same noise. Single runs have no intervals and say nothing: {}.
     """
+    if any(row["interval"] is None for row in rows):
+        return {}
 
     def interval(method: str, episodes: int | None = None, noise: float = quiet) -> list[float]:
         chosen = [row for row in rows if row["method"] == method and row["noise"] == noise]
-        found = next(row["interval"] for row in chosen if episodes in (None, row["episodes"]))
-        return [-np.inf, np.inf] if found is None else found  # of a single run nothing is known
+        return next(row["interval"] for row in chosen if episodes in (None, row["episodes"]))
 
     numbers = [row["episodes"] for row in rows if row["method"] == "DAgger" and row["noise"] == quiet]
     levels = [row["noise"] for row in rows if row["method"] == "DAgger amid the noise"]
@@ -378,12 +379,9 @@ def draw(rows: Sequence[Mapping[str, Any]], options: Options, path: Path) -> Non
             if method == "expert":
                 above.axhline(learning.iqm.item(), color=colour, linestyle="--", linewidth=1.2, label=method)
             elif method == "behaviour cloning, every label":
-                ((low, high),) = bounds(learning)
-                bars = [[learning.iqm.item() - low], [high - learning.iqm.item()]]
-                at = learning.episodes.item()
-                above.errorbar(
-                    [at], [learning.iqm.item()], bars, color=colour, marker="D", markersize=5, label=method, zorder=5
-                )
+                bars = np.abs(bounds_of(learning) - learning.iqm.to_numpy())
+                style = {"color": colour, "marker": "D", "markersize": 5}
+                above.errorbar(learning.episodes, learning.iqm, bars, **style, label=method, zorder=5)
             elif method != "DAgger amid the noise":
                 draw_rows(above, learning.episodes, learning, colour, method)
             alike = of_it if method == "expert" else of_it[of_it.episodes == most]
@@ -412,14 +410,14 @@ def draw(rows: Sequence[Mapping[str, Any]], options: Options, path: Path) -> Non
     figure.savefig(path, dpi=150)
 
 
-def bounds(rows: pd.DataFrame) -> np.ndarray:
-    """Return the intervals of rows, [rows, 2]; NaN, which is not drawn, where there is a single run."""
-    return np.stack([(np.nan, np.nan) if interval is None else interval for interval in rows.interval])
+def bounds_of(rows: pd.DataFrame) -> np.ndarray:
+    """The ends of intervals, [2, rows]; NaN, which is not drawn, where there is none."""
+    return np.array([(np.nan, np.nan) if bounds is None else bounds for bounds in rows.interval]).T
 
 
 def draw_rows(axes: Axes, x: Any, rows: pd.DataFrame, colour: str, label: str) -> None:
     """Draw a method's interquartile mean and its interval."""
-    low, high = bounds(rows).T
+    low, high = bounds_of(rows)
     band(axes, x, rows.iqm, (low, high), colour, label, "o--" if label == "expert" else "o-")
 
 
@@ -436,7 +434,7 @@ def draw_compounding(rows: Sequence[Mapping[str, Any]], error: float, path: Path
             colour = COLOURS[method]
             axes.loglog(here.horizon, here.cost, color=colour, linestyle=style, label=f"{method}: cost ∝ T^{k:.2f}")
             runs = here.dropna(subset="iqm")
-            bars = np.abs(bounds(runs).T - runs.iqm.to_numpy())
+            bars = np.abs(bounds_of(runs) - runs.iqm.to_numpy())
             axes.errorbar(runs.horizon, runs.iqm, bars, color=colour, marker=marker, markersize=5, linestyle="none")
         axes.plot([], [], "o", color="0.4", markersize=5, label="runs of the algorithms")
         dress(axes, title, "horizon T (steps)")
@@ -548,7 +546,7 @@ def main(options: Options) -> None:
     draw_compounding(errors, options.error, options.out / "compounding.png")
     print_rows(rows, options.noise[0])
     for name, said in claims.items():
-        print(f"{name}: " + "; ".join(f"{what.replace('_', ' ')}: {value}" for what, value in said.items()))
+        print(f"{name}: " + ("; ".join(f"{what.replace('_', ' ')}: {value}" for what, value in said.items()) or "-"))
     print("; ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in exponents.items()))
     print(f"{len(sweeps)} sweeps of {options.seeds} seeds in {summary['seconds']:.0f} s; written to {options.out}")
 

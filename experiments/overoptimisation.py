@@ -188,7 +188,7 @@ def curve_of(results: xr.Dataset, start: np.ndarray) -> Curve:
 
 def curve_over_seeds(kl: np.ndarray, gold: np.ndarray, proxy: np.ndarray) -> Curve:
     """Return the means over seeds of rewards [seeds, points] at KLs [points], with the intervals of gold."""
-    found = pd.DataFrame([pgjax.mean_interval(runs) for runs in gold.T]).to_numpy()
+    found = pd.DataFrame([pgjax.mean_interval(runs) for runs in gold.T]).to_numpy(float)
     mean, low, high = found.T
     return Curve(np.sqrt(np.maximum(kl, 0)), mean, low, high, proxy.mean(0))
 

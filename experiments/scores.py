@@ -23,7 +23,7 @@ import xarray as xr
 
 import pgjax
 from pgjax import commandline
-from pgjax.plotting import ESTIMATOR_COLOURS, on_paper
+from pgjax.plotting import ESTIMATOR_COLOURS
 
 
 class Task(NamedTuple):
@@ -232,7 +232,8 @@ def table(summary: Mapping[str, Any]) -> str:
         known = summary["references"][name]
         published = next(row["published"] for row in rows if row["environment"] == name)
         for label, found in known.items():
-            shown = f"{number(found['mean'])} | {pair(None if found['low'] is None else (found['low'], found['high']))}"
+            bounds = None if found["low"] is None else (found["low"], found["high"])
+            shown = f"{number(found['mean'])} | {pair(bounds)}"
             lines.append(f"| {name} | *{label}* | - | - | {shown} | - | - | - | - |")
         if published != "-":
             lines.append(f"| {name} | *published* | - | - | {published} | - | - | - | - | - |")
@@ -320,9 +321,7 @@ def main(options: Options) -> None:
     if options.readme is not None:
         put_into(options.readme, text)
     levels = {name: {label: found["mean"] for label, found in each.items()} for name, each in known.items()}
-    panels = {name: {on_paper(method): results for method, results in each.items()} for name, each in curves.items()}
-    colours = {on_paper(method): ESTIMATOR_COLOURS[method] for method in METHODS}
-    pgjax.compare_learning_curves(panels, options.out / "scores.png", levels, columns=4, colours=colours)
+    pgjax.compare_learning_curves(curves, options.out / "scores.png", levels, columns=4, colours=ESTIMATOR_COLOURS)
     print(text)
     total = {key: sum(row[key] for row in rows) for key in ("environment_steps", "seconds")}
     print(f"{total['environment_steps']:.3g} real steps in {total['seconds']:.0f} s; written to {options.out}")

@@ -3,6 +3,7 @@
 Strings select things here and nowhere else.
 """
 
+import contextlib
 import difflib
 import errno
 import functools
@@ -12,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
@@ -53,6 +54,7 @@ from pgjax.experts import (
     shortest_paths,
     sign_follower,
 )
+from pgjax.paths import full_path
 from pgjax.policies.cnn import cnn, is_image
 from pgjax.policies.mlp import mlp
 from pgjax.policies.policy import Policy, policy_for
@@ -167,7 +169,8 @@ class Command(Generic[Options]):
 def run(main: Callable[[Options], None], options: type[Options], description: str | None) -> None:
     """Read the options and call `main`; end with one sentence and status 2 if they cannot be used.
 
-    Every study also takes the options of `Launch`.
+    Every study also takes the options of `Launch`. Numbers are finite, and paths complete, before it sees them. Where
+    nobody reads its output any more, as after `| head`, it ends without a word and with the status of SIGPIPE.
 
     Args:
         main: The study.
@@ -176,13 +179,17 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     """
     command: Any = Command[options]  # type: ignore[valid-type]
     try:
-        chosen = tyro.cli(command, description=description, config=(tyro.conf.OmitArgPrefixes,))
-        sys.stdout.flush()
-        check_finite(chosen.study)
-        connect(chosen.launch)
-        main(chosen.study)
-    except BrokenPipeError:  # whoever read what is printed reads no more, as of --help | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        try:
+            chosen = tyro.cli(command, description=description, config=(tyro.conf.OmitArgPrefixes,))
+            check_finite(chosen.study)
+            connect(chosen.launch)
+            main(with_full_paths(chosen.study))
+        finally:
+            sys.stdout.flush()  # what Python writes when it has ended, nobody can catch
+    except BrokenPipeError:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # so that their last lines go nowhere instead
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         end(None, 128 + signal.SIGPIPE)
     except InputError as error:
         end(f"error: {error}", 2)
@@ -204,15 +211,25 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
 
 
 def check_finite(options: Any) -> None:
-    """Raise unless every number among a study's options is finite.
+    """Raise unless every number among the options is finite.
+
+    Args:
+        options: A study's dataclass, whose values may be tuples.
 
     Raises:
         InputError: If one is not.
     """
     for name, value in asdict(options).items():
-        for number in value if isinstance(value, tuple | list) else (value,):
+        for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise InputError(f"expected a finite --{name.replace('_', '-')}, got {number}")
+
+
+def with_full_paths(options: Options) -> Options:
+    """Options whose paths are complete, see `full_path`."""
+    values = {field.name: getattr(options, field.name) for field in fields(options)}  # type: ignore[arg-type]
+    paths = {name: full_path(value) for name, value in values.items() if isinstance(value, Path)}
+    return replace(options, **paths)  # type: ignore[type-var]
 
 
 def end(sentence: str | None, status: int) -> NoReturn:
@@ -532,7 +549,7 @@ def check_directory_of_study(out: Path, ours: Collection[str]) -> None:
 
 
 def average_of(runs: Any) -> dict[str, Any]:
-    """Return the interquartile mean of runs [n] and its 95% interval, as plain numbers: iqm, interval (None of one)."""
+    """The interquartile mean of runs [n], iqm, and its 95% interval (None of a single run), as plain numbers."""
     return {"iqm": float(interquartile_mean(runs)), "interval": plain_interval(confidence_interval(runs))}
 
 

@@ -34,6 +34,7 @@ import numpy as np
 
 from pgjax.environments.environment import Discrete, Environment, Space
 from pgjax.errors import InputError, first_line
+from pgjax.paths import full_path
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.policy import describe
 
@@ -77,6 +78,7 @@ def save_demonstrations(path: str | Path, demonstrations: Demonstrations) -> Non
         InputError: If there is no label, arrays do not fit together, the expert is of another kind, or the file cannot
             be written.
     """
+    path = full_path(path)
     mask, arrays = np.asarray(demonstrations.mask, bool), of_steps(demonstrations)
     for name, array in arrays.items():
         if mask.ndim != 2 or array.shape[:2] != mask.shape:
@@ -93,7 +95,7 @@ def save_demonstrations(path: str | Path, demonstrations: Demonstrations) -> Non
     if flat["labelled"].all():
         del flat["labelled"]
     try:
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=Path(path).parent) as directory:
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as directory:
             unfinished = Path(directory) / "demonstrations.npz"
             with unfinished.open("wb") as file:
                 np.savez(file, **flat)  # type: ignore[arg-type]
@@ -139,6 +141,7 @@ def load_demonstrations(path: str | Path, environment: Environment) -> Demonstra
     Raises:
         InputError: If there is no such file, or what is in it is not whole, finite and of this environment.
     """
+    path = full_path(path)
     arrays, actions, states = read(path), environment.action_space, environment.observation_space
     M = len(np.atleast_1d(arrays["actions"]))
     check_shape(path, "actions", arrays["actions"], (M, *actions.shape))
@@ -178,7 +181,7 @@ def load_demonstrations(path: str | Path, environment: Environment) -> Demonstra
     return Demonstrations(observation, action, mask, jax.tree.map(side_by_side, expert))
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
+def read(path: Path) -> dict[str, np.ndarray]:
     """Return those arrays of a file that the format knows; they are of numbers, and no object is unpickled.
 
     Raises:
@@ -186,7 +189,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     """
     what, there, arrays = "an .npz", [], {}
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise zipfile.BadZipFile("another kind of file, or one cut short")
             file.seek(0)
@@ -208,28 +211,28 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def check_shape(path: str | Path, name: str, array: np.ndarray, *wanted: tuple[int, ...]) -> None:
+def check_shape(path: Path, name: str, array: np.ndarray, *wanted: tuple[int, ...]) -> None:
     """Raise an InputError unless an array has one of the shapes wanted."""
     if array.shape not in wanted:
         either = " or ".join(str(list(shape)) for shape in wanted)
         raise InputError(f"expected {name} of shape {either} in {path}, got {list(array.shape)}")
 
 
-def check_entries(path: str | Path, name: str, array: np.ndarray, good: np.ndarray, wanted: str) -> None:
+def check_entries(path: Path, name: str, array: np.ndarray, good: np.ndarray, wanted: str) -> None:
     """Raise an InputError with the first entry of an array, or the first row, that is not good."""
     if not good.all():
         index = tuple(int(i) for i in np.unravel_index(good.argmin(), good.shape))
         raise InputError(f"expected {wanted} as {name} in {path}, got {array[index]!s} at {list(index)}")
 
 
-def flags(path: str | Path, name: str, array: np.ndarray, M: int) -> np.ndarray:
+def flags(path: Path, name: str, array: np.ndarray, M: int) -> np.ndarray:
     """Return an array of booleans, or of 0 and 1, as booleans [M]; raise an InputError if it is anything else."""
     check_shape(path, name, array, (M,))
     check_entries(path, name, array, (array == 0) | (array == 1), "booleans")
     return array.astype(bool)
 
 
-def of_space(path: str | Path, name: str, array: np.ndarray, space: Space) -> np.ndarray:
+def of_space(path: Path, name: str, array: np.ndarray, space: Space) -> np.ndarray:
     """Return an array in the type of a space; raise an InputError if an entry is not finite or no such integer."""
     dtype = np.dtype(space.dtype)
     if jnp.issubdtype(dtype, jnp.floating):
@@ -245,9 +248,7 @@ def of_space(path: str | Path, name: str, array: np.ndarray, space: Space) -> np
     return array.astype(dtype)
 
 
-def of_expert(
-    path: str | Path, arrays: dict[str, np.ndarray], space: Space, labelled: np.ndarray
-) -> Distribution | None:
+def of_expert(path: Path, arrays: dict[str, np.ndarray], space: Space, labelled: np.ndarray) -> Distribution | None:
     """Return f*(X_t) [M] if a file has it; raise an InputError if it is not of this action space or no distribution."""
     given = [name for name in EXPERT if name in arrays]
     if not given:

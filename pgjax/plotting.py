@@ -1,5 +1,6 @@
 """Figures: learning curves with their uncertainty, and the runs behind them; and what all figures have in common."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from pgjax.errors import InputError
+from pgjax.paths import full_path
 from pgjax.statistics import confidence_interval, failed, interquartile_mean, shown, tolerance_interval
 
 RUNS_SHOWN = 50
@@ -58,9 +60,10 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
     """Draw a curve for each point of a sweep's grid, save it as PNG, and return the figure.
 
     A curve is the interquartile mean over seeds against the mean number of real environment steps that the runs had
-    made (against iterations, where there are no steps), with its 95% bootstrap interval; of a long curve each point is
-    the mean over several iterations. With a single point, also 50 of the runs behind it and the interval that 90% of
-    runs lie in with 95% confidence. Runs with numbers that are not finite are left out, and counted in the legend.
+    made (against iterations, where there are no steps), with its 95% interval (a single run has none); of a long curve
+    each point is the mean over several iterations. With a single point, also 50 of the runs behind it and the interval
+    that 90% of runs lie in with 95% confidence. Runs with numbers that are not finite are left out, and counted in the
+    legend.
 
     Args:
         results: The dataset of a sweep.
@@ -68,7 +71,7 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
         title: What it says above.
         variable: Which curves.
     """
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    path, figure = full_path(path), Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     dims = [name for name in results.completed.dims if name != "seed"]
     sizes = [results.sizes[name] for name in dims]
@@ -78,13 +81,13 @@ def learning_curves(results: xr.Dataset, path: str | Path, title: str, variable:
     for index, colour in zip(np.ndindex(*sizes), colours, strict=True):
         point = dict(zip(dims, index, strict=True))
         here, good = results.isel(point), ~broken.isel(point).values
-        label = ", ".join(f"{str(name).replace('_', ' ')} {shown(here[name].item())}" for name in dims)
+        label = ", ".join(f"{literal(str(name)).replace('_', ' ')} {shown(here[name].item())}" for name in dims)
         if not good.all():
             label += f" ({(~good).sum()} failed)"
         if good.any():
             draw_curve(axes, here.isel(seed=good), variable, colour, label, alone=many == 1)
-    what = variable.replace("_", " ") + ("" if many == 1 else " (interquartile mean, 95% interval)")
-    dress_curves(axes, title, STEPS if "steps" in results else "iteration", what)
+    what = literal(variable.replace("_", " ")) + ("" if many == 1 else " (interquartile mean, 95% interval)")
+    dress_curves(axes, literal(title), STEPS if "steps" in results else "iteration", what)
     if axes.get_legend_handles_labels()[1]:
         add_legend(axes)
     figure.savefig(path, dpi=150)
@@ -100,7 +103,8 @@ def compare_learning_curves(
 ) -> Figure:
     """Draw the learning curves of several methods in a panel for each task, save them as PNG, and return the figure.
 
-    A curve is that of `learning_curves`; a method has the same colour in every panel.
+    A curve is that of `learning_curves`; a method has the same colour in every panel. Estimators are written as on
+    paper, see `on_paper`.
 
     Args:
         panels: {title: {method: a sweep's dataset without a grid}}; at most eight methods.
@@ -110,21 +114,22 @@ def compare_learning_curves(
         colours: {method: its colour}; for those that have none here, `COLOURS` in their order.
 
     Raises:
-        InputError: If there is no panel, there are more methods, or there is no column.
+        InputError: If there is no panel, there are more methods, a sweep has a grid, or there is no column.
     """
     names = list(dict.fromkeys(label for methods in panels.values() for label in methods))
     if not panels or len(names) > len(COLOURS):
         raise InputError(f"expected a panel or more, of at most {len(COLOURS)} methods, got {len(names)} methods")
     if columns is not None and columns < 1:
         raise InputError(f"expected 1 or more columns, got {columns}")
-    for title, methods in panels.items():
+    for methods in panels.values():
         for label, results in methods.items():
-            over = ", ".join(str(name) for name in results.completed.dims if name != "seed")
+            over = [str(name) for name in results.completed.dims if name != "seed"]
             if over:
                 raise InputError(
-                    f"expected sweeps without a grid to compare, got one over {over} as {label} of {title}"
+                    f"expected sweeps at one point each, got {label} over {', '.join(over)}; choose one: "
+                    f"results.sel({over[0]}={float(results[over[0]][0]):g})"
                 )
-    columns = min(columns or len(panels), len(panels))
+    path, columns = full_path(path), min(columns or len(panels), len(panels))
     levels = levels or {}
     colour_of = dict(zip(names, COLOURS, strict=False)) | dict(colours or {})
     compared = list(dict.fromkeys(name for lines in levels.values() for name in lines))
@@ -145,12 +150,13 @@ def compare_learning_curves(
         for name, level in levels.get(title, {}).items():
             axes.axhline(level, color="0.35", linestyle=STYLES[compared.index(name) % len(STYLES)], linewidth=1.2)
         lowest = i + columns >= len(panels)
-        dress_curves(axes, title, STEPS if rows == 1 else "environment steps" if lowest else "", "")
+        dress_curves(axes, literal(title), STEPS if rows == 1 else "environment steps" if lowest else "", "")
         if i % columns == 0:
             axes.set_ylabel("episode return")
     lines = [Line2D([], [], color=colour_of[name], linewidth=1.8) for name in names]
     lines += [Line2D([], [], color="0.35", linestyle=STYLES[i % len(STYLES)]) for i in range(len(compared))]
-    labels = [name + (f" ({lost[name]} failed)" if lost[name] else "") for name in names] + compared
+    labels = [on_paper(name) + (f" ({lost[name]} failed)" if lost[name] else "") for name in names]
+    labels += map(literal, compared)
     if empty:
         empty[0].legend(lines, labels, loc="center", title=AVERAGES.replace(", ", ",\n"), frameon=False)
     else:
@@ -159,12 +165,15 @@ def compare_learning_curves(
     return figure
 
 
+def literal(text: str) -> str:
+    """A text of a user for a figure, in which a $ is a dollar and begins no mathematics."""
+    return text.replace("$", r"\$")
+
+
 def on_paper(name: str) -> str:
-    """Return an estimator's name as it is written on paper."""
-    for plain, paper in ON_PAPER.items():
-        parts = name.split("$")  # what is between two signs is on paper already
-        name = "$".join(part if i % 2 else part.replace(plain, paper) for i, part in enumerate(parts))
-    return name
+    """An estimator's name as it is written on paper; a $ of a user stays one, see `literal`."""
+    known = "|".join(map(re.escape, ON_PAPER))
+    return re.sub(known, lambda found: ON_PAPER[found[0]], literal(name))
 
 
 def dress(axes: Axes, title: str, xlabel: str = "", ylabel: str = "") -> None:
@@ -189,10 +198,12 @@ def add_legend(axes: Axes, loc: str = "best") -> None:
 def band(
     axes: Axes, x: Any, middle: Any, interval: tuple[Any, Any], colour: object, label: str, style: str = "-"
 ) -> None:
-    """Draw averages and around them their interval (low, high), as all figures have it."""
+    """Draw averages and around them their interval (low, high), where there is one, as all figures have it."""
     axes.plot(x, middle, style, color=colour, linewidth=1.8, markersize=3.5, label=label, zorder=4)
-    if np.isfinite(interval).all():  # of a single run there is none
-        axes.fill_between(x, *interval, color=colour, alpha=0.25, linewidth=0, zorder=3)
+    low, high = (np.asarray(bound, float) for bound in interval)
+    known = np.isfinite(low) & np.isfinite(high)
+    if known.any():
+        axes.fill_between(x, low, high, where=known, color=colour, alpha=0.25, linewidth=0, zorder=3)
 
 
 def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, label: str, alone: bool) -> None:
@@ -206,6 +217,7 @@ def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, l
     kept = len(steps) // together * together
     runs = runs[:, -kept:].reshape(len(runs), -1, together).mean(-1)
     steps = steps[-kept:].reshape(-1, together).mean(-1)
+    interval = confidence_interval(runs)
     if alone:
         for run in runs[:: max(1, len(runs) // RUNS_SHOWN)][:RUNS_SHOWN]:
             axes.plot(steps, run, color="0.5", linewidth=0.4, alpha=0.35, zorder=1)
@@ -222,5 +234,5 @@ def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, l
                 label="90% of runs (95% confidence)",
                 zorder=2,
             )
-        label = "interquartile mean, 95% interval" + label
-    band(axes, steps, interquartile_mean(runs), confidence_interval(runs), colour, label)
+        label = ("interquartile mean, 95% interval" if np.isfinite(interval).all() else "interquartile mean") + label
+    band(axes, steps, interquartile_mean(runs), interval, colour, label)

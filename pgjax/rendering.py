@@ -15,6 +15,7 @@ from pgjax.environments.drawings import draw_anything
 from pgjax.environments.environment import Environment, Episode, PyTree, check_environment, strong, whole_score
 from pgjax.errors import InputError
 from pgjax.leaves import plain
+from pgjax.paths import full_path
 from pgjax.policies.policy import Policy, check_fit
 from pgjax.rollout import Trajectory
 
@@ -104,7 +105,9 @@ def frame(environment: Environment, episode: Episode, t: int, axes: Axes) -> Non
     axes.clear()
     (environment.draw or draw_anything)(axes, episode, t)
     earned = float(np.sum(episode.reward[:t]))
-    axes.set_title(f"{environment.name}, step {t} of {n}, return so far {earned:.4g}", fontsize="medium")
+    axes.set_title(
+        f"{environment.name}, step {t} of {n}, return so far {earned:.4g}", fontsize="medium", parse_math=False
+    )
 
 
 def save_picture(environment: Environment, episode: Episode, path: str | Path, t: int | None = None) -> None:
@@ -113,7 +116,7 @@ def save_picture(environment: Environment, episode: Episode, path: str | Path, t
     Raises:
         InputError: If it does not have so many steps.
     """
-    figure = Figure(figsize=(6, 4.8), layout="constrained")
+    path, figure = full_path(path), Figure(figsize=(6, 4.8), layout="constrained")
     frame(environment, episode, len(episode.reward) if t is None else t, figure.subplots())
     figure.savefig(path, dpi=120)
 
@@ -126,7 +129,7 @@ def save_pictures(episodes: Sequence[tuple[Environment, Episode]], path: str | P
     """
     if not episodes or columns < 1:
         raise InputError(f"expected 1 or more episodes and columns, got {len(episodes)} and {columns}")
-    columns = min(columns, len(episodes))
+    path, columns = full_path(path), min(columns, len(episodes))
     rows = -(-len(episodes) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.6 * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -151,7 +154,7 @@ def save_film(
     n = len(episode.reward)
     shown = list(range(0, n + 1, -(-(n + 1) // most)))
     shown += [n] * (1 + frames_per_second - (shown[-1] == n))  # the end stays for a second
-    figure = Figure(figsize=(6, 4.8), layout="constrained")
+    path, figure = full_path(path), Figure(figsize=(6, 4.8), layout="constrained")
     axes = figure.subplots()
     film = FuncAnimation(figure, lambda t: frame(environment, episode, t, axes), frames=shown, init_func=lambda: None)
     film.save(path, writer=PillowWriter(fps=frames_per_second), dpi=80)

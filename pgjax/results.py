@@ -31,6 +31,7 @@ import zarr.storage
 from pgjax import leaves
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError, first_line
+from pgjax.paths import full_path
 
 RESERVED = ("seconds", "completed", "seed", "iteration", "params")  # names in a store that no curve may have
 STORE = "results.zarr"
@@ -376,13 +377,13 @@ def read(store: Store | Path) -> xr.Dataset:
     """Return a store's dataset, such as `sweep` returns, also of one that goes on; numbers are loaded when used.
 
     Args:
-        store: From `create`, or the directory that was given to a sweep as `out`.
+        store: From `create`, or the directory that was given to a sweep as `out`, or results.zarr in it.
 
     Raises:
         InputError: If there are no results.
     """
     if isinstance(store, str | Path):
-        path = Path(store).expanduser().absolute()
+        path = full_path(store)
         path = path / STORE if path.name != STORE else path
         if not path.is_dir():
             raise InputError(f"expected a directory with {STORE}, got {store}")

@@ -11,12 +11,10 @@ otherwise not change what they compute, but for the last bits that a different o
 """
 
 import contextlib
-import io
 import itertools
 import json
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +26,6 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from pgjax import checkpoints, leaves, results
 from pgjax.algorithm import Algorithm, by_name, check_seeds, run_keys
@@ -37,10 +34,11 @@ from pgjax.checks import whole_number
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError, say
 from pgjax.hyperparameters import fingerprint, is_number, numbers_in, value_at, with_values
+from pgjax.paths import full_path
 from pgjax.program import Plan, Program, compile_program, compile_within, first_plan, halved, memory_budget
+from pgjax.progress import progress_of
 
 SEGMENT_SECONDS = 20.0  # that a segment takes at most, once it is known how long an iteration takes
-LINE_SECONDS = 30.0  # between two lines of progress in a file
 LONGEST_SEGMENT = 1000  # iterations, as their metrics are kept on the devices
 STOPPED = 128 + signal.SIGTERM  # the exit status that a shell expects of a process that was told to stop
 
@@ -172,7 +170,7 @@ def sweep(
             stays as it was laid out.
         checkpoint_seconds: With `out`, the running batch is saved when so many seconds have passed since it last was;
             0 for after every segment.
-        progress: Whether to show a bar.
+        progress: Whether to say how far it is: a bar on a terminal, elsewhere a line every 30 s.
 
     Returns:
         A dataset with dimensions (names of the grid…, seed, iteration), a variable for each metric of the algorithm
@@ -227,7 +225,7 @@ def sweep(
         raise InputError("expected an algorithm whose state has params, or keep_params=False, got one without")
     process, processes = jax.process_index(), jax.process_count()
     check_out(out, configuration, processes)
-    out = None if out is None else Path(out).expanduser().absolute()  # wherever the process goes later
+    out = None if out is None else full_path(out)
 
     whole = {"study": study, "seeds": seeds, "grid": labels, "iterations": iterations, "hyperparameters": numbers}
     whole |= {"configuration": configuration or {}}
@@ -280,7 +278,7 @@ def compute(
     iterations: int,
     checkpoint: Checkpoint | None,
     stop: threading.Event,
-    progress: bool,
+    shown: bool,
 ) -> None:
     """Compute those runs of this process that are not completed, batch by batch, and write them.
 
@@ -295,7 +293,7 @@ def compute(
     keep_params = results.keeps_params(store)
     program: Program | None = None
     first = mine.start
-    with progress_bar(len(mine) * iterations, progress) as bar:
+    with progress_of(len(mine) * iterations, shown) as show:
         while first < mine.stop:
             program = make(plan) if program is None else program
             chosen = range(first, min(first + program.size, mine.stop))
@@ -308,7 +306,7 @@ def compute(
             others = int(completed[mine.start : mine.stop].sum()) - (len(chosen) - len(missing))
             try:
                 batch = segments(program, runs, chosen, iterations, store, checkpoint, stop)
-                running = follow(batch, bar, len(chosen), others)
+                running = follow(batch, show, len(chosen), others)
                 pieces = pieces_of(running, runs, chosen, missing, keep_params)
                 seconds = running.seconds / len(chosen)
                 del running  # and with it the states, which are on the devices
@@ -425,35 +423,16 @@ def pieces_of(
     return pieces
 
 
-def follow(batch: Iterator[Running], bar: tqdm, n: int, others: int) -> Running:
-    """Return a batch when it is finished; until then move the progress bar, beside others that are completed."""
+def follow(batch: Iterator[Running], show: Callable[[int, str], None], n: int, others: int) -> Running:
+    """A batch when it is finished; until then show how far it is, beside others that are completed."""
     for running in batch:
         done = others + n if running.finished else others
-        bar.set_postfix_str(f"{describe(running, n)}, {done} runs done", refresh=False)
-        bar.update(others * running.iterations + int(running.done[:n].sum()) - bar.n)
+        show(others * running.iterations + int(running.done[:n].sum()), f"{describe(running, n)}, {done} runs done")
     return running
 
 
-class Lines(io.TextIOBase):
-    """Lets a progress bar write lines where there is no terminal: what stands after a carriage return, if anything."""
-
-    def write(self, text: str) -> int:
-        """Write a line, and return how many characters were given."""
-        line = text.replace("\r", "").strip()
-        if line:
-            print(line, file=sys.stderr, flush=True)
-        return len(text)
-
-
-def progress_bar(total: int, shown: bool) -> tqdm:
-    """A bar of so many iterations: on a terminal one that moves, in a file a line now and then."""
-    if sys.stderr.isatty():
-        return tqdm(total=total, unit="it", mininterval=0.5, disable=not shown)
-    return tqdm(total=total, unit="it", mininterval=LINE_SECONDS, disable=not shown, file=Lines(), ascii=True, ncols=0)
-
-
 def describe(running: Running, n: int) -> str:
-    """Return what to show beside the progress bar: the first metric's mean now, and real steps per second."""
+    """Return what to show beside how far a batch is: the first metric's mean now, and real steps per second."""
     name, curve = next(iter(running.curves.items()))
     now = curve[np.arange(n), running.done[:n] - 1]
     text = f"{name} {now[np.isfinite(now)].mean():.4g}" if np.isfinite(now).any() else f"{name} not finite"

@@ -123,7 +123,7 @@ def test_the_best_learning_rate_is_that_of_the_best_runs():
         (["--first-seed", "3"], "begin after the 32 that learning rates are chosen on, got 3 as the first"),
         (["--env", "maze", "maze"], "every task once"),
         (["--episodes", "1"], "2 or more episodes an update for a leave-one-out baseline, got 1"),
-        (["--learning-rate", "nan"], "a finite --learning-rate, got nan"),
+        (["--learning-rate", "nan"], "expected a finite --learning-rate, got nan"),
     ],
 )
 def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, capsys, arguments, message):

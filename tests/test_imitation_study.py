@@ -39,6 +39,12 @@ def test_writes_what_was_found(monkeypatch, tmp_path, capsys):
         assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
     assert "behaviour cloning, every label" in table
 
+    single = [row | {"interval": None} for row in summary["rows"]]  # as of a single run
+    assert study.findings(single, 0.0) == {}
+    study.draw(single, study.Options(noise=(0.0, 0.5)), tmp_path / "imitation.png")
+    costs = [row | {"interval": None} if "interval" in row else row for row in summary["compounding"]]
+    study.draw_compounding(costs, 1e-3, tmp_path / "compounding.png")
+
     sweeps = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(sweeps) == 12
     assert all(bool(pgjax.read(path).completed.all()) for path in sweeps)
@@ -100,7 +106,7 @@ def test_a_copy_explores_again_before_it_is_tuned():
         (["--iterations", "-1"], "1 or more updates of REINFORCE, got -1"),
         (["--noise", "0", "2"], "levels of noise from 0 to 1, each once, got 2.0"),
         (["--noise", "0.1", "0.1"], "each once, got 0.1"),
-        (["--noise", "nan"], "a finite --noise, got nan"),
+        (["--noise", "0", "nan"], "expected a finite --noise, got nan"),
         (["--noise"], "one or more tasks and levels of noise"),
         (["--horizon", "8"], "two or more horizons of 2 steps or more"),
         (["--horizon", "1", "8"], "two or more horizons of 2 steps or more"),

@@ -91,7 +91,7 @@ def test_seeds_that_fail_in_one_sweep_are_named_and_left_out_of_all(tmp_path):
         (["--width", "24"], "expected a width among those of reward models (16, 32, 64), got 24"),
         (["--updates", "5"], "expected 15 or more updates, for a curve, got 5"),
         (["--pool", "1"], "expected a pool of 4 or more outputs to a prompt, got 1"),
-        (["--beta", "inf"], "a finite --beta, got inf"),
+        (["--beta", "inf"], "expected a finite --beta, got inf"),
         (["--beta", "0.1", "0.1"], "expected every value of beta once, got (0.1, 0.1)"),
         (["--comparisons", "8", "8"], "expected every value of comparisons once, got (8, 8)"),
         (["--temperature", "0"], "expected annotators with a temperature τ above 0, got 0.0"),

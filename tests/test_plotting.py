@@ -3,6 +3,7 @@ import pytest
 import xarray as xr
 
 import pgjax
+from pgjax.plotting import on_paper
 
 
 def dataset(points, seeds, broken=0):
@@ -46,6 +47,15 @@ def test_a_curve_for_each_point_and_failed_runs_counted(tmp_path):
         assert np.isfinite(line.get_ydata()).all()
 
 
+def test_a_single_run_has_no_band(tmp_path):
+    figure = pgjax.learning_curves(dataset(1, 1).isel(learning_rate=0), tmp_path / "curve.png", "a title")
+    assert legend(figure) == ["1 of 1 runs", "interquartile mean"]
+    assert not figure.axes[0].collections
+    assert all(np.isfinite(figure.axes[0].get_ylim()))
+    figure = pgjax.learning_curves(dataset(1, 2).isel(learning_rate=0), tmp_path / "curve.png", "a title")
+    assert len(figure.axes[0].collections) == 1
+
+
 def test_methods_have_the_same_colour_in_every_panel(tmp_path):
     few, many = dataset(1, 5).isel(learning_rate=0), dataset(1, 20, broken=1).isel(learning_rate=0)
     panels = {"one": {"a": few, "b": many}, "other": {"b": few, "a": many}}
@@ -80,6 +90,42 @@ def test_returns_to_compare_with_are_level_lines(tmp_path):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "expert", "copy"]
 
 
+def test_figures_go_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    runs = dataset(1, 2).isel(learning_rate=0)
+    pgjax.learning_curves(runs, "~/one.png", "a title")
+    pgjax.compare_learning_curves({"one": {"a": runs}}, "~/several.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "several.png"]
+
+
+def test_a_dollar_of_a_user_is_a_dollar(tmp_path):
+    runs = dataset(1, 10).isel(learning_rate=0)
+    figure = pgjax.learning_curves(
+        runs.rename(episode_return="$x$"), tmp_path / "$.png", "costs $5_000 and $a_b", "$x$"
+    )
+    assert figure.axes[0].get_title() == r"costs \$5_000 and \$a_b"  # which matplotlib shows as $
+    assert figure.axes[0].get_ylabel() == r"\$x\$"
+    panels = {"$a_b$": {"$_{$": runs, "G_t − Q̄": runs}}
+    figure = pgjax.compare_learning_curves(panels, tmp_path / "panels.png", {"$a_b$": {"$\\$": 1.0}})
+    assert figure.axes[0].get_title() == r"\$a_b\$"
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == [r"\$_{\$", r"$G_t$ − $\bar Q$", "\\$\\\\$"]
+
+
+def test_estimators_are_written_as_on_paper():
+    assert on_paper("actor-critic: G_t^0.95 − v(X_t)") == "actor-critic: $G_t^{λ=0.95}$ − $v(X_t)$"
+    assert on_paper("G_t − Q_t(X_t, A_t)") == "$G_t$ − $Q_t(X_t, A_t)$"
+    assert on_paper("G_t^λ − v̄(X_t)") == r"$G_t^λ$ − $\bar v(X_t)$"
+
+
+def test_sweeps_with_a_grid_are_not_compared(tmp_path):
+    panels = {"one": {"a": dataset(2, 5)}}
+    with pytest.raises(
+        pgjax.InputError, match=r"got a over learning_rate; choose one: results.sel\(learning_rate=0.1\)"
+    ):
+        pgjax.compare_learning_curves(panels, tmp_path / "panels.png")
+
+
 def test_many_panels_stand_in_rows(tmp_path):
     few = dataset(1, 5).isel(learning_rate=0)
     panels = {str(i): {"a": few} for i in range(5)}
@@ -89,12 +135,3 @@ def test_many_panels_stand_in_rows(tmp_path):
     assert all(len(axes.lines) == 1 for axes in figure.axes[:5])
     with pytest.raises(pgjax.InputError, match="expected 1 or more columns, got 0"):
         pgjax.compare_learning_curves(panels, tmp_path / "panels.png", columns=0)
-
-
-def test_sweeps_with_a_grid_are_not_compared_as_they_are(tmp_path):
-    swept = xr.Dataset({"completed": (("learning_rate", "seed"), np.ones((2, 3), bool))})
-    with pytest.raises(
-        pgjax.InputError, match="sweeps without a grid to compare, got one over learning_rate as it of task"
-    ):
-        pgjax.compare_learning_curves({"task": {"it": swept}}, tmp_path / "it.png")
-    assert not (tmp_path / "it.png").exists()

@@ -79,6 +79,16 @@ def test_a_film_shows_every_so_many_steps_and_the_end(tmp_path):
         assert film.info["duration"] == 500
 
 
+def test_pictures_go_home_and_a_dollar_in_a_name_is_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environment = counting(limit=3)._replace(name="$_{$")
+    episode = pgjax.play(environment, pgjax.random_policy(environment), jax.random.key(0), ())
+    pgjax.save_picture(environment, episode, "~/one.png")
+    pgjax.save_pictures([(environment, episode)], "~/several.png")
+    pgjax.save_film(environment, episode, "~/film.gif", most=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.gif", "one.png", "several.png"]
+
+
 def test_channels_have_colours_and_later_ones_lie_on_top():
     class Axes:
         def imshow(self, picture, **_):

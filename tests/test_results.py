@@ -108,6 +108,23 @@ def test_parameters_that_are_not_there_are_refused_in_words(tmp_path):
         load_params(tmp_path / "nothing", PARAMS)
 
 
+def test_paths_at_home_relative_ones_and_the_store_itself_are_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    at_home = swept(out="~/home", seeds=range(2), iterations=1)
+    monkeypatch.chdir(tmp_path)
+    relative = swept(out="relative", seeds=range(2), iterations=1)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "home", "relative"]
+    like = jax.eval_shape(lambda: jnp.zeros((3, 2)))
+    for found in (at_home, relative):
+        pgjax.load_params(found, like)
+    store = tmp_path / "home" / "results.zarr"
+    for path in (store, str(store), f"{store}/", "~/home", "~/home/results.zarr/", "../home/results.zarr"):
+        np.testing.assert_array_equal(pgjax.read(path).seed, [0, 1])
+        pgjax.load_params(path, like)
+
+
 def test_a_sweep_keeps_the_parameters_that_a_run_ends_with():
     found = swept(grid={"learning_rate": [0.1, 0.5]}, seeds=[3, 4], iterations=2)
     like = jax.eval_shape(pgjax.tabular(3, 2).init, jax.random.key(0))
@@ -334,17 +351,3 @@ def test_a_batch_is_halved_when_memory_runs_out(tmp_path, monkeypatch, capsys):
         pgjax.InputError, match="expected a run to fit into the memory of a device, got RESOURCE_EXHAUS"
     ):
         swept(**options, batch=1)
-
-
-def test_a_directory_may_be_ones_home_relative_or_the_store_itself(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    for out in ("~/there", "here"):
-        found = pgjax.sweep(ALGORITHM, iterations=1, seeds=[0], out=out, configuration={}, progress=False)
-        (tmp_path / "elsewhere").mkdir(exist_ok=True)
-        monkeypatch.chdir(tmp_path / "elsewhere")
-        assert pgjax.load_params(found, jnp.zeros((3, 2)), seed=0).shape == (3, 2)
-        monkeypatch.chdir(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"there", "here", "elsewhere"}
-    for store in ("~/there", "here/results.zarr", "here/results.zarr/", tmp_path / "there" / "results.zarr"):
-        assert pgjax.read(store).completed.all()

@@ -140,6 +140,8 @@ def test_a_run_fails_whose_outputs_cannot_be_compared():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--position-bias", "nan"], "expected a finite --position-bias, got nan"),
+        (["--length-bias", "inf"], "expected a finite --length-bias, got inf"),
         (["--beta", "-0.1"], "expected a KL coefficient β of 0 or more, got -0.1"),
         (["--temperature", "0"], "expected annotators with a temperature τ above 0, got 0.0"),
         (["--corpus", "/nowhere.txt"], "expected a file of text, got /nowhere.txt"),

@@ -61,6 +61,13 @@ def test_the_table_holds_what_the_summary_says(done):
     assert sum(line.count("**") == 2 for line in lines) >= 2  # the best of each task, or several if they are equal
 
 
+def test_what_has_no_interval_has_a_dash(done):
+    summary = json.loads((done[0] / "summary.json").read_text())
+    summary["references"]["maze"]["random"] = pgjax.mean_interval([-40.0])
+    assert summary["references"]["maze"]["random"] == {"mean": -40, "low": None, "high": None}
+    assert "| maze | *random* | - | - | -40 | - | - | - | - | - |\n" in study.table(summary)
+
+
 def test_reported_seeds_chose_nothing(done):
     choice, report = (pgjax.read(done[0] / f"maze-1-{what}") for what in ("choice", "report"))
     assert not set(choice.seed.values) & set(report.seed.values)
@@ -159,8 +166,8 @@ def test_every_task_can_be_set_up_and_its_command_is_understood(monkeypatch):
         (["--env", "chess"], "expected tasks among CartPole-v1, "),
         (["--seeds", "0"], "expected 1 or more seeds, got 0"),
         (["--choosing-seeds", "0"], "expected 1 or more runs to choose on, got 0"),
-        (["--readme", "nowhere.md"], "expected a file with marks for the table, got nowhere.md"),
-        (["--readme", "LICENSE"], "expected LICENSE to have the lines <!-- scores"),
+        (["--readme", "nowhere.md"], "expected a file with marks for the table, got "),
+        (["--readme", "LICENSE"], "LICENSE to have the lines <!-- scores"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(monkeypatch, capsys, tmp_path, arguments, message):

@@ -684,13 +684,3 @@ def test_hyperparameters_may_have_any_name(tmp_path):
     chosen = pgjax.load_params(found, tree, seed=0, point={"tree.mlp/~/linear_0.w": 2.0, "tree.a.b": 0.5})
     assert (chosen["mlp/~/linear_0"]["w"], chosen["a.b"]) == (2.0, 0.5)
     assert found.sel({"tree.mlp/~/linear_0.w": 2.0}).value.size == 1
-
-
-def test_progress_in_a_file_is_lines(capsys, monkeypatch):
-    monkeypatch.setattr(sweep_module, "LINE_SECONDS", 0.0)
-    swept(progress=True, seeds=[0], grid={}, segment=2)
-    lines = capsys.readouterr().err.split("\n")
-    assert not any("\r" in line for line in lines)
-    assert "7/7" in lines[-2]
-    assert "1 runs done" in lines[-2]
-    assert len(lines) > 2

@@ -26,8 +26,8 @@ def best_of_n(proxy: jax.Array, values: jax.Array, n: Any) -> jax.Array:
     """Return the expected value of the output with the largest proxy among n of a pool of N, [...].
 
     All subsets of n are averaged over, exactly: of N outputs sorted by proxy, the i-th is the best of C(i − 1, n − 1)
-    of the C(N, n) subsets. Among equal proxies, the later one of the pool counts as the larger. It is NaN if a proxy is
-    not finite.
+    of the C(N, n) subsets. Among equal proxies, the later one of the pool counts as the larger. If a proxy is not
+    finite, the order means nothing, and neither does the value: NaN.
 
     Args:
         proxy: What they are chosen by, [N].
@@ -55,5 +55,5 @@ def best_of_n(proxy: jax.Array, values: jax.Array, n: Any) -> jax.Array:
     step = jnp.where(i < N, jnp.log1p(-(jnp.minimum(n, i) - 1) / i), 0)
     weight = jnp.where(i >= n, jnp.exp(jax.lax.cumsum(step, reverse=True)), 0)
     weight = (weight / jnp.sum(weight)).reshape(N, *[1] * (values.ndim - 1))
-    expected = jnp.sum(weight * values[jnp.argsort(proxy)], axis=0)
-    return jnp.where(jnp.all(jnp.isfinite(proxy)), expected, jnp.nan)  # what is no number has no place in the order
+    best = jnp.sum(weight * values[jnp.argsort(proxy)], axis=0)
+    return jnp.where(jnp.all(jnp.isfinite(proxy)), best, jnp.nan)

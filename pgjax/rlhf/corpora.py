@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.errors import InputError
+from pgjax.paths import full_path
 from pgjax.rlhf.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded, tokenizer_for
 
 STOP = "."
@@ -247,7 +248,8 @@ def text_corpus(text: str, name: str, length: int, prompt_words: int = 2, rare: 
 
     Runs of blanks and single line breaks count as one space. A paragraph ends at an empty line, and its last window
     with eos; no window holds parts of two. A word that the end of a window cuts is the first of the next window, so
-    nothing is lost; only a word as long as a window goes on where it is cut, and may be the last without eos.
+    nothing is lost; only a word as long as a window goes on where it is cut, and may be the last without eos. Accents
+    are composed (Unicode's NFC), so that the same text is the same tokens.
 
     Args:
         text: The whole of it.
@@ -261,6 +263,7 @@ def text_corpus(text: str, name: str, length: int, prompt_words: int = 2, rare: 
     """
     if length < 3:
         raise InputError(f"expected windows of 3 or more tokens, got {length}")
+    text = unicodedata.normalize("NFC", text)
     paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text)]
     paragraphs = [part for part in paragraphs if part]
     if not paragraphs:
@@ -308,19 +311,18 @@ def digest(text: str) -> str:
 
 
 def read_text(path: str | Path) -> str:
-    """Return a file's text, without a byte order mark, its accents composed (Unicode's NFC).
+    """A file's text, without a byte order mark, its accents composed (Unicode's NFC).
 
     Raises:
         InputError: If there is no such file, it is not UTF-8, or nothing is in it.
     """
+    path = full_path(path)
     try:
-        text = unicodedata.normalize("NFC", Path(path).expanduser().read_text(encoding="utf-8-sig"))
+        text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"expected text in UTF-8 in {path}, got a byte that is none at {error.start}") from error
     except OSError as error:
         raise InputError(f"expected a file of text, got {path}: {error.strerror or error}") from error
-    except ValueError as error:  # a null byte in the name
-        raise InputError(f"expected a file of text, got {str(path)!r}: {error}") from error
     if not text.strip():
         raise InputError(f"expected a text with one or more characters in {path}, got an empty one")
     return text

@@ -8,14 +8,14 @@ Rankings are stored as JSON lines, so that those of people from elsewhere go in 
 
     {"prompt": "se ", "outputs": ["nos nan.", "ma."], "ranking": [1, 0], "annotator": "ada", "ended": [true, true]}
 
-`ranking` lists outputs by their index, best first, each at most once and at least two of them. `annotator` may be left
-out, and so may `ended`: whether an output came to its end or was cut off.
+`ranking` lists outputs by their index, best first, each at most once and at least two of them, no two of which are the
+same text. `annotator` may be left out, and so may `ended`: whether an output came to its end or was cut off.
 """
 
+import itertools
 import json
 import os
 import tempfile
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ import numpy as np
 from scipy import special
 
 from pgjax.errors import InputError
+from pgjax.paths import full_path
 from pgjax.rlhf.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded
 
 
@@ -216,7 +217,8 @@ def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> 
     Args:
         scores: r of each output, [N, K].
         order: [N, K], best first, −1 in places after the last.
-        mask: [N] bool, the rankings that count; the loss is 0 if none does.
+        mask: [N] bool, the rankings that count; the loss is 0 if none does, and NaN if a score that is ranked in one
+            that counts is.
 
     Raises:
         AssertionError: If the shapes are others.
@@ -233,25 +235,26 @@ def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> 
     chex.assert_equal_shape([scores, order])
     chex.assert_equal_shape_prefix([scores, mask], 1)
     ranked = order >= 0
-    scores = jnp.where(mask[:, None], scores, 0)  # what is not finite there would make the gradient so
+    # What is not finite where nothing is ranked would make the gradient so.
+    scores = jnp.where(mask[:, None], scores, 0)
     ordered = jnp.take_along_axis(scores, jnp.maximum(order, 0), axis=1)
-    # Only differences count: beside a score of 10³⁰ nothing else would be seen.
-    largest = jnp.max(jnp.where(ranked, ordered, -jnp.inf), axis=1, keepdims=True)
-    ordered = jnp.where(ranked, ordered - jax.lax.stop_gradient(largest), 0)
-    # ln Σ_{j ≥ i} over those that are ranked, from the last of them on.
-    rest, begun, each = ordered[:, -1], ranked[:, -1], jnp.zeros_like(ordered[:, 0])
-    for i in reversed(range(ordered.shape[1] - 1)):
-        here = ordered[:, i]
-        rest = jnp.where(begun, jnp.logaddexp(here, jnp.where(begun, rest, here)), here)
-        each += jnp.where(begun, rest - here, 0)
-        begun |= ranked[:, i]
+    # Differences alone count, and beside a large number small ones would be lost.
+    largest = jax.lax.stop_gradient(jnp.max(ordered, axis=1, keepdims=True, initial=-jnp.inf, where=ranked))
+    ordered = jnp.where(ranked, ordered - largest, 0)
+    each, rest = (
+        jnp.zeros(len(scores), scores.dtype),
+        ordered[:, -1],
+    )  # rest: ln Σ_{j ≥ i} e^{s_(j)}, i from the last on
+    for i in reversed(range(scores.shape[1] - 1)):
+        rest = jnp.where(ranked[:, i + 1], jnp.logaddexp(ordered[:, i], rest), ordered[:, i])
+        each += rest - ordered[:, i]
     return jnp.sum(jnp.where(mask, each, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def pair_accuracy(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.Array:
-    """Return the fraction of ranked pairs that scores put in the same order, []; a tie counts half.
+    """The fraction of ranked pairs that scores put in the same order, []; a tie counts half.
 
-    Arguments and errors are those of `plackett_luce_loss`; it is 0 if there is no pair.
+    Arguments and errors are those of `plackett_luce_loss`; it is 0 if there is no pair, and NaN if a score of one is.
     """
     chex.assert_rank([scores, order, mask], [2, 2, 1])
     chex.assert_equal_shape([scores, order])
@@ -282,12 +285,16 @@ def calibration(scores: Any, order: Any, mask: Any, bins: int = 10) -> Calibrati
         bins: Of equal width, from 0 to 1.
 
     Raises:
+        InputError: If a score that counts is not finite.
         AssertionError: If scores are not [N, 2].
 
     Source: Guo et al., *On calibration of modern neural networks*, 2017.
     """
     scores, order, mask = np.asarray(scores, float), np.asarray(order), np.asarray(mask, bool)
     chex.assert_shape(scores, (None, 2))
+    strange = scores[mask][~np.isfinite(scores[mask])]
+    if strange.size:
+        raise InputError(f"expected finite scores of the rankings that count, got {strange[0]}")
     p = special.expit(scores[mask, 0] - scores[mask, 1])
     first = order[mask, 0] == 0
     which = np.minimum((p * bins).astype(int), bins - 1)
@@ -304,6 +311,8 @@ def save_rankings(
 ) -> None:
     """Write rankings as JSON lines; the file is there as a whole or not at all.
 
+    Rankings in which the same output is ranked twice say nothing, and are left out.
+
     Args:
         path: Where.
         rankings: Those whose `mask` is true are written.
@@ -312,26 +321,27 @@ def save_rankings(
         names: Of the annotators; their numbers, if not given.
 
     Raises:
-        InputError: If there is no ranking, an annotator has no name, a token is outside the vocabulary, or the file
-            cannot be written.
+        InputError: If there is no ranking of outputs that differ, an annotator has no name, a token is outside the
+            vocabulary, or the file cannot be written.
     """
-    lines = []
+    path, lines = full_path(path), []
     for tokens, order, real, who in zip(*(np.asarray(leaf) for leaf in rankings), strict=True):
         if real:
             if names is not None and not 0 <= who < len(names):
                 raise InputError(f"expected a name for each annotator, got {len(names)} and annotator {who}")
-            line = {
+            line: dict[str, Any] = {
                 "prompt": tokenizer.decode(tokens[0, :width]),
                 "outputs": [tokenizer.decode(row[width:]) for row in tokens],
                 "ranking": [int(i) for i in order if i >= 0],
                 "annotator": str(who) if names is None else names[who],
                 "ended": [bool((row[width:] == EOS).any()) for row in tokens],
             }
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+            if _twice(line["outputs"], line["ended"], line["ranking"]) is None:
+                lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     if not lines:
-        raise InputError("expected one or more rankings whose mask is true, got none")
+        raise InputError("expected one or more rankings whose mask is true and whose outputs differ, got none")
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{Path(path).name}-", dir=Path(path).parent) as directory:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as directory:
             unfinished = Path(directory) / "rankings.jsonl"
             with unfinished.open("w", encoding="utf-8") as file:
                 file.writelines(lines)
@@ -345,9 +355,11 @@ def save_rankings(
 def load_rankings(
     path: str | Path, tokenizer: Tokenizer, width: int, length: int, outputs: int | None = None
 ) -> tuple[Rankings, tuple[str, ...]]:
-    """Read rankings from JSON lines, and the names of the annotators that they number, in the order in which they come.
+    """Read rankings from JSON lines, and the names of the annotators that they number.
 
-    A byte order mark and empty lines at the end do not matter; accents are composed (Unicode's NFC).
+    Names have their numbers in order: whole numbers first, by their size, so that annotators 0 to N − 1 whom
+    `save_rankings` wrote without names are who they were. Accents are read as `Tokenizer.encode` does; a byte order
+    mark and blank lines at the end are passed over.
 
     Args:
         path: Where.
@@ -363,19 +375,20 @@ def load_rankings(
         InputError: If the file cannot be read or is empty, or a line is not as the module says, too long, or of more
             than K outputs: it names the line.
     """
+    path = full_path(path)
     try:
-        text = unicodedata.normalize("NFC", Path(path).expanduser().read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"expected rankings in UTF-8 in {path}, got a byte that is none at {error.start}") from error
     except OSError as error:
         raise InputError(f"expected a file of rankings, got {path}: {error.strerror}") from error
     if not text.strip():
         raise InputError(f"expected one or more rankings in {path}, got an empty file")
-    lines = text.rstrip("\r\n").split("\n")  # splitlines() would also split at what may stand in a text: U+2028
+    lines = text.rstrip(" \t\n").split("\n")  # splitlines() would also split at what may stand in a text: U+2028
     read = [
         _read_line(f"{path}, line {number}", line, tokenizer, width, length) for number, line in enumerate(lines, 1)
     ]
-    names = list(dict.fromkeys(who for *_, who in read))  # in the order in which they come
+    names = sorted({who for *_, who in read}, key=lambda who: (0, int(who), who) if who.isdecimal() else (1, 0, who))
     K = max(len(texts) for _, texts, *_ in read) if outputs is None else outputs
     for number, (_, texts, *_) in enumerate(read, 1):
         if len(texts) > K:
@@ -388,6 +401,12 @@ def load_rankings(
         order[i, : len(ranking)] = ranking
     annotator = np.asarray([names.index(who) for *_, who in read], np.int32)
     return Rankings(tokens, order, np.ones(len(read), bool), annotator), tuple(names)
+
+
+def _twice(outputs: Sequence[str], ended: Sequence[bool], ranking: Sequence[int]) -> str | None:
+    """The first output that a ranking has twice, or None."""
+    same = [(outputs[i], ended[i]) for i in ranking]
+    return next((one[0] for one, other in itertools.combinations(same, 2) if one == other), None)
 
 
 def _read_line(
@@ -422,8 +441,6 @@ def _read_line(
     expect(isinstance(who, str), "an annotator that is a text", type(who).__name__)
     texts = isinstance(outputs, list) and all(isinstance(output, str) for output in outputs)
     expect(texts and len(outputs) >= 2, "two or more outputs that are texts", str(outputs)[:60])
-    twice = next((output for output in outputs if outputs.count(output) > 1), "")
-    expect(len(set(outputs)) == len(outputs), "outputs that differ", f"{twice[:40]!r} twice or more")
     expect(isinstance(ranking, list) and all(map(is_index, ranking)), "a ranking of indices", str(ranking)[:60])
     for index in ranking:
         expect(0 <= index < len(outputs), f"indices from 0 to {len(outputs) - 1} in the ranking", index)
@@ -432,6 +449,9 @@ def _read_line(
     ended = fields.get("ended", [True] * len(outputs))
     flags = isinstance(ended, list) and len(ended) == len(outputs) and all(isinstance(flag, bool) for flag in ended)
     expect(flags, "true or false for each output in ended", str(ended)[:60])
+
+    twice = _twice(outputs, ended, ranking)
+    expect(twice is None, "outputs that differ in the ranking", f"{str(twice)[:40]!r} twice or more")
 
     def encode(text: str) -> np.ndarray:
         try:

@@ -4,6 +4,7 @@ Three tokens are no characters: a pad fills a row, bos begins a text, eos ends o
 prompt, with pads to its left, and then T for the output, with pads to its right; so all outputs begin in one column.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,12 +27,16 @@ class Tokenizer(NamedTuple):
         return SPECIAL + len(self.characters)
 
     def encode(self, text: str) -> np.ndarray:
-        """Return the characters of a text as tokens, [n] int32, without bos and eos.
+        """The characters of a text as tokens, [n] int32, without bos and eos.
+
+        Accents that the vocabulary has no characters for are composed (Unicode's NFC).
 
         Raises:
             InputError: If there is no token for a character.
         """
         known = {character: SPECIAL + i for i, character in enumerate(self.characters)}
+        forms = (text, unicodedata.normalize("NFC", text))
+        text = next((form for form in forms if known.keys() >= set(form)), text)
         for place, character in enumerate(text):
             if character not in known:
                 raise InputError(

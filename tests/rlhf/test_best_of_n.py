@@ -39,6 +39,12 @@ def test_float32_loses_nothing_in_a_large_pool(N):
         assert best(jnp.asarray(proxy), jnp.asarray(proxy), n) == pytest.approx(weight @ np.sort(proxy), abs=1e-5)
 
 
+@pytest.mark.parametrize("strange", [jnp.nan, jnp.inf, -jnp.inf])
+def test_a_proxy_that_is_not_finite_makes_no_number(strange):
+    found = jax.jit(rlhf.best_of_n)(jnp.array([0.0, strange, 1.0]), jnp.array([[5.0, 1.0], [7.0, 1.0], [9.0, 1.0]]), 2)
+    np.testing.assert_array_equal(found, [jnp.nan, jnp.nan])
+
+
 def test_among_equal_proxies_the_later_one_is_chosen():
     # Of the pairs 01, 02 and 12, the best are 1, 2 and 2.
     assert rlhf.best_of_n(jnp.zeros(3), jnp.array([9.0, 1.0, 4.0]), 2) == pytest.approx(3)

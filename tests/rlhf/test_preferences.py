@@ -10,7 +10,7 @@ from scipy import stats
 import pgjax
 from pgjax import rlhf
 from pgjax.rlhf.preferences import check_annotators, first_different, preferred
-from pgjax.rlhf.tokens import EOS, PAD
+from pgjax.rlhf.tokens import BOS, EOS, PAD
 
 PAIR = jnp.array([[0, 1]]), jnp.array([True])
 
@@ -77,6 +77,45 @@ def test_scores_that_are_not_finite_do_no_harm_where_there_is_no_ranking(score):
     wanted = value(scores, order, mask)
     for one, other in zip(value(scores.at[0, 2].set(score).at[1, 0].set(score), order, mask), wanted, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("level", [-1e30, -2e30, 1e30])
+def test_scores_of_any_size_are_compared_with_what_is_ranked_alone(level):
+    # 10²⁴ is some of float32's last bits there: the first is preferred for sure, and the third is not ranked.
+    scores, order = jnp.array([[level + 1e24, level, 0.0]]), jnp.array([[0, 1, -1], [1, 0, -1]])
+    value = jax.value_and_grad(rlhf.plackett_luce_loss)
+    loss, gradient = value(scores, order[:1], PAIR[1])
+    assert loss == 0
+    np.testing.assert_array_equal(gradient, jnp.zeros((1, 3)))
+    loss, gradient = value(scores, order[1:], PAIR[1])
+    assert loss == scores[0, 0] - scores[0, 1]
+    np.testing.assert_array_equal(gradient, [[1, -1, 0]])
+
+
+def test_equal_scores_of_any_size_cost_ln_2():
+    scores, order = jnp.full((1, 3), -1e30), jnp.array([[1, 0, -1]])
+    loss, gradient = jax.value_and_grad(rlhf.plackett_luce_loss)(scores, order, PAIR[1])
+    np.testing.assert_allclose(gradient, [[0.5, -0.5, 0]], rtol=1e-6)
+    assert loss == pytest.approx(np.log(2))
+
+
+def test_a_score_that_is_no_number_is_noticed_where_it_counts():
+    scores, order = jnp.array([[jnp.nan, 1.0, 0.0], [0.0, 1.0, 2.0]]), jnp.array([[1, 0, -1], [2, 1, 0]])
+    both, second = jnp.array([True, True]), jnp.array([False, True])
+    for measure in (rlhf.plackett_luce_loss, rlhf.pair_accuracy):
+        assert np.isnan(measure(scores, order, both))
+        assert np.isfinite(measure(scores, order, second))
+    unranked = jnp.array([[1, 2, -1], [2, 1, 0]])  # the first output, to which places after the last point, is NaN
+    loss, gradient = jax.value_and_grad(rlhf.plackett_luce_loss)(scores, unranked, both)
+    assert np.isfinite(loss)
+    assert np.isfinite(gradient).all()
+
+
+def test_calibration_of_scores_that_are_not_finite_is_refused():
+    scores, order = [[0.0, np.nan], [1.0, 0.0]], [[1, 0], [0, 1]]
+    with pytest.raises(pgjax.InputError, match="expected finite scores of the rankings that count, got nan"):
+        rlhf.calibration(scores, order, [True, True])
+    np.testing.assert_array_equal(rlhf.calibration(scores, order, [False, True]).preferred, [1])
 
 
 def test_shapes_that_would_broadcast_are_refused():
@@ -230,8 +269,8 @@ def written(path, *lines):
 def test_rankings_come_back_from_a_file(tmp_path):
     path = written(tmp_path / "rankings.jsonl", LINE, {"prompt": "", "outputs": ["a", "b"], "ranking": [1, 0]})
     rankings, names = rlhf.load_rankings(path, TOKENIZER, W, T)
-    assert names == ("ada", "")  # in the order in which they come
-    np.testing.assert_array_equal(rankings.annotator, [0, 1])
+    assert names == ("", "ada")
+    np.testing.assert_array_equal(rankings.annotator, [1, 0])
     np.testing.assert_array_equal(rankings.order, [[2, 0, -1], [1, 0, -1]])
     assert rankings.tokens.shape == (2, 3, W + T)
     a, b, space, stop = (int(TOKENIZER.encode(c)[0]) for c in "ab .")
@@ -243,6 +282,56 @@ def test_rankings_come_back_from_a_file(tmp_path):
     for one, other in zip(rankings, again, strict=True):
         np.testing.assert_array_equal(one, other)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["again.jsonl", "rankings.jsonl"]
+
+
+def random_rankings(people, N=40, K=3):
+    """Return rankings of K outputs of one to three letters each, some of them equal, by that many people."""
+    rng = np.random.default_rng(0)
+    tokens = np.full((N, K, W + T), PAD, np.int32)
+    tokens[:, :, W - 1] = BOS
+    for n, k in np.ndindex(N, K):
+        text = rng.choice(TOKENIZER.encode("ab"), rng.integers(1, 4))
+        tokens[n, k, W : W + len(text) + 1] = [*text, EOS]
+    order = np.stack([rng.permutation(K) for _ in range(N)]).astype(np.int32)
+    return rlhf.Rankings(tokens, order, np.ones(N, bool), (np.arange(N) % people).astype(np.int32))
+
+
+def test_annotators_without_names_come_back_as_who_they_were_and_equal_outputs_do_not(tmp_path):
+    saved = random_rankings(people=12)
+    rlhf.save_rankings(tmp_path / "rankings.jsonl", saved, TOKENIZER, W)
+    loaded, names = rlhf.load_rankings(tmp_path / "rankings.jsonl", TOKENIZER, W, T)
+    differ = np.array([len({tuple(row) for row in rows}) == 3 for rows in saved.tokens])
+    assert 12 < differ.sum() < 40
+    assert names == tuple(map(str, range(12)))
+    for one, other in zip(saved, loaded, strict=True):
+        np.testing.assert_array_equal(one[differ], other)
+
+
+def test_outputs_that_are_not_ranked_may_be_equal(tmp_path):
+    two = {"prompt": "", "outputs": ["a", "b"], "ranking": [1, 0]}
+    four = {"prompt": "", "outputs": ["a", "b", "ab", "ab"], "ranking": [1, 2, 0]}
+    rankings, names = rlhf.load_rankings(written(tmp_path / "one", two, four), TOKENIZER, W, T)
+    rlhf.save_rankings(tmp_path / "two", rankings, TOKENIZER, W, names)  # where the first has two empty outputs
+    again, _ = rlhf.load_rankings(tmp_path / "two", TOKENIZER, W, T)
+    np.testing.assert_array_equal(again.order, [[1, 0, -1, -1], [1, 2, 0, -1]])
+
+
+@pytest.mark.parametrize("ensure_ascii", [True, False])
+def test_files_of_other_programs_are_read(tmp_path, ensure_ascii):
+    tokenizer = rlhf.Tokenizer(" aé")
+    lines = [{"prompt": "", "outputs": ["e\u0301", "a"], "ranking": [1, 0]}] * 2
+    text = "\r\n".join(json.dumps(line, ensure_ascii=ensure_ascii) for line in lines) + "\r\n\r\n  \n"
+    (tmp_path / "rankings.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    rankings, _ = rlhf.load_rankings(tmp_path / "rankings.jsonl", tokenizer, 1, 2)
+    np.testing.assert_array_equal(rankings.tokens[:, 0, 1:], [[*tokenizer.encode("é"), EOS]] * 2)
+
+
+def test_a_relative_file_of_rankings_and_one_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rlhf.save_rankings("~/rankings.jsonl", random_rankings(2), TOKENIZER, W)
+    monkeypatch.chdir(tmp_path)
+    assert rlhf.load_rankings("rankings.jsonl", TOKENIZER, W, T)[1] == ("0", "1")
+    assert rlhf.load_rankings("~/rankings.jsonl", TOKENIZER, W, T)[1] == ("0", "1")
 
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\x0c", "\x85", "\u2028", "\u2029", '"', "\\", "ρ"])
@@ -264,8 +353,11 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 
 def test_rankings_that_cannot_be_written_are_refused_and_leave_nothing(tmp_path):
     rankings, _ = rlhf.load_rankings(written(tmp_path / "one", LINE), TOKENIZER, W, T)
-    with pytest.raises(pgjax.InputError, match="expected one or more rankings whose mask is true, got none"):
+    with pytest.raises(pgjax.InputError, match="whose mask is true and whose outputs differ, got none"):
         rlhf.save_rankings(tmp_path / "two", rankings._replace(mask=np.zeros(1, bool)), TOKENIZER, W)
+    equal = rankings._replace(tokens=rankings.tokens[:, [2, 1, 2]])
+    with pytest.raises(pgjax.InputError, match="whose outputs differ, got none"):
+        rlhf.save_rankings(tmp_path / "two", equal, TOKENIZER, W)
     with pytest.raises(pgjax.InputError, match="expected a name for each annotator, got 0 and annotator 0"):
         rlhf.save_rankings(tmp_path / "two", rankings, TOKENIZER, W, ())
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
@@ -277,7 +369,11 @@ def test_rankings_that_cannot_be_written_are_refused_and_leave_nothing(tmp_path)
         ("{", "expected JSON, got '{'"),
         ("[" * 100_000, "expected JSON, got .*: maximum recursion depth"),
         (f"[{'1' * 5000}]", "expected JSON, got .*: Exceeds the limit"),
-        (f"\n{json.dumps(LINE)}", "expected JSON, got ''"),  # a blank line is none but at the end
+        ("\n" + json.dumps(LINE), "expected JSON, got ''"),
+        (
+            {**LINE, "outputs": ["ab.", "b", "ab."]},
+            "expected outputs that differ in the ranking, got 'ab.' twice or more",
+        ),
         ("[1]", "expected an object with prompt, outputs and ranking, got list"),
         ({"prompt": "a", "outputs": ["a", "b"]}, "expected prompt, outputs and ranking, got no ranking"),
         ({**LINE, "rank": 1}, "expected no other fields than .*, got rank"),
@@ -326,54 +422,3 @@ def test_a_file_that_holds_no_rankings_is_refused(tmp_path):
 def test_people_who_cannot_choose_are_refused(annotators, message):
     with pytest.raises(pgjax.InputError, match=message):
         check_annotators(annotators)
-
-
-def test_scores_far_from_zero_are_compared_like_others():
-    # Of three outputs two are ranked; the third has no say, wherever the scores are.
-    order, mask = jnp.array([[1, 0, -1]]), jnp.array([True])
-    loss = jax.value_and_grad(lambda scores: rlhf.plackett_luce_loss(scores, order, mask))
-    for shift in (0.0, -1e30, 1e30, -1e6):
-        value, gradient = loss(jnp.full((1, 3), shift))
-        assert float(value) == pytest.approx(np.log(2), rel=1e-6)
-        np.testing.assert_allclose(gradient, [[0.5, -0.5, 0]], rtol=1e-6)
-    value, gradient = loss(jnp.array([[-2e30, -1e30, 7.0]]))
-    assert (float(value), np.abs(gradient).max()) == (0, 0)
-
-
-def test_what_is_no_number_comes_out_as_none():
-    order = jnp.array([[0, 1], [1, 0]])
-    scores = jnp.array([[jnp.nan, 0.0], [0.0, 1.0]])
-    for mask, lost in (([True, True], True), ([False, True], False)):
-        mask = jnp.array(mask)
-        value, gradient = jax.value_and_grad(lambda scores, mask=mask: rlhf.plackett_luce_loss(scores, order, mask))(
-            scores
-        )
-        assert np.isnan(value) == lost
-        assert np.isnan(gradient).any() == lost
-        assert np.isnan(rlhf.pair_accuracy(scores, order, mask)) == lost
-    for bad in (jnp.nan, jnp.inf):
-        assert np.isnan(rlhf.best_of_n(jnp.array([0.0, bad, 1.0]), jnp.arange(3.0), 2))
-
-
-def test_a_file_of_rankings_as_other_programs_write_it(tmp_path):
-    # A byte order mark, an accent in two parts, blank lines at the end, and annotators in an order of their own.
-    tokenizer = rlhf.tokenizer_for("ab\N{LATIN SMALL LETTER E WITH ACUTE} ")
-    lines = [
-        f'{{"prompt": "a", "outputs": ["e\u0301", "b"], "ranking": [1, 0], "annotator": "{who}"}}'
-        for who in (11, 2, 0, 2)
-    ]
-    (tmp_path / "it.jsonl").write_text("\ufeff" + "\n".join(lines) + "\n\n\n", encoding="utf-8")
-    rankings, names = rlhf.load_rankings(tmp_path / "it.jsonl", tokenizer, width=3, length=4)
-    assert names == ("11", "2", "0")
-    assert rankings.annotator.tolist() == [0, 1, 2, 1]
-    assert rankings.tokens.shape == (4, 2, 7)
-    rlhf.save_rankings(tmp_path / "again.jsonl", rankings, tokenizer, 3, names)
-    again, order = rlhf.load_rankings(tmp_path / "again.jsonl", tokenizer, width=3, length=4)
-    assert order == names
-    jax.tree.map(np.testing.assert_array_equal, again, rankings)
-
-
-def test_two_identical_outputs_are_refused(tmp_path):
-    (tmp_path / "it.jsonl").write_text('{"prompt": "a", "outputs": ["b", "b"], "ranking": [1, 0]}\n')
-    with pytest.raises(pgjax.InputError, match="line 1: expected outputs that differ, got 'b' twice or more"):
-        rlhf.load_rankings(tmp_path / "it.jsonl", rlhf.tokenizer_for("ab"), width=3, length=4)

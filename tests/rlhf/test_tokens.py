@@ -26,6 +26,13 @@ def test_a_text_comes_back(text, left, right):
     assert tokenizer.decode(row) == text  # what stands after eos belongs to nothing
 
 
+def test_accents_in_two_parts_are_composed_if_they_have_to_be():
+    assert Tokenizer("aé").encode("e\u0301a").tolist() == Tokenizer("aé").encode("éa").tolist() == [4, 3]
+    assert len(Tokenizer("ae\u0301").encode("e\u0301")) == 2
+    with pytest.raises(pgjax.InputError, match="got 'e' as character 0"):
+        Tokenizer("ab").encode("e\u0301")
+
+
 def test_rows_become_one_array():
     rows = [np.array([3, 4]), np.array([], int), np.array([5])]
     np.testing.assert_array_equal(left_padded(rows, 3), [[0, 3, 4], [0, 0, 0], [0, 0, 5]])
