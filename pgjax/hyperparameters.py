@@ -49,7 +49,7 @@ def check_number(name: str, value: Any) -> None:
         return
     least, most = RANGES.get(name, (-math.inf, math.inf))
     number = np.asarray(value).item()  # within a traced function, a comparison would be traced too
-    if not math.isfinite(number) or not least <= number <= most:
+    if (not isinstance(number, int) and not math.isfinite(number)) or not least <= number <= most:
         where = {POSITIVE: "of 0 or more", FRACTION: "from 0 to 1"}.get((least, most), f"of {least:g} or more")
         raise InputError(f"expected a finite {name} {'' if name not in RANGES else where}".rstrip() + f", got {value}")
 
@@ -61,7 +61,8 @@ def numbers_of(defaults: Any) -> Callable[..., Any]:
     Any other field is a tree, and is taken as it is given.
 
     Raises:
-        InputError: From the function, if there is no field of a name, or a number is none, see `check_number`.
+        InputError: From the function, if there is no field of a name, or a number is none that it can be, see
+            `numbers_in`.
 
     Example:
         >>> from typing import NamedTuple
@@ -80,7 +81,9 @@ def numbers_of(defaults: Any) -> Callable[..., Any]:
         for name, default in zip(known, defaults, strict=True):
             if isinstance(default, int | float):
                 check_number(name, chosen[name])
-                chosen[name] = jnp.asarray(chosen[name], float if isinstance(default, float) else jnp.int32)
+                dtype = jnp.result_type(float) if isinstance(default, float) else np.dtype(np.int32)
+                traced = isinstance(chosen[name], jax.core.Tracer)
+                chosen[name] = jnp.asarray(chosen[name] if traced else _arriving(name, chosen[name], dtype), dtype)
         return type(defaults)(**chosen)
 
     return hyperparameters
@@ -135,13 +138,15 @@ def _arriving(path: str, value: Any, dtype: Any) -> Any:
         if number != math.floor(number) or not least <= number <= most:
             raise InputError(f"expected integers from {least} to {most} as values of {path}, got {value}")
         return np.asarray(int(number), dtype)[()]
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = np.asarray(number).astype(dtype)[()]
-    exact = (
-        float(rounded) == number
-        if isinstance(number, int)
-        else np.isfinite(rounded) and (number == 0) == (rounded == 0)
-    )
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = np.asarray(number).astype(dtype)[()]
+        if isinstance(number, int) or not jnp.issubdtype(dtype, jnp.floating):
+            exact = rounded.item() == number
+        else:  # below the normal numbers of a type, devices compute with 0
+            exact = np.isfinite(rounded) and (number == 0 or abs(rounded) >= jnp.finfo(dtype).tiny)
+    except OverflowError:  # an integer that no float can be near
+        exact = False
     if not exact:
         raise InputError(f"expected values of {path} that a {np.dtype(dtype)} can hold, got {value}")
     return rounded

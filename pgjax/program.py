@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec
 
 from pgjax.algorithm import Algorithm, run_keys
 from pgjax.algorithm import advance as advance_run
+from pgjax.checks import whole_number
 from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError, say
 from pgjax.hyperparameters import with_values
@@ -80,15 +81,15 @@ def over_runs(function: Callable[..., PyTree], block: int | None = None) -> Call
         block: Runs vmapped together on a device; by default 16 on a CPU, all of them elsewhere.
 
     Raises:
-        InputError: If a block is below 1; when it is called, if there are no runs, or not equally many in each array.
+        InputError: If a block is no integer of 1 or more; when it is called, if there are no runs, or not equally many
+            in each array.
 
     Example:
         >>> squares = over_runs(lambda x: x**2)
         >>> squares(jnp.arange(3)).tolist()
         [0, 1, 4]
     """
-    if block is not None and block < 1:
-        raise InputError(f"expected blocks of 1 or more runs, got {block}")
+    block = None if block is None else whole_number("block", block, 1)
 
     @functools.cache
     def spread(devices: int, size: int) -> Callable[[PyTree], PyTree]:

@@ -482,10 +482,12 @@ def where(dataset: xr.Dataset, seed: int | None, point: Mapping[str, float]) -> 
         raise InputError(f"expected a value of each of {axes or 'no hyper-parameter'}, got {list(point)}")
     index: list[int | slice] = []
     for name, value in ({axis: point[axis] for axis in axes} | {"seed": seed}).items():
-        if value is None:
+        if value is None and name == "seed":
             index.append(slice(None))
             continue
         labels, wanted = dataset[name].values, np.asarray(value)
+        if wanted.ndim or wanted.dtype.kind not in "iuf":
+            raise InputError(f"expected {name} to be one of the results', got {value!r}")
         found = np.flatnonzero(labels == wanted)
         if not len(found) and labels.dtype.kind == "f":  # as a number that has been a float32
             found = np.flatnonzero(labels.astype(np.float32) == wanted.astype(np.float32))

@@ -79,7 +79,9 @@ def check_grid(grid: Any, hyperparameters: PyTree) -> dict[str, np.ndarray]:
         InputError: If there are no values of a name, they are none that it can have (`numbers_in`), or two are equal.
     """
     for name, values in grid.items():
-        if isinstance(values, str) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) != 1:
+        if name in results.RESERVED:
+            raise InputError(f"expected hyper-parameters with names that results do not use otherwise, got {name}")
+        if isinstance(values, str | bytes) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) != 1:
             raise InputError(f"expected several values of {name}, such as [{values}], got {values!r}")
         if not len(values):
             raise InputError(f"expected one or more values of {name}, got none")
@@ -114,6 +116,9 @@ def check_by_seed(
             arrays |= numbers_in(hyperparameters, {name: tree})
         else:
             arrays[name] = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.result_type(leaf)), tree)
+            for before, after in zip(jax.tree.leaves(tree), jax.tree.leaves(arrays[name]), strict=True):
+                if after.dtype.kind in "iu" and not np.array_equal(before, after):
+                    raise InputError(f"expected integers of {name} that an {after.dtype} can hold, got others")
             if isinstance(arrays[name], np.ndarray) and not np.isfinite(arrays[name]).all():
                 bad = arrays[name][~np.isfinite(arrays[name])][0]
                 raise InputError(f"expected finite values of {name}, got {bad}")
@@ -198,16 +203,19 @@ def sweep(
     if len(set(seeds)) != len(seeds):
         raise InputError("expected every seed once, got some twice")
     hyperparameters = algorithm.hyperparameters() if hyperparameters is None else hyperparameters
+    for what, given in (("grid", grid), ("by_seed", by_seed)):
+        if given is not None and not (isinstance(given, Mapping) and all(isinstance(name, str) for name in given)):
+            raise InputError(f"expected {what} to be a mapping from names to values, got {given!r}")
     grid = dict(grid or {})
     values = check_grid(grid, hyperparameters)
     labels = {
-        name: array.tolist() if array.dtype.kind == "i" else list(map(float, grid[name]))
+        name: array.tolist() if array.dtype.kind in "iu" else list(map(float, grid[name]))
         for name, array in values.items()
     }
     by_seed = check_by_seed(by_seed or {}, len(seeds), grid, hyperparameters)
     for name, number in (("batch", batch), ("block", block), ("memory", memory), ("segment", segment)):
-        if number is not None and number < 1:
-            raise InputError(f"expected {name} to be 1 or more, got {number}")
+        if number is not None:
+            whole_number(name, number, 1)
     if not checkpoint_seconds >= 0:
         raise InputError(f"expected 0 or more seconds between checkpoints, got {checkpoint_seconds}")
     numbers = fingerprint(with_values(hyperparameters, by_seed))

@@ -100,7 +100,7 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
         (["--env", "Pendulum-v1", "--baseline", "all-actions"], "got Pendulum-v1 with actions of Box"),
         (["--baseline", "learned-value", "--value-steps", "0"], "1 or more gradient steps an update"),
         (["--solved-at", "nan"], "expected a finite --solved-at, got nan"),
-        (["--batch", "0"], "batch to be 1 or more, got 0"),
+        (["--batch", "0"], "batch to be an integer of 1 or more, got 0"),
     ],
 )
 def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, capsys, arguments, message):

@@ -137,7 +137,7 @@ def test_a_run_with_fewer_than_100_episodes_is_judged_whole():
         (["--learning-rate", "0.1", "0.1"], "every value of learning_rate once"),
         (["--entropy-coefficient", "inf"], "expected a finite --entropy-coefficient, got inf"),
         (["--hidden", "0"], "width 1 or more, got 0"),
-        (["--batch", "0"], "batch to be 1 or more, got 0"),
+        (["--batch", "0"], "batch to be an integer of 1 or more, got 0"),
     ],
 )
 def test_wrong_input_ends_in_one_sentence_and_status_2(monkeypatch, tmp_path, capsys, arguments, message):

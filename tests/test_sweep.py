@@ -14,7 +14,7 @@ import xarray as xr
 import pgjax
 from pgjax import results
 from pgjax.checkpoints import Running
-from pgjax.hyperparameters import with_values
+from pgjax.hyperparameters import numbers_of, with_values
 from pgjax.program import Plan, Program, compile_program, compile_within, first_plan
 from pgjax.sweep import Runs
 from tests.cases import random_mdp
@@ -385,6 +385,12 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
         ({"grid": {"learning_rate": []}}, "one or more values of learning_rate"),
         ({"grid": {"learning_rate": 0.1}}, r"several values of learning_rate, such as \[0.1\], got 0.1"),
         ({"grid": {"learning_rate": "0.1"}}, "several values of learning_rate"),
+        ({"grid": {"learning_rate": b"ab"}}, "several values of learning_rate"),
+        ({"grid": "learning_rate"}, "grid to be a mapping from names to values, got 'learning_rate'"),
+        ({"grid": {3: [0.1]}}, "grid to be a mapping from names to values"),
+        ({"by_seed": [0.1]}, "by_seed to be a mapping from names to values"),
+        ({"grid": {"entropy_coefficient": [10**400]}}, "entropy_coefficient that a float32 can hold, got 1000"),
+        ({"grid": {"entropy_coefficient": [1e-45]}}, "entropy_coefficient that a float32 can hold, got 1e-45"),
         ({"grid": {"learning_rate": ["0.1"]}}, "learning_rate to be one number, got '0.1'"),
         ({"grid": {"learning_rate": [0.1, float("nan")]}}, "a finite learning_rate of 0 or more, got nan"),
         ({"grid": {"learning_rate": [-0.1]}}, "a finite learning_rate of 0 or more, got -0.1"),
@@ -400,7 +406,9 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
         ({"grid": {"environment": [0.1]}}, "that is one number, got 'environment'"),
         ({"grid": {"environment.p": [0.1]}}, "that is one number, got 'environment.p'"),
         ({"grid": {"learning_rate.x": [0.1]}}, "nothing has a name below a number"),
-        ({"batch": 0}, "batch to be 1 or more"),
+        ({"batch": 0}, "batch to be an integer of 1 or more, got 0"),
+        ({"block": 2.0}, "block to be an integer of 1 or more, got 2.0"),
+        ({"segment": "2"}, "segment to be an integer of 1 or more, got '2'"),
         ({"configuration": {"f": len}}, "plain numbers"),
         ({"configuration": None, "out": "somewhere"}, "a configuration beside out"),
         ({"study": -1}, "the study to be an integer from 0 to 4294967295, got -1"),
@@ -543,8 +551,10 @@ def test_a_function_of_many_runs_needs_equally_many():
     for batches in ((np.ones(2), np.ones(3)), (np.ones((0, 2)),), (np.ones(2), 1.0), ()):
         with pytest.raises(pgjax.InputError, match="expected arrays of equally many runs, 1 or more, got axes"):
             function(*batches)
-    with pytest.raises(pgjax.InputError, match="expected blocks of 1 or more runs, got 0"):
+    with pytest.raises(pgjax.InputError, match="expected block to be an integer of 1 or more, got 0"):
         pgjax.over_runs(lambda x: x, block=0)
+    with pytest.raises(pgjax.InputError, match=r"expected block to be an integer of 1 or more, got 2.0"):
+        pgjax.over_runs(lambda x: x, block=2.0)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, np.int64(-1), 0.2, True, "3"])
@@ -622,6 +632,63 @@ def test_an_integer_of_a_grid_arrives_as_it_is():
     ):
         with pytest.raises(pgjax.InputError, match=message):
             pgjax.sweep(counter(), iterations=1, seeds=[0], grid={"count": [value]}, keep_params=False, progress=False)
+
+
+def named(**numbers):
+    """Return an algorithm whose hyper-parameters are numbers of these names and types."""
+    return pgjax.Algorithm(
+        lambda key, given: Walk((), given),
+        lambda state: (state, Counted(jnp.float32(0), {})),
+        lambda **values: {**numbers, **values},
+    )
+
+
+@pytest.mark.parametrize("name", results.RESERVED)
+def test_an_axis_with_a_name_that_is_taken_is_refused(name, tmp_path):
+    with pytest.raises(pgjax.InputError, match=f"names that results do not use otherwise, got {name}"):
+        pgjax.sweep(
+            named(**{name: jnp.float32(1)}),
+            iterations=1,
+            seeds=[0],
+            grid={name: [1.0]},
+            out=tmp_path / "it",
+            configuration={},
+        )
+    assert not (tmp_path / "it").exists()
+
+
+def test_labels_of_integers_are_integers_and_what_no_type_can_hold_is_refused():
+    options = {"iterations": 1, "seeds": [0, 1], "keep_params": False, "progress": False}
+    found = pgjax.sweep(named(n=jnp.uint32(1)), grid={"n": [2**32 - 1, 2**32 - 3]}, **options)
+    assert found.n.dtype.kind in "iu"
+    assert found.n.values.tolist() == [2**32 - 1, 2**32 - 3]
+    with pytest.raises(pgjax.InputError, match=r"expected values of flag that a bool can hold, got 0.5"):
+        pgjax.sweep(named(flag=jnp.bool_(True)), grid={"flag": [0.5]}, **options)
+    with pytest.raises(pgjax.InputError, match="expected integers of table that an int32 can hold, got others"):
+        pgjax.sweep(named(table=jnp.arange(2)), by_seed={"table": np.array([[3 * 10**9, 0]] * 2)}, **options)
+    for wanted in ("2", None, [2**32 - 1]):
+        with pytest.raises(pgjax.InputError, match="expected n to be one of the results'"):
+            results.where(found, 0, {"n": wanted})
+    with pytest.raises(pgjax.InputError, match="expected seed to be one of the results', got True"):
+        results.where(found, True, {"n": 2**32 - 1})
+
+
+def test_numbers_given_to_an_algorithm_arrive_or_are_refused():
+    class Numbers(NamedTuple):
+        count: Any = 1
+        rate: Any = 1.0
+
+    numbers = numbers_of(Numbers())
+    assert numbers(count=16777217).count == 16777217
+    for values, message in (
+        ({"count": 3.7}, "integers from .* as values of count, got 3.7"),
+        ({"count": 2**31}, "integers from .* as values of count, got 2147483648"),
+        ({"rate": 1e300}, "values of rate that a float32 can hold, got 1e[+]300"),
+        ({"rate": 1e-60}, "values of rate that a float32 can hold, got 1e-60"),
+        ({"rate": 16777217}, "values of rate that a float32 can hold, got 16777217"),
+    ):
+        with pytest.raises(pgjax.InputError, match=message):
+            numbers(**values)
 
 
 AWKWARD = ["reward/kl", "class", "_x", "a-b", "zarr.json", "__init", "..", "", "a b%", "kl"]
