@@ -33,10 +33,11 @@ import pandas as pd
 from jax.sharding import PartitionSpec
 
 import pgjax
-from pgjax import commandline, rlhf
-from pgjax.algorithm import Algorithm
+from common import launch, tables
+from pgjax.algorithms.base import Algorithm
+from pgjax.devices import use_every_core
 from pgjax.policies.sampling import adjusted
-from pgjax.program import Program, compile_program, first_plan
+from pgjax.sweeps.program import Program, compile_program, first_plan
 
 ENVIRONMENT = "CartPole-v1"
 HIDDEN = (64, 64)
@@ -400,13 +401,13 @@ def language_models(seeds: Sequence[int], repetitions: int, gflops: float, block
     episodes, width, V = 64, 4, 50
 
     def model(length: int) -> tuple[pgjax.Environment, pgjax.Policy]:
-        def judge(tokens: jax.Array, output: jax.Array, params: Any) -> rlhf.Judgement:
-            return rlhf.Judgement(jnp.sum((tokens == V - 1) & output, axis=1).astype(jnp.float32))
+        def judge(tokens: jax.Array, output: jax.Array, params: Any) -> pgjax.text.Judgement:
+            return pgjax.text.Judgement(jnp.sum((tokens == V - 1) & output, axis=1).astype(jnp.float32))
 
-        texts = rlhf.text(np.full((1, width), rlhf.BOS), V, length, judge)
-        policy = rlhf.transformer(texts, rlhf.Sizes(V, width + length, width=64, layers=2, heads=4))
+        texts = pgjax.text.text_environment(np.full((1, width), pgjax.text.BOS), V, length, judge)
+        policy = pgjax.text.transformer(texts, pgjax.text.Sizes(V, width + length, width=64, layers=2, heads=4))
         # Nobody ends a text, so that all have the same length.
-        return texts, adjusted(policy, lambda logits: logits.at[..., rlhf.EOS].set(-jnp.inf))
+        return texts, adjusted(policy, lambda logits: logits.at[..., pgjax.text.EOS].set(-jnp.inf))
 
     texts, policy = model(LENGTHS[0])
     params = policy.init(jax.random.key(0))
@@ -503,7 +504,7 @@ def main(options: Options) -> None:
         raise pgjax.InputError("expected one or more counts of language models with --text-alone, got none")
     if jax.process_count() > 1:
         raise pgjax.InputError(f"expected one process, got {jax.process_count()}: a benchmark is of one machine")
-    commandline.check_directory_of_study(options.out, {"summary.json", "peer.json", "peer_plain.json"})
+    launch.check_directory_of_study(options.out, {"summary.json", "peer.json", "peer_plain.json"})
     options.out.mkdir(parents=True, exist_ok=True)
     accelerator = jax.default_backend() != "cpu"
     device = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {os.cpu_count()} cores"
@@ -517,7 +518,7 @@ def main(options: Options) -> None:
         spoken = language_models(options.text, options.repetitions, gflops, options.block)
         report_language_models(spoken)
     if options.text_alone:
-        commandline.write_json(options.out / "summary.json", {**machine, "text": spoken})
+        tables.write_json(options.out / "summary.json", {**machine, "text": spoken})
         print(f"written to {options.out}")
         return
     environment = pgjax.from_gymnax(ENVIRONMENT)
@@ -567,15 +568,15 @@ def main(options: Options) -> None:
         "peak_bytes": peak_bytes(),
         **dict.fromkeys((*compared, "seconds_to_peer_fraction")),
     }
-    commandline.write_json(options.out / "summary.json", summary)
+    tables.write_json(options.out / "summary.json", summary)
     if options.peer:
         summary |= beside_peer(rows, with_critic, single, policy, options)
-        commandline.write_json(options.out / "summary.json", summary)
+        tables.write_json(options.out / "summary.json", summary)
     report(summary)
     print(f"written to {options.out}")
 
 
 if __name__ == "__main__":
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs memory of the same accelerator
-    commandline.use_every_core()
-    commandline.run(main, Options, __doc__)
+    use_every_core()
+    launch.run(main, Options, __doc__)

@@ -25,11 +25,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pgjax
-from pgjax import commandline, exact
-from pgjax.baselines import Baseline
-from pgjax.plotting import COLOURS, ESTIMATOR_COLOURS, add_legend, compare_learning_curves, dress, on_paper
-from pgjax.returns import Credit
-from pgjax.verification import Verdict, broken, largest_z_by_chance, unbiased, verify
+from common import launch, tables
+from pgjax import exact
+from pgjax.analysis.plotting import ESTIMATOR_COLOURS, add_legend, compare_learning_curves, dress, on_paper
+from pgjax.devices import use_every_core
+from pgjax.environments.drawings import COLOURS
+from pgjax.estimators.baselines import Baseline
+from pgjax.estimators.returns import Credit
+from pgjax.exact.verification import Verdict, broken, largest_z_by_chance, unbiased, verify
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ def random_problem(seed: int = 0, S: int = 5, A: int = 3) -> tuple[pgjax.FiniteM
     """Return a problem in which everything happens by chance (start, moves, rewards, ends), and logits [S, A]."""
     rng = np.random.default_rng(seed)
     d0 = np.append(rng.dirichlet(np.ones(S - 1)), 0)
-    mdp = pgjax.tables(d0, rng.dirichlet(np.ones(S), (S, A)), rng.normal(size=(S, A, S)), np.arange(S) == S - 1)
+    mdp = pgjax.environments.tables(
+        d0, rng.dirichlet(np.ones(S), (S, A)), rng.normal(size=(S, A, S)), np.arange(S) == S - 1
+    )
     return mdp, jnp.asarray(rng.normal(size=(S, A)), float)
 
 
@@ -213,7 +218,7 @@ def noise_by_trace_decay(mdp: pgjax.FiniteMDP, theta: jax.Array, decays: jax.Arr
 
 def study_variance() -> dict[str, Any]:
     """Return the exact noise of every estimator at each policy on the way, as plain numbers."""
-    mdp = pgjax.maze_tables()
+    mdp = pgjax.environments.maze_tables()
     decays = np.linspace(0, 1, 21)
     found: dict[str, Any] = {}
     for name, theta in policies_on_the_way(mdp).items():
@@ -253,13 +258,16 @@ def methods(environment: pgjax.Environment) -> dict[str, tuple[Credit, Baseline]
         "G_1": (pgjax.whole_episode(), pgjax.no_baseline()),
         "G_1 − ρ̂": (pgjax.whole_episode(), pgjax.running_average()),
         "G_t": (pgjax.reward_to_go(), pgjax.no_baseline()),
-        "G_t − others' mean at t": (pgjax.reward_to_go(), pgjax.leave_one_out_by_time()),
+        "G_t − others' mean at t": (pgjax.reward_to_go(), pgjax.estimators.leave_one_out_by_time()),
         "G_t − v(X_t), learned": (pgjax.reward_to_go(), pgjax.learned_value(pgjax.value_for(environment))),
         "actor-critic: G_t^0.95 − v(X_t)": (pgjax.lambda_return(), pgjax.learned_value(pgjax.value_for(environment))),
-        "all actions, learned Q": (pgjax.lambda_return(), pgjax.all_actions(pgjax.action_value_for(environment))),
+        "all actions, learned Q": (
+            pgjax.lambda_return(),
+            pgjax.estimators.all_actions(pgjax.policies.action_value_for(environment)),
+        ),
         "G_t − Q(X_t, A_t), put back, learned": (
             pgjax.reward_to_go(),
-            pgjax.learned_action_value(pgjax.action_value_for(environment)),
+            pgjax.learned_action_value(pgjax.policies.action_value_for(environment)),
         ),
     }
 
@@ -274,20 +282,20 @@ def speed(results: xr.Dataset, goal: float) -> dict[str, Any]:
         reach).
     """
     curves = results.load()
-    there = ((curves.episode_return >= goal) & ~pgjax.failed(curves)).transpose("seed", "iteration").values
+    there = ((curves.episode_return >= goal) & ~pgjax.analysis.failed(curves)).transpose("seed", "iteration").values
     steps = np.cumsum(curves.steps.transpose("seed", "iteration").values, axis=1, dtype=float)
     needed = np.where(there.any(1), steps[np.arange(len(steps)), there.argmax(1)], np.inf)
-    final = pgjax.final_return(curves).values
+    final = pgjax.analysis.final_return(curves).values
     final = final[np.isfinite(final)]
     median = float(np.median(needed))
-    average = commandline.average_of(final) if len(final) else {"iqm": None, "interval": None}
+    average = tables.average_of(final) if len(final) else {"iqm": None, "interval": None}
     return {
         "reached": float(there.any(1).mean()),
-        "reached_interval": list(pgjax.proportion_interval(int(there.any(1).sum()), len(there))),
+        "reached_interval": list(pgjax.analysis.proportion_interval(int(there.any(1).sum()), len(there))),
         "steps_to_goal": median if np.isfinite(median) else None,
         "final": average["iqm"],
         "final_interval": average["interval"],
-        "failed": int(pgjax.failed(curves).sum()),
+        "failed": int(pgjax.analysis.failed(curves).sum()),
     }
 
 
@@ -307,7 +315,7 @@ def place(task: str, position: int) -> str:
 def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str, xr.Dataset]]]:
     """Return, by task and method, the numbers and the curves."""
     cartpole = pgjax.from_gymnax("CartPole-v1")
-    maze = pgjax.finite(pgjax.maze_tables(), PATIENCE, "maze")  # as in the exact part, patience is the end
+    maze = pgjax.finite(pgjax.environments.maze_tables(), PATIENCE, "maze")  # as in the exact part, patience is the end
     tasks = {
         "CartPole-v1": Task(cartpole, options.cartpole_iterations, 0.99, 1e-2, 475.0),
         "maze": Task(maze, options.maze_iterations, 1.0, 1e-1, -20.0),
@@ -343,7 +351,7 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
             )
             chosen = best_learning_rate(choosing)
             results = runs(
-                seeds=commandline.seeds_of(options),
+                seeds=launch.seeds_of(options),
                 hyperparameters=algorithm.hyperparameters(learning_rate=chosen, **fixed),
                 out=directory / "reported",
             )
@@ -426,7 +434,7 @@ def main(options: Options) -> None:
     numbers, curves = study_learning(options)
     trust = hold_to_the_exact_gradient(options.samples)
     variance = study_variance()
-    commandline.leave_to_the_first_process()
+    launch.leave_to_the_first_process()
     components = sum(verdict.components for verdict in trust.unbiased.values())
     summary = {
         "unbiased_max_abs_z": max(verdict.max_abs_z for verdict in trust.unbiased.values()),
@@ -440,7 +448,7 @@ def main(options: Options) -> None:
         "noise": variance,
         "learning": numbers,
     }
-    commandline.write_json(options.out / "summary.json", summary)
+    tables.write_json(options.out / "summary.json", summary)
     draw_variance(trust, variance, options.out / "variance.png")
     panels = {f"{task}: {options.seeds} seeds a curve": found for task, found in curves.items()}
     compare_learning_curves(panels, options.out / "learning.png", colours=ESTIMATOR_COLOURS)
@@ -450,7 +458,7 @@ def main(options: Options) -> None:
 def check(options: Options) -> None:
     """Raise unless the options can be used, before anything is computed."""
     sweeps = {place(task, number) for task in ("CartPole-v1", "maze") for number in range(METHODS)}
-    commandline.check_directory_of_study(options.out, sweeps | {"summary.json", "variance.png", "learning.png"})
+    launch.check_directory_of_study(options.out, sweeps | {"summary.json", "variance.png", "learning.png"})
     for name in ("samples", "seeds", "choosing_seeds", "cartpole_iterations", "maze_iterations"):
         if getattr(options, name) < 1:
             raise pgjax.InputError(f"expected {name.replace('_', ' ')} to be 1 or more, got {getattr(options, name)}")
@@ -496,9 +504,9 @@ def report(summary: dict[str, Any]) -> None:
                     "method": name,
                     "learning rate": f"{row['learning_rate']:g}",
                     "reached": f"{row['reached']:.1%}",
-                    "steps to goal (median)": commandline.written(row["steps_to_goal"], ".3g"),
-                    "final return (IQM)": commandline.written(row["final"]),
-                    "95% interval": commandline.written_interval(row["final_interval"]),
+                    "steps to goal (median)": tables.written(row["steps_to_goal"], ".3g"),
+                    "final return (IQM)": tables.written(row["final"]),
+                    "95% interval": tables.written_interval(row["final_interval"]),
                     "failed": row["failed"],
                 }
             )
@@ -506,5 +514,5 @@ def report(summary: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    commandline.use_every_core()
-    commandline.run(main, Options, __doc__)
+    use_every_core()
+    launch.run(main, Options, __doc__)

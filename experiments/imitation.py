@@ -27,8 +27,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pgjax
-from pgjax import commandline, compounding, plotting
-from pgjax.plotting import add_legend, band, dress
+from common import launch, tables
+from pgjax.analysis import plotting
+from pgjax.analysis.plotting import add_legend, band, dress
+from pgjax.devices import use_every_core
+from pgjax.exact import compounding
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,15 @@ class Task(NamedTuple):
 def tasks() -> dict[str, Task]:
     """Return the tasks by name."""
     pendulum = pgjax.from_gymnax("Pendulum-v1")
-    swing_up = pgjax.scripted(pgjax.pendulum_controller, pendulum)
-    slow = pgjax.scripted(functools.partial(pgjax.pendulum_controller, rate=0.02), pendulum)
+    swing_up = pgjax.imitation.scripted(pgjax.imitation.pendulum_controller, pendulum)
+    slow = pgjax.imitation.scripted(functools.partial(pgjax.imitation.pendulum_controller, rate=0.02), pendulum)
     return {
         "CartPole-v1": Task(
             lambda: pgjax.from_gymnax("CartPole-v1"), 60, 8, (1, 3, 10, 30), 30, 10, 3e-3, {"learning_rate": 1e-2}
         ),
-        "maze": Task(pgjax.maze, pgjax.shortest_paths(), 40, (1, 3, 10, 30), 30, 5, 5e-2, {"learning_rate": 3e-2}),
+        "maze": Task(
+            pgjax.maze, pgjax.imitation.shortest_paths(), 40, (1, 3, 10, 30), 30, 5, 5e-2, {"learning_rate": 3e-2}
+        ),
         "Pendulum-v1": Task(
             lambda: pendulum,
             swing_up,
@@ -200,7 +205,7 @@ def run_sweeps(problem: Problem, options: Options) -> tuple[dict[str, pgjax.Expe
 
 def tester(problem: Problem, options: Options, policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
     """Return what plays the test episodes of all runs: final params [seeds, …] -> mean returns [seeds, noise]."""
-    keys = commandline.keys_after_training(options)
+    keys = launch.keys_after_training(options)
     play = pgjax.evaluate(problem.environment, policy, options.test_episodes)
     levels = jnp.asarray(options.noise)
 
@@ -227,7 +232,7 @@ def evaluate(
     def add(method: str, returns: np.ndarray, noise: Sequence[float], episodes: Any = None, labels: Any = None) -> None:
         for level, runs in zip(noise, returns.T, strict=True):
             row = {"task": problem.name, "method": method, "episodes": episodes, "labels": labels, "noise": level}
-            rows.append(row | commandline.average_of(runs) | {"runs": len(runs)})
+            rows.append(row | tables.average_of(runs) | {"runs": len(runs)})
 
     @functools.cache  # an expert may well be a run of the same policy
     def test(policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
@@ -302,9 +307,9 @@ ACTIONS = 256  # of the road: who has not learned to return finds back once in a
 def erring(error: float) -> pgjax.Policy:
     """Return a softmax policy on the road that, however long it learns, takes another action with probability ε."""
 
-    def apply(params: jax.Array, observation: jax.Array) -> pgjax.Categorical:
+    def apply(params: jax.Array, observation: jax.Array) -> pgjax.policies.Categorical:
         slip = error / (ACTIONS - 1)
-        return pgjax.Categorical(jnp.log((1 - error - slip) * jax.nn.softmax(params[observation]) + slip))
+        return pgjax.policies.Categorical(jnp.log((1 - error - slip) * jax.nn.softmax(params[observation]) + slip))
 
     return pgjax.memoryless(lambda key: jnp.zeros((2, ACTIONS)), apply)
 
@@ -344,7 +349,7 @@ def compound(options: Options, sweep: Callable[..., xr.Dataset]) -> list[dict[st
                     )
                 )
                 costs = np.asarray(cost(pgjax.load_params(results, jax.eval_shape(policy.init, jax.random.key(0)))))
-                row |= commandline.average_of(costs)
+                row |= tables.average_of(costs)
     return rows
 
 
@@ -451,9 +456,9 @@ def print_rows(rows: Sequence[Mapping[str, Any]], quiet: float) -> None:
     for row in rows:
         if row["noise"] == quiet:
             line = {"task": row["task"], "method": row["method"], "expert episodes": row["episodes"] or "-"}
-            line["labels"] = commandline.written(row["labels"], ".0f")
-            line["return (IQM)"] = commandline.written(row["iqm"])
-            lines.append(line | {"IQM, 95% interval": commandline.written_interval(row["interval"])})
+            line["labels"] = tables.written(row["labels"], ".0f")
+            line["return (IQM)"] = tables.written(row["iqm"])
+            lines.append(line | {"IQM, 95% interval": tables.written_interval(row["interval"])})
     print(pd.DataFrame(lines).to_string(index=False))
 
 
@@ -465,7 +470,7 @@ def check(options: Options) -> None:
     """
     counts = {"gradient steps": options.gradient_steps, "test episodes": options.test_episodes, "seeds": options.seeds}
     counts |= {"updates of REINFORCE": options.iterations}
-    commandline.check_counts({**counts, "expert episodes": options.episodes})
+    launch.check_counts({**counts, "expert episodes": options.episodes})
     for level in options.noise:
         if not 0 <= level <= 1 or options.noise.count(level) > 1:
             raise pgjax.InputError(f"expected levels of noise from 0 to 1, each once, got {level}")
@@ -484,7 +489,7 @@ def main(options: Options) -> None:
     starts = tuple(f"{name}-" for name in (*available, "compounding"))  # and then what depends on the options
     ours = [path.name for path in options.out.glob("*") if path.name.startswith(starts)]
     files = ["imitation.png", "fine_tuning.png", "compounding.png", "summary.json"]
-    commandline.check_directory_of_study(options.out, [*ours, *files])
+    launch.check_directory_of_study(options.out, [*ours, *files])
 
     def sweep(task: str, name: str, algorithm: pgjax.Algorithm, iterations: int, numbers: Any, **more: Any) -> Any:
         if isinstance(numbers, float):
@@ -492,7 +497,7 @@ def main(options: Options) -> None:
         what = {"task": task, "what": name, "gradient_steps": options.gradient_steps, "error": options.error}
         return pgjax.sweep(
             algorithm,
-            **{"seeds": commandline.seeds_of(options), "iterations": iterations, "hyperparameters": numbers} | more,
+            **{"seeds": launch.seeds_of(options), "iterations": iterations, "hyperparameters": numbers} | more,
             study=options.study,
             out=options.out / f"{task}-{name}",
             configuration=what,
@@ -507,7 +512,7 @@ def main(options: Options) -> None:
         problem = Problem(name, task, environment, policy, functools.partial(sweep, name))
         learned.append((problem, *run_sweeps(problem, options)))
     errors = compound(options, functools.partial(sweep, "compounding"))
-    commandline.leave_to_the_first_process()
+    launch.leave_to_the_first_process()
 
     rows: list[dict[str, Any]] = []
     claims, panels, levels = {}, {}, {}
@@ -540,7 +545,7 @@ def main(options: Options) -> None:
         "rows": rows,
         "compounding": errors,
     }
-    commandline.write_json(options.out / "summary.json", summary)
+    tables.write_json(options.out / "summary.json", summary)
     draw(rows, options, options.out / "imitation.png")
     pgjax.compare_learning_curves(panels, options.out / "fine_tuning.png", levels, colours=TUNED_COLOURS)
     draw_compounding(errors, options.error, options.out / "compounding.png")
@@ -552,5 +557,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    commandline.use_every_core()
-    commandline.run(main, Options, __doc__)
+    use_every_core()
+    launch.run(main, Options, __doc__)

@@ -25,8 +25,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pgjax
-from pgjax import commandline, rlhf
-from pgjax.plotting import COLOURS, add_legend, band, dress
+from common import launch, names, tables
+from pgjax import rlhf
+from pgjax.analysis.plotting import add_legend, band, dress
+from pgjax.devices import use_every_core
+from pgjax.environments.drawings import COLOURS
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,13 @@ class Study(NamedTuple):
     """What all sweeps share."""
 
     options: Options
-    corpus: rlhf.Corpus
+    corpus: pgjax.text.Corpus
     gold: rlhf.Gold
     supervised: dict[int, Any]  # by width: θ_SL of each seed
 
-    def sizes(self, width: int) -> tuple[pgjax.Policy, rlhf.Sizes]:
+    def sizes(self, width: int) -> tuple[pgjax.Policy, pgjax.text.Sizes]:
         """Return the language model of a width, and its sizes."""
-        return rlhf.language_model(self.corpus, LENGTH, width, layers=2, heads=4)
+        return pgjax.text.language_model(self.corpus, LENGTH, width, layers=2, heads=4)
 
     def feedback(self, reward_width: int, rankings: int, rounds: int) -> rlhf.Feedback:
         """Return the loop: REINFORCE on what a reward model of a width says."""
@@ -134,7 +137,7 @@ class Study(NamedTuple):
         results = pgjax.sweep(
             loop.algorithm,
             iterations=options.updates,
-            seeds=commandline.seeds_of(options),
+            seeds=launch.seeds_of(options),
             grid=grid,
             by_seed={"supervised": self.supervised[options.width], "reward_body": self.supervised[reward_width]},
             hyperparameters=loop.algorithm.hyperparameters(
@@ -149,19 +152,19 @@ class Study(NamedTuple):
         return loop, results
 
 
-def pretrain(options: Options, corpus: rlhf.Corpus) -> dict[int, Any]:
+def pretrain(options: Options, corpus: pgjax.text.Corpus) -> dict[int, Any]:
     """Return θ_SL of every seed, for each width that is needed."""
     found = {}
     for width in dict.fromkeys((*options.reward_width, options.width)):
-        policy, _ = rlhf.language_model(corpus, LENGTH, width, layers=2, heads=4)
-        algorithm = rlhf.pretraining(policy, corpus.texts, steps=PRETRAINING_STEPS)
+        policy, _ = pgjax.text.language_model(corpus, LENGTH, width, layers=2, heads=4)
+        algorithm = pgjax.text.pretraining(policy, corpus.texts, steps=PRETRAINING_STEPS)
         print(f"pretraining of width {width}", flush=True)
         results = pgjax.sweep(
             algorithm,
             iterations=-(-options.pretraining // PRETRAINING_STEPS),
-            seeds=commandline.seeds_of(options),
+            seeds=launch.seeds_of(options),
             hyperparameters=algorithm.hyperparameters(learning_rate=3e-3),
-            study=commandline.study_of_pretraining(options),
+            study=launch.study_of_pretraining(options),
             out=options.out / f"pretraining-{width}",
             configuration={"what": "pretraining", "width": width, "sentences": SENTENCES},
             block=options.block,
@@ -188,7 +191,7 @@ def curve_of(results: xr.Dataset, start: np.ndarray) -> Curve:
 
 def curve_over_seeds(kl: np.ndarray, gold: np.ndarray, proxy: np.ndarray) -> Curve:
     """Return the means over seeds of rewards [seeds, points] at KLs [points], with the intervals of gold."""
-    found = pd.DataFrame([pgjax.mean_interval(runs) for runs in gold.T]).to_numpy(float)
+    found = pd.DataFrame([pgjax.analysis.mean_interval(runs) for runs in gold.T]).to_numpy(float)
     mean, low, high = found.T
     return Curve(np.sqrt(np.maximum(kl, 0)), mean, low, high, proxy.mean(0))
 
@@ -201,16 +204,16 @@ def failures(options: Options, sweeps: Mapping[str, xr.Dataset]) -> tuple[np.nda
     Raises:
         InputError: If no seed is left; the summary says where they failed then, and holds nothing else.
     """
-    numbers, good = np.asarray(commandline.seeds_of(options)), np.ones(options.seeds, bool)
+    numbers, good = np.asarray(launch.seeds_of(options)), np.ones(options.seeds, bool)
     failed = {}
     for name, results in sweeps.items():
-        broken = pgjax.failed(results).transpose(..., "seed").values.reshape(-1, options.seeds).any(axis=0)
+        broken = pgjax.analysis.failed(results).transpose(..., "seed").values.reshape(-1, options.seeds).any(axis=0)
         good &= ~broken
         if broken.any():
             failed[name] = numbers[broken].tolist()
     if not good.any():
-        commandline.write_json(options.out / "summary.json", {"seeds": options.seeds, "failed_seeds": failed})
-        where = "; ".join(f"{name}: {commandline.some(seeds)}" for name, seeds in failed.items())
+        tables.write_json(options.out / "summary.json", {"seeds": options.seeds, "failed_seeds": failed})
+        where = "; ".join(f"{name}: {tables.some(seeds)}" for name, seeds in failed.items())
         raise pgjax.InputError(f"expected a seed whose numbers are finite in all sweeps, got others in {where}")
     return good, failed
 
@@ -239,7 +242,7 @@ def best_of_n_curves(
         return *jax.lax.map(best, jnp.asarray(ns)), gold.mean()
 
     over_seeds = pgjax.over_runs(one, block=1)
-    keys = commandline.keys_after_training(options)
+    keys = launch.keys_after_training(options)
     curves = []
     for count in options.comparisons:
         tuned = pgjax.load_params(results, like, point={"comparisons": count})
@@ -339,7 +342,7 @@ def check(options: Options) -> None:
         InputError: If a count is below 1, or a number is out of range.
     """
     counts = {"seeds": options.seeds, "gradient steps of pretraining": options.pretraining, "rounds": options.rounds}
-    commandline.check_counts({**counts, "comparisons": options.comparisons})
+    launch.check_counts({**counts, "comparisons": options.comparisons})
     if not options.comparisons or not options.reward_width:
         raise pgjax.InputError("expected one or more numbers of comparisons and widths of reward models, got none")
     if options.width not in options.reward_width:
@@ -363,12 +366,12 @@ def main(options: Options) -> None:
     """Run the sweeps, then fit, write, draw and print what they found."""
     check(options)
     middle = sorted(options.comparisons)[len(options.comparisons) // 2]
-    names = [f"comparisons-{width}" for width in options.reward_width]
-    names += [f"pretraining-{width}" for width in options.reward_width]
+    directories = [f"comparisons-{width}" for width in options.reward_width]
+    directories += [f"pretraining-{width}" for width in options.reward_width]
     files = ["summary.json", "overoptimisation.png", "side_effects.png", "penalty", "length-bias", "rounds"]
-    commandline.check_directory_of_study(options.out, [*names, *files])
-    corpus = commandline.corpus_named("grammar", seed=0, sentences=SENTENCES, length=0, prompt_words=1)
-    study = Study(options, corpus, commandline.gold_named("words", corpus, 0), {})
+    launch.check_directory_of_study(options.out, [*directories, *files])
+    corpus = names.corpus_named("grammar", seed=0, sentences=SENTENCES, length=0, prompt_words=1)
+    study = Study(options, corpus, names.gold_named("words", corpus, 0), {})
     for width in options.reward_width:  # what cannot be used is refused before anything is computed
         loop = study.feedback(width, max(options.comparisons), 1)
         people = rlhf.Annotators(options.temperature)
@@ -391,7 +394,7 @@ def main(options: Options) -> None:
         )
     if options.rounds > 1:
         _, more["rounds"] = study.sweep("rounds", options.width, -(-middle // options.rounds), rounds=options.rounds)
-    commandline.leave_to_the_first_process()
+    launch.leave_to_the_first_process()
 
     good, failed = failures(options, {f"comparisons-{width}": results for width, results in sweeps.items()} | more)
     seconds = sum(float(results.seconds.sum()) for results in (*sweeps.values(), *more.values()))
@@ -416,7 +419,7 @@ def main(options: Options) -> None:
     for label, results in (penalties | biased | asked).items():
         last = {name: results[name].transpose("seed", "iteration").values[:, -10:].mean(1)
                 for name in ("gold", "proxy", "kl", "length", "distinct_2", "self_overlap", "entropy")}  # fmt: skip
-        averages = {name: commandline.average_of(runs) for name, runs in last.items()}
+        averages = {name: tables.average_of(runs) for name, runs in last.items()}
         found = {name: average["iqm"] for name, average in averages.items()}
         intervals = {name: average["interval"] for name, average in averages.items()}
         curve = curve_of(results, start)
@@ -439,7 +442,7 @@ def main(options: Options) -> None:
         "device": once.attrs["device"],
         "seconds": seconds,
     }
-    commandline.write_json(options.out / "summary.json", summary)
+    tables.write_json(options.out / "summary.json", summary)
     draw_laws(rows, options.reward_width, options.out / "overoptimisation.png")
     draw_side_effects(penalties, biased, asked, start, options.out / "side_effects.png")
     shown = ["reward_width", "comparisons", "method", "accuracy", "peak", "peak_gold", "final_gold"]
@@ -450,10 +453,10 @@ def main(options: Options) -> None:
         print("asked again, by rounds:")
         print(pd.DataFrame(by_round, index=pd.RangeIndex(1, len(begins) + 1)).round(3).to_string())
     for name, seeds in failed.items():
-        print(f"numbers that are not finite in {name}, in seeds that are left out: {commandline.some(seeds)}")
+        print(f"numbers that are not finite in {name}, in seeds that are left out: {tables.some(seeds)}")
     print(f"{options.seeds} seeds; {summary['seconds']:.0f} s of computing; written to {options.out}")
 
 
 if __name__ == "__main__":
-    commandline.use_every_core()
-    commandline.run(main, Options, __doc__)
+    use_every_core()
+    launch.run(main, Options, __doc__)

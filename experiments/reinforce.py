@@ -11,7 +11,8 @@ from pathlib import Path
 import jax
 
 import pgjax
-from pgjax import commandline
+from common import launch, names, tables
+from pgjax.devices import use_every_core
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class Options:
     """Learning rates η of a learned baseline."""
     value_steps: int = 5
     """Gradient steps of a learned baseline in an update."""
-    credit: commandline.CreditName = "reward-to-go"
+    credit: names.CreditName = "reward-to-go"
     """What an action is judged by."""
-    baseline: commandline.BaselineName = "leave-one-out-by-time"
+    baseline: names.BaselineName = "leave-one-out-by-time"
     """What is subtracted from that; one that is learned is a table where states are few, else a network."""
-    optimizer: commandline.OptimizerName = "adam"
+    optimizer: names.OptimizerName = "adam"
     """How a step is made of the gradient; sgd is plain gradient ascent."""
-    policy: commandline.PolicyName = "auto"
+    policy: names.PolicyName = "auto"
     """Kind of policy; auto chooses what fits the environment."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers, of a cnn those after its convolution; a recurrent network's last is its state."""
@@ -82,9 +83,9 @@ HYPERPARAMETERS = (
 
 def main(options: Options) -> None:
     """Run the sweep, then write and print what it found."""
-    commandline.check_counts({"seeds": options.seeds})
-    environment = commandline.environment_named(options.env)
-    algorithm = commandline.reinforce_named(
+    launch.check_counts({"seeds": options.seeds})
+    environment = names.environment_named(options.env)
+    algorithm = names.reinforce_named(
         environment,
         policy=options.policy,
         hidden=options.hidden,
@@ -102,18 +103,18 @@ def main(options: Options) -> None:
     results = pgjax.sweep(
         algorithm,
         iterations=options.iterations,
-        seeds=commandline.seeds_of(options),
+        seeds=launch.seeds_of(options),
         grid=varied,
         hyperparameters=algorithm.hyperparameters(**fixed),
         study=options.study,
         out=options.out,
-        configuration=commandline.configuration_of_options(options, {"block", "checkpoint_seconds", "solved_at"}),
+        configuration=launch.configuration_of_options(options, {"block", "checkpoint_seconds", "solved_at"}),
         batch=options.batch,
         block=options.block,
         checkpoint_seconds=options.checkpoint_seconds,
     )
-    commandline.leave_to_the_first_process()
-    solved_at = commandline.SOLVED_AT.get(options.env) if options.solved_at is None else options.solved_at
+    launch.leave_to_the_first_process()
+    solved_at = names.SOLVED_AT.get(options.env) if options.solved_at is None else options.solved_at
     rows = pgjax.summarize(results, solved_at)
     best = max(rows, key=lambda row: (row["solved_fraction"] or 0, -len(row["failed_seeds"]), row["iqm"] or 0))
     summary = {
@@ -126,10 +127,10 @@ def main(options: Options) -> None:
         "device": results.attrs["device"],
         "rows": rows,
     }
-    commandline.write_json(options.out / "summary.json", summary)
+    tables.write_json(options.out / "summary.json", summary)
     title = f"REINFORCE on {options.env}: {options.seeds} seeds"
     pgjax.learning_curves(results, options.out / "learning_curves.png", title)
-    commandline.print_table(rows)
+    tables.print_table(rows)
     total = {name: sum(row[name] for row in rows) for name in ("environment_steps", "seconds")}
     together, each = (" of all processes together", " each") if jax.process_count() > 1 else ("", "")
     print(
@@ -139,5 +140,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    commandline.use_every_core()
-    commandline.run(main, Options, __doc__)
+    use_every_core()
+    launch.run(main, Options, __doc__)

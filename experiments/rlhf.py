@@ -30,8 +30,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pgjax
-from pgjax import commandline, rlhf
-from pgjax.plotting import COLOURS, add_legend, band, dress
+from common import launch, names, tables
+from pgjax import rlhf
+from pgjax.analysis.plotting import add_legend, band, dress
+from pgjax.devices import use_every_core
+from pgjax.environments.drawings import COLOURS
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Options:
     """Episodes of an update of REINFORCE, each an output."""
     same_prompt: int = 4
     """Outputs of an update that have the same prompt; they are each other's baseline."""
-    baseline: commandline.TextBaselineName = "leave-one-out"
+    baseline: names.TextBaselineName = "leave-one-out"
     """What is subtracted from a return; a learned value is a transformer of its own."""
     learning_rate: float = 1e-3
     """Learning rate η of REINFORCE."""
@@ -129,27 +132,27 @@ def check(options: Options) -> None:
     Raises:
         InputError: If a count or a number is out of range.
     """
-    commandline.check_counts({"seeds": options.seeds, "gradient steps of pretraining": options.pretraining})
+    launch.check_counts({"seeds": options.seeds, "gradient steps of pretraining": options.pretraining})
     if not 0 < options.top_p <= 1:
         raise pgjax.InputError(f"expected a probability above 0 and at most 1 for samples, got {options.top_p}")
     if not 1 <= options.best_of <= CANDIDATES:
         raise pgjax.InputError(f"expected n from 1 to {CANDIDATES} for best-of-n, got {options.best_of}")
 
 
-def pretrain(options: Options, corpus: rlhf.Corpus, policy: pgjax.Policy) -> xr.Dataset:
+def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) -> xr.Dataset:
     """Return the sweep of supervised pretraining."""
-    algorithm = rlhf.pretraining(policy, corpus.texts, steps=PRETRAINING_STEPS)
+    algorithm = pgjax.text.pretraining(policy, corpus.texts, steps=PRETRAINING_STEPS)
     print(f"1. supervised pretraining on {len(corpus.texts)} texts of {corpus.name}", flush=True)
     return pgjax.sweep(
         algorithm,
         iterations=-(-options.pretraining // PRETRAINING_STEPS),
-        seeds=commandline.seeds_of(options),
+        seeds=launch.seeds_of(options),
         hyperparameters=algorithm.hyperparameters(learning_rate=options.pretraining_rate),
-        study=commandline.study_of_pretraining(options),
+        study=launch.study_of_pretraining(options),
         out=options.out / "pretraining",
         configuration={
             "corpus": corpus.name,
-            "texts": rlhf.digest(corpus.texts.tobytes().hex()),
+            "texts": pgjax.text.digest(corpus.texts.tobytes().hex()),
             "model": [options.width, options.layers, options.heads, options.length],
         },
         block=options.block,
@@ -176,7 +179,7 @@ class Ranked(NamedTuple):
     prompts: int  # how many are held out
 
 
-def ranked_by_people(options: Options, corpus: rlhf.Corpus) -> Ranked | None:
+def ranked_by_people(options: Options, corpus: pgjax.text.Corpus) -> Ranked | None:
     """Return what is in the file of rankings, if there is one, cut by prompts.
 
     Raises:
@@ -193,7 +196,7 @@ def ranked_by_people(options: Options, corpus: rlhf.Corpus) -> Ranked | None:
 
 
 def tune(
-    options: Options, loop: rlhf.Feedback, supervised: Any, corpus: rlhf.Corpus, people: Ranked | None
+    options: Options, loop: rlhf.Feedback, supervised: Any, corpus: pgjax.text.Corpus, people: Ranked | None
 ) -> xr.Dataset:
     """Return the sweep of the rounds of feedback."""
     sources = []
@@ -215,22 +218,26 @@ def tune(
              "members", "episodes", "same_prompt", "baseline")  # fmt: skip
     configuration = {name: getattr(options, name) for name in names} | {"comparisons": comparisons_of(options)}
     for name, part in {} if people is None else {"given": people.given, "held_out": people.held_out}.items():
-        configuration[name] = rlhf.digest(np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()))
+        configuration[name] = pgjax.text.digest(np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()))
     return pgjax.sweep(
         loop.algorithm,
         iterations=options.rounds * options.updates,
-        seeds=commandline.seeds_of(options),
+        seeds=launch.seeds_of(options),
         by_seed={"supervised": supervised, "reward_body": supervised},
         hyperparameters=numbers,
         study=options.study,
         out=options.out / "feedback",
-        configuration={"corpus": corpus.name, "prompts": rlhf.digest(corpus.prompts.tobytes().hex()), **configuration},
+        configuration={
+            "corpus": corpus.name,
+            "prompts": pgjax.text.digest(corpus.prompts.tobytes().hex()),
+            **configuration,
+        },
         block=options.block,
     )
 
 
 def comparison(
-    options: Options, loop: rlhf.Feedback, model: rlhf.RewardModel, corpus: rlhf.Corpus, people: Ranked | None
+    options: Options, loop: rlhf.Feedback, model: rlhf.RewardModel, corpus: pgjax.text.Corpus, people: Ranked | None
 ) -> Callable[[jax.Array, rlhf.Tuned, Any], dict[str, Any]]:
     """Return a function of a run: what fresh outputs of its models are worth, and whether its reward model is right."""
     V, W = corpus.tokenizer.vocabulary, corpus.prompts.shape[1]
@@ -302,7 +309,7 @@ def without_failed(
     Raises:
         InputError: If there is none; the summary names them then, and holds nothing else.
     """
-    good = ~(pgjax.failed(pretrained).values | pgjax.failed(results).values)
+    good = ~(pgjax.analysis.failed(pretrained).values | pgjax.analysis.failed(results).values)
     found = None
     if good.any():
         chosen = jax.tree.map(lambda leaf: leaf[good], runs)
@@ -311,10 +318,10 @@ def without_failed(
         found = jax.tree.map(lambda leaf: leaf[finite], found)
         good[good] = finite
     if not good.any():
-        seeds = list(commandline.seeds_of(options))
-        commandline.write_json(options.out / "summary.json", {"seeds": options.seeds, "failed_seeds": seeds})
+        seeds = list(launch.seeds_of(options))
+        tables.write_json(options.out / "summary.json", {"seeds": options.seeds, "failed_seeds": seeds})
         raise pgjax.InputError(
-            f"expected a run whose numbers are finite, got others in all seeds: {commandline.some(seeds)}"
+            f"expected a run whose numbers are finite, got others in all seeds: {tables.some(seeds)}"
         )
     return good, found
 
@@ -367,7 +374,7 @@ def by_people(people: Ranked, found: Any, results: xr.Dataset) -> tuple[dict[str
     return judged, trust
 
 
-def save_some(options: Options, pairs: Mapping[str, Any], corpus: rlhf.Corpus) -> None:
+def save_some(options: Options, pairs: Mapping[str, Any], corpus: pgjax.text.Corpus) -> None:
     """Write some of the first run's simulated rankings, of as many prompts as can be, if its outputs differ."""
     differ = np.flatnonzero(pairs["differ"][0])
     if len(differ):
@@ -379,7 +386,7 @@ def save_some(options: Options, pairs: Mapping[str, Any], corpus: rlhf.Corpus) -
 
 
 def side_by_side(
-    corpus: rlhf.Corpus, before: Any, after: Any, best: np.ndarray, gold: rlhf.Gold | None
+    corpus: pgjax.text.Corpus, before: Any, after: Any, best: np.ndarray, gold: rlhf.Gold | None
 ) -> list[dict[str, Any]]:
     """Return samples to the same prompts as texts, with the gold reward of each, if there is one."""
     width, rows = corpus.prompts.shape[1], []
@@ -398,7 +405,7 @@ def side_by_side(
 def draw(
     pretrained: xr.Dataset,
     tuned: xr.Dataset,
-    corpus: rlhf.Corpus,
+    corpus: pgjax.text.Corpus,
     rewards: Mapping[str, Any],
     best_of: int,
     trusts: Mapping[str, rlhf.Calibration],
@@ -451,7 +458,7 @@ def print_found(summary: Mapping[str, Any], out: Path) -> None:
     reward = "gold" if "gold" in summary["rewards"] else "learned"
     lines = []
     for key, name in names.items():
-        mean, low, high = (commandline.written(number, ".3f") for number in summary["rewards"][reward][key].values())
+        mean, low, high = (tables.written(number, ".3f") for number in summary["rewards"][reward][key].values())
         lines.append({"model": name, REWARDS[reward]: mean, "low": low, "high": high})
     print(pd.DataFrame(lines).to_string(index=False))
     print(f"KL(f ‖ f_SL) {summary['kl']['mean']:.2f} nats a text")
@@ -469,7 +476,7 @@ def print_found(summary: Mapping[str, Any], out: Path) -> None:
             f"{people['pairs']} pairs to held-out prompts ({people['prompts']}) as they did, 50% by guessing"
         )
     if summary["failed_seeds"]:
-        print(f"numbers that are not finite, and are left out, in seeds: {commandline.some(summary['failed_seeds'])}")
+        print(f"numbers that are not finite, and are left out, in seeds: {tables.some(summary['failed_seeds'])}")
     print(
         f"{summary['tokens_per_second'] / 1e3:.1f} k tokens/s in the rounds; {summary['seconds']['all']:.0f} s in all; "
         f"written to {out}"
@@ -481,12 +488,12 @@ def main(options: Options) -> None:
     begun = time.perf_counter()
     check(options)
     files = ["pretraining", "feedback", "summary.json", "samples.txt", "rankings.jsonl", "rlhf.png"]
-    commandline.check_directory_of_study(options.out, files)
-    corpus = commandline.corpus_named(
+    launch.check_directory_of_study(options.out, files)
+    corpus = names.corpus_named(
         options.corpus, seed=0, sentences=options.sentences, length=options.context, prompt_words=options.prompt_words
     )
-    gold = None if options.gold == "none" else commandline.gold_named(options.gold, corpus, seed=0)
-    policy, sizes = rlhf.language_model(corpus, options.length, options.width, options.layers, options.heads)
+    gold = None if options.gold == "none" else names.gold_named(options.gold, corpus, seed=0)
+    policy, sizes = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads)
     model, people = rlhf.reward_model(sizes), ranked_by_people(options, corpus)
     loop = rlhf.feedback(
         policy,
@@ -508,7 +515,7 @@ def main(options: Options) -> None:
         same_start=options.same_prompt,
         evaluated=PROMPTS * CANDIDATES,
         candidates=CANDIDATES,
-        baseline=commandline.text_baseline_named(options.baseline, options.same_prompt, sizes),
+        baseline=names.text_baseline_named(options.baseline, options.same_prompt, sizes),
     )
     loop.algorithm.hyperparameters(  # what cannot be used is refused before anything is computed
         learning_rate=options.learning_rate,
@@ -520,31 +527,31 @@ def main(options: Options) -> None:
     like = jax.eval_shape(policy.init, jax.random.key(0))
     supervised = pgjax.load_params(pretrained, like)
     results = tune(options, loop, supervised, corpus, people)
-    commandline.leave_to_the_first_process()
+    launch.leave_to_the_first_process()
 
     print("3. fresh outputs of the supervised and of the tuned model", flush=True)
     numbers = loop.algorithm.hyperparameters()
     kept = jax.eval_shape(lambda key: loop.algorithm.init(key, numbers).params, jax.random.key(0))
-    runs = (commandline.keys_after_training(options), pgjax.load_params(results, kept), supervised)
+    runs = (launch.keys_after_training(options), pgjax.load_params(results, kept), supervised)
     compare = comparison(options, loop, model, corpus, people)
     good, found = without_failed(options, pretrained, results, compare, runs)
     key, tuned, start = jax.tree.map(lambda leaf: leaf[np.flatnonzero(good)[0]], runs)  # of the first run
     before, after = (tokens[0, :SHOWN] for tokens in found["tokens"])
     if options.top_p < 1:
-        likely = jax.jit(rlhf.outputs(loop.environment, pgjax.top_p(policy, options.top_p), SHOWN))
+        likely = jax.jit(pgjax.text.outputs(loop.environment, pgjax.policies.top_p(policy, options.top_p), SHOWN))
         sample_key = jax.random.split(key, 3)[2]
         before, after = (
             np.asarray(likely(sample_key, params, loop.environment.params)) for params in (start, tuned.policy)
         )
     shown = pd.DataFrame(side_by_side(corpus, before, after, found["best"][0, :SHOWN], gold))
     table = shown.to_string(index=False, justify="left")
-    commandline.write_text(options.out / "samples.txt", table + "\n")
+    tables.write_text(options.out / "samples.txt", table + "\n")
 
     seconds = {"pretraining": float(pretrained.seconds.sum()), "feedback": float(results.seconds.sum())}
     rate = float(results.steps.sum()) / seconds["feedback"]
     pretrained, results = pretrained.isel(seed=good), results.isel(seed=good)
     rewards = {
-        reward: {name: pgjax.mean_interval(values) for name, values in found[reward].items()}
+        reward: {name: pgjax.analysis.mean_interval(values) for name, values in found[reward].items()}
         for reward in REWARDS
         if reward in found
     }
@@ -558,7 +565,7 @@ def main(options: Options) -> None:
     summary = {
         "corpus": corpus.name,
         "rewards": rewards,
-        "kl": pgjax.mean_interval(found["kl"]),
+        "kl": pgjax.analysis.mean_interval(found["kl"]),
         "best_of_n": options.best_of,
         "best_of_n_kl": float(rlhf.best_of_n_kl(options.best_of)),
         **judged,
@@ -566,12 +573,12 @@ def main(options: Options) -> None:
         "negative_log_likelihood": float(pretrained.held_out_loss.isel(iteration=-1).mean()),
         "floor": None if corpus.grammar is None else corpus.grammar.floor,
         "seeds": options.seeds,
-        "failed_seeds": np.asarray(commandline.seeds_of(options))[~good].tolist(),
+        "failed_seeds": np.asarray(launch.seeds_of(options))[~good].tolist(),
         "seconds": {**seconds, "all": time.perf_counter() - begun},
         "tokens_per_second": rate,
         "device": results.attrs["device"],
     }
-    commandline.write_json(options.out / "summary.json", summary)
+    tables.write_json(options.out / "summary.json", summary)
     draw(pretrained, results, corpus, rewards, options.best_of, trusts, options.out / "rlhf.png")
     print("to the same prompts" + (":" if gold is None else f", in brackets the {REWARDS['gold']}:"))
     print(table)
@@ -579,5 +586,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    commandline.use_every_core()
-    commandline.run(main, Options, __doc__)
+    use_every_core()
+    launch.run(main, Options, __doc__)

@@ -22,8 +22,9 @@ import numpy as np
 import xarray as xr
 
 import pgjax
-from pgjax import commandline
-from pgjax.plotting import ESTIMATOR_COLOURS
+from common import launch, names, tables
+from pgjax.analysis.plotting import ESTIMATOR_COLOURS
+from pgjax.devices import use_every_core
 
 
 class Task(NamedTuple):
@@ -127,9 +128,9 @@ def run(
     name: str, method: str, seeds: range, rates: Sequence[float], iterations: int, options: Options, what: str
 ) -> xr.Dataset:
     """Return the curves of a variant on a task, at one learning rate or several."""
-    environment, settings = commandline.environment_named(name), settings_of(TASKS[name], method)
+    environment, settings = names.environment_named(name), settings_of(TASKS[name], method)
     static = {key: value for key, value in settings.items() if key not in NUMBERS}
-    algorithm = commandline.reinforce_named(environment, **static)
+    algorithm = names.reinforce_named(environment, **static)
     numbers = {key: settings[key] for key in NUMBERS}
     grid = {} if len(rates) == 1 else {"learning_rate": rates}
     if not grid:
@@ -155,7 +156,7 @@ def best_rate(results: xr.Dataset, rates: Sequence[float]) -> float:
     # experiments/estimators.py asks how fast runs learn, and chooses by the return of whole runs; this, where they end.
     if len(rates) == 1:
         return rates[0]
-    final = pgjax.final_return(results.load()).transpose("learning_rate", "seed").values
+    final = pgjax.analysis.final_return(results.load()).transpose("learning_rate", "seed").values
     final = np.where(np.isfinite(final), final, np.nanmin(final))
     return rates[int(np.argmax(pgjax.interquartile_mean(final, axis=1)))]
 
@@ -173,23 +174,23 @@ def command_of(name: str, method: str, rate: float, seeds: int, iterations: int,
 
 def references(name: str, options: Options) -> dict[str, Any]:
     """Return the mean returns of policies that learned nothing, with 95% intervals."""
-    environment = commandline.environment_named(name)
+    environment = names.environment_named(name)
     random = pgjax.random_policy(environment)
-    known = {"random": pgjax.Expert(random, ()), "scripted": commandline.expert_named(name, environment)}
+    known = {"random": pgjax.Expert(random, ()), "scripted": names.expert_named(name, environment)}
     found: dict[str, Any] = {}
     for i, (label, expert) in enumerate(known.items()):
         if expert is not None:
             run = jax.jit(pgjax.evaluate(environment, expert.policy, options.episodes))
             key = jax.random.fold_in(jax.random.key(options.study), i)
-            found[label] = pgjax.mean_interval(run(key, expert.params, environment.params))
+            found[label] = pgjax.analysis.mean_interval(run(key, expert.params, environment.params))
     if name == "recommendation":
         keys = jax.random.split(jax.random.key(options.study), options.episodes)
 
         def best(key: jax.Array) -> jax.Array:
-            interests = pgjax.interests(key, environment.params, environment.horizon)
-            return pgjax.hindsight(environment.params, interests)
+            interests = pgjax.environments.interests(key, environment.params, environment.horizon)
+            return pgjax.environments.hindsight(environment.params, interests)
 
-        found["hindsight"] = pgjax.mean_interval(jax.jit(jax.vmap(best))(keys))
+        found["hindsight"] = pgjax.analysis.mean_interval(jax.jit(jax.vmap(best))(keys))
     return found
 
 
@@ -216,7 +217,7 @@ def row_of(
 def table(summary: Mapping[str, Any]) -> str:
     """Return the rows of a summary as a table in Markdown, the best variant of each task in bold."""
 
-    def number(x: float) -> str:  # shorter where large than `commandline.written`, as the table is wide
+    def number(x: float) -> str:  # shorter where large than `tables.written`, as the table is wide
         return f"{x:.4g}" if abs(x) < 1e4 else f"{x:.3g}"
 
     def pair(bounds: Any) -> str:
@@ -278,7 +279,7 @@ def put_into(path: Path, text: str) -> None:
         InputError: See `around_marks`.
     """
     before, after = around_marks(path)
-    commandline.write_text(path, f"{before}\n{text}\n{after}")
+    tables.write_text(path, f"{before}\n{text}\n{after}")
 
 
 def main(options: Options) -> None:
@@ -287,11 +288,11 @@ def main(options: Options) -> None:
         if name not in TASKS:
             raise pgjax.InputError(f"expected tasks among {', '.join(TASKS)}, got {name}")
     counts = {"seeds": options.seeds, "iterations": options.iterations, "episodes": options.episodes}
-    commandline.check_counts(counts | {"runs to choose on": options.choosing_seeds})
+    launch.check_counts(counts | {"runs to choose on": options.choosing_seeds})
     if options.readme is not None:
         around_marks(options.readme)
     directories = {f"{name}-{i}-{what}" for name in TASKS for i in range(len(METHODS)) for what in ("choice", "report")}
-    commandline.check_directory_of_study(options.out, [*directories, "summary.json", "scores.md", "scores.png"])
+    launch.check_directory_of_study(options.out, [*directories, "summary.json", "scores.md", "scores.png"])
     rows: list[dict[str, Any]] = []
     curves: dict[str, dict[str, xr.Dataset]] = {}
     known: dict[str, dict[str, Any]] = {}
@@ -313,11 +314,11 @@ def main(options: Options) -> None:
             known[name] = references(name, options)
     if not rows:
         raise pgjax.InputError(f"expected a variant that is complete in {options.out}, got none")
-    commandline.leave_to_the_first_process()
+    launch.leave_to_the_first_process()
     summary = {"device": results.attrs["device"], "references": known, "rows": rows}
-    commandline.write_json(options.out / "summary.json", summary)
+    tables.write_json(options.out / "summary.json", summary)
     text = table(json.loads((options.out / "summary.json").read_text()))
-    commandline.write_text(options.out / "scores.md", text)
+    tables.write_text(options.out / "scores.md", text)
     if options.readme is not None:
         put_into(options.readme, text)
     levels = {name: {label: found["mean"] for label, found in each.items()} for name, each in known.items()}
@@ -328,5 +329,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    commandline.use_every_core()
-    commandline.run(main, Options, __doc__)
+    use_every_core()
+    launch.run(main, Options, __doc__)

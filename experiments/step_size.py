@@ -21,8 +21,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import pgjax
-from pgjax import commandline
-from pgjax.plotting import dress
+from common import launch, names, tables
+from pgjax.analysis.plotting import dress
+from pgjax.devices import use_every_core
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Options:
 
     env: tuple[Literal["maze", "CartPole-v1"], ...] = ("maze", "CartPole-v1")
     """Environments."""
-    optimizer: tuple[commandline.OptimizerName, ...] = ("sgd", "adam")
+    optimizer: tuple[names.OptimizerName, ...] = ("sgd", "adam")
     """How a step is made of the gradient; sgd is plain gradient ascent."""
     learning_rate: tuple[float, ...] = ()
     """Learning rates η; by default ten for each environment and optimizer, from too small to too large."""
@@ -58,7 +59,7 @@ class Options:
 class Problem(NamedTuple):
     """An environment of the study."""
 
-    policy: commandline.PolicyName
+    policy: names.PolicyName
     actions: int
     best: float  # the highest return an episode can have
     learning_rates: Mapping[str, Sequence[float]]  # by optimizer, from too small to too large
@@ -135,7 +136,7 @@ def classify(results: xr.Dataset, best: float, actions: int) -> xr.DataArray:
     tiny = results.gradient_norm <= FLAT * results.gradient_norm.isel(iteration=0).mean()
     stuck = (tiny & (progress(results, best) < SOLVED)).isel(iteration=slice(-last, None)).mean("iteration")
     entropy = results.entropy.isel(iteration=slice(-last, None)).median("iteration")
-    broken = pgjax.failed(results)
+    broken = pgjax.analysis.failed(results)
     tests = {
         "overstepped": broken | ((highest >= ROSE) & (final < KEPT * highest)),
         "solved": final >= SOLVED,
@@ -167,7 +168,9 @@ def describe(results: xr.Dataset, classes: xr.DataArray, where: Mapping[str, str
                 "runs": row["seeds"],
                 "counts": counts,
                 "fractions": {name: count / row["seeds"] for name, count in counts.items()},
-                "intervals": {name: pgjax.proportion_interval(count, row["seeds"]) for name, count in counts.items()},
+                "intervals": {
+                    name: pgjax.analysis.proportion_interval(count, row["seeds"]) for name, count in counts.items()
+                },
                 **{name: row[name] for name in ("iqm", "interval", "failed_seeds")},
                 "final_entropy": finite(ending.entropy.sel(point).median()),
                 "final_gradient_norm": finite(ending.gradient_norm.sel(point).median()),
@@ -267,33 +270,33 @@ def print_map(rows: Sequence[Mapping[str, Any]]) -> None:
     lines = []
     for row in rows:
         line = {"environment": row["environment"], "optimizer": heading(row), "η": f"{row['learning_rate']:g}"}
-        line["final return (IQM)"] = commandline.written(row["iqm"])
+        line["final return (IQM)"] = tables.written(row["iqm"])
         line |= {f"{name} %": f"{100 * fraction:.3g}" for name, fraction in row["fractions"].items()}
         for name in ("final_entropy", "final_gradient_norm"):
-            line[name.removeprefix("final_").replace("_", " ")] = commandline.written(row[name], ".2g")
+            line[name.removeprefix("final_").replace("_", " ")] = tables.written(row[name], ".2g")
         lines.append(line)
     print(pd.DataFrame(lines).to_string(index=False))
 
 
 def main(options: Options) -> None:
     """Run the sweeps, then write, draw and print the map."""
-    commandline.check_counts({"seeds": options.seeds})
-    sweeps = {f"{env}-{optimizer}" for env in PROBLEMS for optimizer in commandline.OPTIMIZERS}
-    commandline.check_directory_of_study(options.out, sweeps | {"summary.json", "step_size.png"})
+    launch.check_counts({"seeds": options.seeds})
+    sweeps = {f"{env}-{optimizer}" for env in PROBLEMS for optimizer in names.OPTIMIZERS}
+    launch.check_directory_of_study(options.out, sweeps | {"summary.json", "step_size.png"})
     rows: list[dict[str, Any]] = []
     examples: dict[str, Example] = {}
     for name in dict.fromkeys(options.env):
-        problem, environment = PROBLEMS[name], commandline.environment_named(name)
+        problem, environment = PROBLEMS[name], names.environment_named(name)
         for optimizer in dict.fromkeys(options.optimizer):
             results = pgjax.sweep(
                 pgjax.reinforce(
                     environment,
-                    commandline.policy_named(problem.policy, environment, options.hidden),
+                    names.policy_named(problem.policy, environment, options.hidden),
                     episodes=options.episodes,
-                    optimizer=commandline.OPTIMIZERS[optimizer],
+                    optimizer=names.OPTIMIZERS[optimizer],
                 ),
                 iterations=options.iterations,
-                seeds=commandline.seeds_of(options),
+                seeds=launch.seeds_of(options),
                 grid={
                     "entropy_coefficient": options.entropy_coefficient,
                     "learning_rate": sorted(options.learning_rate) or problem.learning_rates[optimizer],
@@ -301,7 +304,7 @@ def main(options: Options) -> None:
                 study=options.study,
                 out=options.out / f"{name}-{optimizer}",
                 configuration={
-                    **commandline.configuration_of_options(options, {"learning_rate", "entropy_coefficient"}),
+                    **launch.configuration_of_options(options, {"learning_rate", "entropy_coefficient"}),
                     "env": name,
                     "optimizer": optimizer,
                 },
@@ -312,7 +315,7 @@ def main(options: Options) -> None:
             for kind, example in find_examples(results, classes, here, problem.best, problem.actions).items():
                 examples[kind] = max(examples.get(kind, example), example, key=lambda example: example.alike)
             rows += here
-    commandline.leave_to_the_first_process()
+    launch.leave_to_the_first_process()
     summary = {
         "definitions": CLASSES,
         "thresholds": {
@@ -329,7 +332,7 @@ def main(options: Options) -> None:
         "device": results.attrs["device"],
         "rows": rows,
     }
-    commandline.write_json(options.out / "summary.json", summary)
+    tables.write_json(options.out / "summary.json", summary)
     draw(rows, examples, options.out / "step_size.png")
     print_map(rows)
     seconds = sum(row["seconds"] for row in rows)
@@ -337,5 +340,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    commandline.use_every_core()
-    commandline.run(main, Options, __doc__)
+    use_every_core()
+    launch.run(main, Options, __doc__)

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 import pgjax
-from pgjax import commandline
-from pgjax.results import configuration_of
+from common import launch, names
+from pgjax.sweeps.load import configuration_of
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,20 @@ def trained(options: Options) -> tuple[str, pgjax.Environment, pgjax.Expert]:
             f"expected results of experiments/reinforce.py or of scores.py in {options.results}, got some that "
             f"do not say their {min(absent)}"
         )
-    environment = commandline.environment_named(made["env"])
-    policy = commandline.policy_named(made["policy"], environment, tuple(made["hidden"]), made.get("bfloat16", False))
-    names = [str(name) for name in results.completed.dims if name != "seed"]
-    if options.learning_rate is not None and names != ["learning_rate"]:
-        over = ", ".join(names) or "seeds alone"
+    environment = names.environment_named(made["env"])
+    policy = names.policy_named(made["policy"], environment, tuple(made["hidden"]), made.get("bfloat16", False))
+    axes = [str(name) for name in results.completed.dims if name != "seed"]
+    if options.learning_rate is not None and axes != ["learning_rate"]:
+        over = ", ".join(axes) or "seeds alone"
         raise pgjax.InputError(f"expected results at several learning rates for --learning-rate, got some over {over}")
     point: dict[str, float] | None = None
     if options.learning_rate is not None:
         point = {"learning_rate": options.learning_rate}
-    elif names:
-        final = pgjax.final_return(results.load())
+    elif axes:
+        final = pgjax.analysis.final_return(results.load())
         means = final.fillna(-np.inf).quantile(0.5, "seed")
         best = means.where(means == means.max(), drop=True)
-        point = {name: float(best[name][0]) for name in names}
+        point = {name: float(best[name][0]) for name in axes}
     expert = pgjax.trained(results, policy, seed=options.seed, point=point)
     return made["env"], environment, expert
 
@@ -79,10 +79,10 @@ def untrained(name: str, policy: str) -> tuple[str, pgjax.Environment, pgjax.Exp
     Raises:
         InputError: If there is no such environment, or nothing is written by hand for it.
     """
-    environment = commandline.environment_named(name)
+    environment = names.environment_named(name)
     if policy == "random":
         return name, environment, pgjax.Expert(pgjax.random_policy(environment), ())
-    expert = commandline.expert_named(name, environment)
+    expert = names.expert_named(name, environment)
     if expert is None:
         raise pgjax.InputError(f"expected an environment with a policy written by hand, got {name}")
     return name, environment, expert
@@ -94,7 +94,7 @@ def main(options: Options) -> None:
         raise pgjax.InputError(f"expected a file that ends in .gif or .png, got {options.out}")
     if options.out.is_dir():
         raise pgjax.InputError(f"expected a file, got the directory {options.out}")
-    commandline.check_counts({"frames": options.frames, "frames a second": options.frames_per_second})
+    launch.check_counts({"frames": options.frames, "frames a second": options.frames_per_second})
     if not 0 <= options.episode < 2**32:
         raise pgjax.InputError(f"expected an episode from 0 to 2**32 - 1, got {options.episode}")
     if options.policy == "trained" and options.env:
@@ -112,13 +112,13 @@ def main(options: Options) -> None:
         print(f"{name}: {len(episode.reward)} steps, return {float(episode.reward.sum()):.4g}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if len(played) > 1:
-        pgjax.save_pictures(played, options.out)
+        pgjax.analysis.save_pictures(played, options.out)
     elif options.out.suffix == ".png":
-        pgjax.save_picture(*played[0], options.out)
+        pgjax.analysis.save_picture(*played[0], options.out)
     else:
         pgjax.save_film(*played[0], options.out, options.frames_per_second, options.frames)
     print(f"written to {options.out}")
 
 
 if __name__ == "__main__":
-    commandline.run(main, Options, __doc__)
+    launch.run(main, Options, __doc__)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError, first_line
+from pgjax.trees import PyTree
 
 # From the learning rate, a traced number, to an optax transformation.
 Optimizer = Callable[[Any], optax.GradientTransformation]

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError
-from pgjax.leaves import is_key
+from pgjax.trees import PyTree, is_key
 
 POSITIVE, FRACTION = (0.0, math.inf), (0.0, 1.0)
+
+
 # What numbers of these names may be, in whichever algorithm.
 RANGES = {
     "learning_rate": POSITIVE,

@@ -1,6 +1,5 @@
 """Lists that parametrised tests loop over: a new environment, policy, credit or baseline is tested by being listed."""
 
-import importlib
 import sys
 
 import jax
@@ -8,24 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 
 import pgjax
-from pgjax import commandline
-from pgjax.reinforce import Hyperparameters
+from common import launch
+from pgjax.algorithms.on_policy import Hyperparameters
+from pgjax.sweeps import runner
 
 CREDITS = {
     "whole_episode": pgjax.whole_episode,
     "reward_to_go": pgjax.reward_to_go,
-    "discounted_reward_to_go": pgjax.discounted_reward_to_go,
+    "discounted_reward_to_go": pgjax.estimators.discounted_reward_to_go,
     "lambda_return": pgjax.lambda_return,
-    "discounted_lambda_return": pgjax.discounted_lambda_return,
+    "discounted_lambda_return": pgjax.estimators.discounted_lambda_return,
 }
 BASELINES = {
     "none": pgjax.no_baseline,
     "running_average": pgjax.running_average,
     "leave_one_out": pgjax.leave_one_out,
-    "leave_one_out_by_time": pgjax.leave_one_out_by_time,
-    "learned_value": lambda: pgjax.learned_value(pgjax.tabular_value(3)),
-    "learned_action_value": lambda: pgjax.learned_action_value(pgjax.tabular_value(3, 2)),
-    "all_actions": lambda: pgjax.all_actions(pgjax.tabular_value(3, 2)),
+    "leave_one_out_by_time": pgjax.estimators.leave_one_out_by_time,
+    "learned_value": lambda: pgjax.learned_value(pgjax.policies.tabular_value(3)),
+    "learned_action_value": lambda: pgjax.learned_action_value(pgjax.policies.tabular_value(3, 2)),
+    "all_actions": lambda: pgjax.estimators.all_actions(pgjax.policies.tabular_value(3, 2)),
 }
 
 
@@ -42,7 +42,7 @@ def run_experiment(monkeypatch, study, *arguments):
     """Run an experiment's module as from the command line, with these arguments, and return its exit status."""
     monkeypatch.setattr(sys, "argv", [f"{study.__name__}.py", *map(str, arguments)])
     try:
-        commandline.run(study.main, study.Options, study.__doc__)
+        launch.run(study.main, study.Options, study.__doc__)
     except SystemExit as ended:
         return ended.code
     return 0
@@ -50,7 +50,7 @@ def run_experiment(monkeypatch, study, *arguments):
 
 def assert_refused(monkeypatch, capsys, study, arguments, message):
     """Assert that an experiment ends with one sentence that holds the message and status 2, and compiles nothing."""
-    monkeypatch.setattr(importlib.import_module("pgjax.sweep"), "compile_program", None)
+    monkeypatch.setattr(runner, "compile_program", None)
     assert run_experiment(monkeypatch, study, *arguments) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -64,7 +64,7 @@ def random_mdp(seed: int = 0, S: int = 3, A: int = 2, stochastic_reward: bool = 
     d0 = np.append(rng.dirichlet(np.ones(S - 1)), 0)
     p = rng.dirichlet(np.ones(S), (S, A))
     r = rng.normal(size=(S, A, S) if stochastic_reward else (S, A))
-    return pgjax.tables(d0, p, r, np.arange(S) == S - 1)
+    return pgjax.environments.tables(d0, p, r, np.arange(S) == S - 1)
 
 
 def counting(limit: int = 5, horizon: int = 8) -> pgjax.Environment:
@@ -100,7 +100,7 @@ def remembering() -> pgjax.Policy:
 
     def step(params, memory, observation):
         memory = 0.9 * memory + observation
-        return memory, pgjax.Categorical(memory * params)
+        return memory, pgjax.policies.Categorical(memory * params)
 
     def unroll(params, trajectory):
         def one(memory, observation):
@@ -108,7 +108,7 @@ def remembering() -> pgjax.Policy:
             return memory, memory
 
         _, memories = jax.lax.scan(one, memory(trajectory.observation.shape[1]), trajectory.observation)
-        return pgjax.Categorical(memories * params[None])
+        return pgjax.policies.Categorical(memories * params[None])
 
     return pgjax.Policy(lambda key: jax.random.normal(key, (1, 2)), memory, step, unroll)
 

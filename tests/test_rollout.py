@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax.environments.environment import Score
-from pgjax.rollout import map_over_rows, real_steps, rows_needed, sum_over_steps, together
+from pgjax.batching import together
+from pgjax.environments.base import Score
+from pgjax.policies import Categorical
+from pgjax.rollout import rows_needed
+from pgjax.segments import map_over_rows, real_steps, sum_over_steps
 from tests.cases import counting, ending_in, random_mdp, remembering
 
 POLICY = pgjax.mlp(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), (4,))
@@ -156,9 +159,9 @@ def test_memory_starts_afresh_and_is_carried_over_chunks():
         init=lambda key: (),
         memory=lambda episodes: jnp.zeros(episodes, jnp.int32),
         step=lambda params, steps, x: (
-            steps + 1, pgjax.Categorical(jnp.where((steps % 3 == 2)[:, None], 1, -1) * jnp.array([[-500.0, 500.0]])),
+            steps + 1, Categorical(jnp.where((steps % 3 == 2)[:, None], 1, -1) * jnp.array([[-500.0, 500.0]])),
         ),
-        unroll=lambda params, trajectory: pgjax.Categorical(jnp.zeros((*trajectory.observation.shape[:2], 2))),
+        unroll=lambda params, trajectory: Categorical(jnp.zeros((*trajectory.observation.shape[:2], 2))),
     )  # fmt: skip
     for key in (0, 1):
         trajectory = collected(counting(limit=7), policy, (), key=key, episodes=2, chunk=2)

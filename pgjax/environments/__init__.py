@@ -1,1 +1,42 @@
-"""Environments: the contract, and those that come with pgjax."""
+"""Environments: the contract, ready-made ones, adapters to gymnax and brax, and how they are drawn.
+
+What is listed here is public; the rest may change.
+"""
+
+from pgjax.environments.base import Box, Discrete, Environment, Episode, Score, Step, check_environment
+from pgjax.environments.brax import from_brax
+from pgjax.environments.data_centre import Cooling, cooling
+from pgjax.environments.finite_mdp import FiniteMDP, finite, tables
+from pgjax.environments.gymnax import from_gymnax, gymnax_names
+from pgjax.environments.mazes import LAYOUTS, maze, maze_tables, partial_maze, t_maze
+from pgjax.environments.noise import noisy_actions
+from pgjax.environments.recommender import hindsight, interests, recommendation
+from pgjax.environments.robot import navigation
+
+__all__ = [
+    "LAYOUTS",
+    "Box",
+    "Cooling",
+    "Discrete",
+    "Environment",
+    "Episode",
+    "FiniteMDP",
+    "Score",
+    "Step",
+    "check_environment",
+    "cooling",
+    "finite",
+    "from_brax",
+    "from_gymnax",
+    "gymnax_names",
+    "hindsight",
+    "interests",
+    "maze",
+    "maze_tables",
+    "navigation",
+    "noisy_actions",
+    "partial_maze",
+    "recommendation",
+    "t_maze",
+    "tables",
+]

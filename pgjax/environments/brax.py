@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax.environments.environment import Box, Environment, PyTree, Step, strong
+from pgjax.environments.base import Box, Environment, Step, strong
 from pgjax.errors import InputError
+from pgjax.trees import PyTree
 
 
 def from_brax(name: str, horizon: int = 1000, **options: Any) -> Environment:

@@ -7,7 +7,11 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Rectangle
 
-from pgjax.environments.environment import Episode
+from pgjax.environments.base import Episode
+
+# Colours that people with any kind of colour vision tell apart (Okabe & Ito, *Color universal design*, 2008).
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#999999")
+
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "0.6"
 CHANNELS = (BLUE, ORANGE, GREEN, RED, "#56B4E9", "#CC79A7", "#000000", GREY, "#F0E442", "#7F3C8D")

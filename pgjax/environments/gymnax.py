@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax.environments.base import Box, Discrete, Environment, Space, Step, strong
 from pgjax.environments.drawings import GYMNAX
-from pgjax.environments.environment import Box, Discrete, Environment, PyTree, Space, Step, strong
 from pgjax.errors import InputError
+from pgjax.trees import PyTree
 
 
 def gymnax_names() -> list[str]:

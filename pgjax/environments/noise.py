@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.environments.environment import Discrete, Environment, PyTree, Step
+from pgjax.environments.base import Discrete, Environment, Step
 from pgjax.errors import InputError
+from pgjax.trees import PyTree
 
 # Folded into a step's key. It is larger than any count of keys that an environment splits its own into, because
 # `fold_in(key, i)` may be the same key as `split(key, n)[i]`.

@@ -1,1 +1,38 @@
-"""Policies: the contract, and those that come with pgjax."""
+"""Policies and value functions: the contract, distributions, tables, networks, and ways of sampling.
+
+What is listed here is public; the rest may change.
+"""
+
+from pgjax.policies.base import Policy, ValueFunction, memoryless
+from pgjax.policies.convolutional import cnn, cnn_value
+from pgjax.policies.defaults import action_value_for, policy_for, value_for
+from pgjax.policies.distributions import Categorical, Distribution, Gaussian
+from pgjax.policies.feedforward import mlp, mlp_value
+from pgjax.policies.gru import recurrent
+from pgjax.policies.sampling import at_temperature, top_k, top_p
+from pgjax.policies.tables import tabular, tabular_by_time, tabular_value
+from pgjax.policies.uniform import random_policy
+
+__all__ = [
+    "Categorical",
+    "Distribution",
+    "Gaussian",
+    "Policy",
+    "ValueFunction",
+    "action_value_for",
+    "at_temperature",
+    "cnn",
+    "cnn_value",
+    "memoryless",
+    "mlp",
+    "mlp_value",
+    "policy_for",
+    "random_policy",
+    "recurrent",
+    "tabular",
+    "tabular_by_time",
+    "tabular_value",
+    "top_k",
+    "top_p",
+    "value_for",
+]

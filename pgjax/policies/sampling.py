@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax.environments.environment import PyTree
 from pgjax.errors import InputError
+from pgjax.policies.base import Policy
 from pgjax.policies.distributions import Categorical
-from pgjax.policies.policy import Policy
+from pgjax.trees import PyTree
 
 
 def adjusted(policy: Policy, adjust: Callable[[jax.Array], jax.Array]) -> Policy:
@@ -49,7 +49,7 @@ def top_k(policy: Policy, k: int) -> Policy:
     Source: Fan, Lewis & Dauphin, *Hierarchical neural story generation*, 2018.
 
     Example:
-        >>> from pgjax.policies.policy import memoryless
+        >>> from pgjax.policies.base import memoryless
         >>> policy = memoryless(lambda key: jnp.zeros(3), lambda theta, x: Categorical(theta))
         >>> theta, x = jnp.array([2.0, 1.0, 0.0]), jnp.int32(0)
         >>> top_k(policy, 2).step(theta, (), x)[1].logits.tolist()

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.environments.environment import Discrete, Environment
+from pgjax.environments.base import Discrete, Environment
 from pgjax.errors import InputError
+from pgjax.policies.base import Policy, memoryless
 from pgjax.policies.distributions import Categorical, Distribution
-from pgjax.policies.policy import Policy, memoryless
 
 
 class Uniform(NamedTuple):

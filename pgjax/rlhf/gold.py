@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.errors import InputError
-from pgjax.rlhf.corpora import STOP, Corpus, Grammar
-from pgjax.rlhf.tokens import EOS, PAD, Tokenizer, right_padded
+from pgjax.text.corpora import STOP, Corpus, Grammar
+from pgjax.text.tokens import EOS, PAD, Tokenizer, right_padded
 
 # From texts [E, L], and where their output is, eos included, [E, L] bool, to what each is worth, [E].
 Gold = Callable[[jax.Array, jax.Array], jax.Array]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax.environments.environment import check_environment
+from pgjax.environments.base import check_environment
 
 
 class Thrown(NamedTuple):
@@ -64,7 +64,7 @@ def test_an_environment_of_brax_keeps_the_contract(installed):
 
 def test_reinforce_runs_there_and_episodes_end(installed):
     environment = pgjax.from_brax("ball", horizon=40)
-    push = pgjax.scripted(lambda x: jnp.ones((*x.shape[:-1], 2)), environment)
+    push = pgjax.imitation.scripted(lambda x: jnp.ones((*x.shape[:-1], 2)), environment)
     trajectory = pgjax.collect(environment, push.policy, 2)(jax.random.key(0), (), ())
     lengths = trajectory.mask.sum(0)
     assert (lengths < 40).all()

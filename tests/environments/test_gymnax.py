@@ -13,7 +13,7 @@ import pgjax
 STEPS = 200
 
 
-@pytest.mark.parametrize("name", pgjax.gymnax_names())
+@pytest.mark.parametrize("name", pgjax.environments.gymnax_names())
 def test_follows_gymnax_step_by_step(name):
     environment = pgjax.from_gymnax(name)
     theirs, params = gymnax.make(name)
@@ -99,7 +99,7 @@ def test_unknown_names_are_refused_with_the_nearest():
 IN_64_BITS = """
 import jax, jax.numpy as jnp, pgjax
 
-names = pgjax.gymnax_names()
+names = pgjax.environments.gymnax_names()
 key = jax.random.key(0)
 for name in names:
     environment = pgjax.from_gymnax(name)
@@ -125,4 +125,4 @@ def test_every_environment_runs_in_a_program_of_64_bits():
     options = os.environ | {"JAX_ENABLE_X64": "1"}
     done = subprocess.run([sys.executable, "-c", IN_64_BITS], env=options, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == [str(len(pgjax.gymnax_names()))]
+    assert done.stdout.split() == [str(len(pgjax.environments.gymnax_names()))]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax.environments.environment import Score
+from pgjax.environments.base import Score
 from pgjax.hyperparameters import with_values
 from tests.cases import counting, random_mdp
 

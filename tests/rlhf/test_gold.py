@@ -7,9 +7,9 @@ import pytest
 
 import pgjax
 from pgjax import rlhf
-from pgjax.rlhf.tokens import BOS, EOS, PAD
+from pgjax.text.tokens import BOS, EOS, PAD
 
-TOKENIZER = rlhf.Tokenizer(" .ab")
+TOKENIZER = pgjax.text.Tokenizer(" .ab")
 WORDS, VALUES = ("a", "ab", "bba"), (1.0, 10.0, 100.0)
 GOLD = jax.jit(rlhf.word_values(TOKENIZER, WORDS, VALUES, unknown=-0.25, unfinished=-3.0))
 W, T = 4, 9
@@ -18,8 +18,8 @@ W, T = 4, 9
 def row(prompt, output, ended=True):
     """Return a text as a row, [W + T]."""
     tokens = [*TOKENIZER.encode(output), *([EOS] if ended else [])]
-    return np.concatenate([rlhf.left_padded([np.array([BOS, *TOKENIZER.encode(prompt)])], W)[0],
-                           rlhf.right_padded([np.array(tokens, int)], T)[0]])  # fmt: skip
+    return np.concatenate([pgjax.text.left_padded([np.array([BOS, *TOKENIZER.encode(prompt)])], W)[0],
+                           pgjax.text.right_padded([np.array(tokens, int)], T)[0]])  # fmt: skip
 
 
 def worth(prompt, output, ended=True):
@@ -65,7 +65,7 @@ def test_values_of_words_against_plain_python():
 
 
 def test_the_words_of_a_grammar_have_values_around_zero():
-    grammar = rlhf.grammar()
+    grammar = pgjax.text.grammar()
     gold = rlhf.grammar_gold(grammar)
     rows = np.stack([np.concatenate([[BOS], grammar.tokenizer.encode(word + "."), [EOS], [PAD] * (5 - len(word))])
                      for word in grammar.words]).astype(np.int32)  # fmt: skip
@@ -82,7 +82,7 @@ def test_letters_and_length():
 
 
 def test_common_words_of_a_corpus():
-    corpus = rlhf.text_corpus("\n\n".join(["the cat and the cat on a dog."] * 20), "cats", length=40)
+    corpus = pgjax.text.text_corpus("\n\n".join(["the cat and the cat on a dog."] * 20), "cats", length=40)
     gold = rlhf.common_words(corpus, most=2)  # the and cat; "on" and "a" have fewer than three letters
     tokens = jnp.asarray([[BOS, *corpus.tokenizer.encode("the cat dog the"), PAD]])
     assert float(gold(tokens, rlhf.output_of(tokens, 1))[0]) == 1 + 1 - 0.5

@@ -1,0 +1,243 @@
+"""How a study starts and ends: its options, other processes, one sentence where something cannot be used."""
+
+import contextlib
+import errno
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
+
+import jax
+import tyro
+
+from pgjax.algorithms.base import run_keys
+from pgjax.errors import InputError
+from pgjax.paths import full_path
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Several processes share the runs, if all are started with the same command and see the same --out.
+
+    On one machine without an accelerator, give each its cores: JAX_NUM_CPU_DEVICES.
+    """
+
+    distributed: bool = False
+    """Whether JAX finds the other processes by itself, as it does under SLURM and on TPU pods."""
+    coordinator: str | None = None
+    """Elsewhere: HOST:PORT, where the others reach the first process."""
+    processes: int | None = None
+    """Elsewhere: number of processes."""
+    process: int | None = None
+    """Elsewhere: number of this process, from 0 on."""
+
+
+@dataclass(frozen=True)
+class Command(Generic[Options]):
+    """What the command line says."""
+
+    study: Options
+    launch: Launch
+
+
+def run(main: Callable[[Options], None], options: type[Options], description: str | None) -> None:
+    """Read the options and call `main`; end with one sentence and status 2 if they cannot be used.
+
+    Every study also takes the options of `Launch`. Numbers are finite, and paths complete, before it sees them. Where
+    nobody reads its output any more, as after `| head`, it ends without a word and with the status of SIGPIPE.
+
+    Args:
+        main: The study.
+        options: Its frozen dataclass.
+        description: Its docstring, shown by --help.
+    """
+    command: Any = Command[options]  # type: ignore[valid-type]
+    try:
+        try:
+            chosen = tyro.cli(command, description=description, config=(tyro.conf.OmitArgPrefixes,))
+            check_finite(chosen.study)
+            connect(chosen.launch)
+            main(with_full_paths(chosen.study))
+        finally:
+            sys.stdout.flush()  # what Python writes when it has ended, nobody can catch
+    except BrokenPipeError:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # so that their last lines go nowhere instead
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        end(None, 128 + signal.SIGPIPE)
+    except InputError as error:
+        end(f"error: {error}", 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        end(f"error: expected {error.filename or 'a file'} to be written, got {error.strerror}", 2)
+    except KeyboardInterrupt:
+        end("stopped; the same command goes on from what was saved", 130)
+    except SystemExit as ended:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            end(None, 128 + signal.SIGPIPE)
+        if isinstance(ended.code, int) and ended.code:
+            end(None, ended.code)
+        raise
+
+
+def check_finite(options: Any) -> None:
+    """Raise unless every number among the options is finite.
+
+    Args:
+        options: A study's dataclass, whose values may be tuples.
+
+    Raises:
+        InputError: If one is not.
+    """
+    for name, value in asdict(options).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"expected a finite --{name.replace('_', '-')}, got {number}")
+
+
+def with_full_paths(options: Options) -> Options:
+    """Options whose paths are complete, see `full_path`."""
+    values = {field.name: getattr(options, field.name) for field in fields(options)}  # type: ignore[arg-type]
+    paths = {name: full_path(value) for name, value in values.items() if isinstance(value, Path)}
+    return replace(options, **paths)  # type: ignore[type-var]
+
+
+def end(sentence: str | None, status: int) -> NoReturn:
+    """Print a sentence and end this process with a status; one of several at once, as JAX would wait for the others."""
+    if sentence is not None:
+        print(sentence, file=sys.stderr)
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status) from None
+
+
+def connect(launch: Launch) -> None:
+    """Make this process one of several, if it is; before JAX is used.
+
+    Raises:
+        InputError: If the options do not go together, or JAX does not find the others.
+    """
+    by_hand = {"coordinator": launch.coordinator, "processes": launch.processes, "process": launch.process}
+    given = [f"--{name}" for name, value in by_hand.items() if value is not None]
+    if launch.distributed and given:
+        raise InputError(f"expected --distributed, or the others named by hand, got both: {', '.join(given)}")
+    if given and len(given) < len(by_hand):
+        raise InputError(f"expected --coordinator, --processes and --process together, got {', '.join(given)} alone")
+    host, _, port = (launch.coordinator or "host:0").rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(f"expected a coordinator HOST:PORT, got {launch.coordinator}")
+    if launch.processes is not None and launch.processes < 1:
+        raise InputError(f"expected 1 or more processes, got {launch.processes}")
+    if launch.processes is not None and launch.process is not None and not 0 <= launch.process < launch.processes:
+        raise InputError(f"expected a process from 0 to {launch.processes - 1}, got {launch.process}")
+    if not launch.distributed and not given:
+        return
+    try:
+        jax.distributed.initialize(launch.coordinator, launch.processes, launch.process)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"expected to be one of several processes, got no connection: {error}") from error
+
+
+def leave_to_the_first_process() -> None:
+    """End this process, unless it is the first or the only one: what several have computed is reported by one.
+
+    JAX lets the others wait five minutes for the first to end, so what takes longer stands before.
+    """
+    if jax.process_index() != 0:
+        raise SystemExit(0)
+
+
+class Runs(Protocol):
+    """Options that say which runs a study makes of everything."""
+
+    @property
+    def seeds(self) -> int:
+        """How many."""
+
+    @property
+    def first_seed(self) -> int:
+        """The number of the first of them."""
+
+    @property
+    def study(self) -> int:
+        """Number of the study."""
+
+
+def seeds_of(options: Runs) -> range:
+    """Return the numbers of the runs that a study makes of everything."""
+    return range(options.first_seed, options.first_seed + options.seeds)
+
+
+def keys_after_training(options: Runs) -> jax.Array:
+    """Return a key for each run of a study, for what is done with it when it has learned: no key of any training."""
+    return run_keys(options.study + 2**30, seeds_of(options))
+
+
+def study_of_pretraining(options: Runs) -> int:
+    """Study of the runs that a study's own go on from: no key of theirs is one of its own.
+
+    Raises:
+        InputError: If the study's own number leaves no room for that.
+    """
+    if not 0 <= options.study < 2**30:
+        raise InputError(f"expected a study from 0 to 2**30 - 1, got {options.study}")
+    return options.study + 2**31
+
+
+def configuration_of_options(options: Any, where_not_what: Collection[str] = ()) -> dict[str, Any]:
+    """Return the options that say what a run computes: results with others are other results.
+
+    Args:
+        options: A study's frozen dataclass.
+        where_not_what: Options of this study, beside those that most have, that say how many runs there are and how
+            and where they are computed.
+    """
+    left_out = {"seeds", "first_seed", "study", "iterations", "batch", "out", *where_not_what}
+    return {name: value for name, value in asdict(options).items() if name not in left_out}
+
+
+def check_counts(counts: Mapping[str, int | Sequence[int] | None]) -> None:
+    """Raise unless these counts are 1 or more, or None where a default stands for them.
+
+    Args:
+        counts: {what is counted: how many, or several such numbers}.
+
+    Raises:
+        InputError: If one is not.
+    """
+    for what, numbers in counts.items():
+        for number in numbers if isinstance(numbers, Sequence) else (numbers,):
+            if number is not None and number < 1:
+                raise InputError(f"expected 1 or more {what}, got {number}")
+
+
+def check_directory_of_study(out: Path, ours: Collection[str]) -> None:
+    """Raise unless the directory of a study with several sweeps is new or holds only what such a study writes there.
+
+    Args:
+        out: The directory.
+        ours: Names of the files and directories that it may hold.
+
+    Raises:
+        InputError: If it is a file, or holds anything else.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"expected a directory for the results, got the file {out}")
+    # What is being written has a name with a dot before it, and perhaps something after it.
+    unfinished = tuple(f".{name}" for name in ours)
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    foreign = [name for name in names if name not in ours and not name.startswith(unfinished)]
+    if foreign:
+        raise InputError(f"expected a new directory or one of this study, got {out}, which holds {foreign[0]}")

@@ -1,0 +1,309 @@
+"""Names on the command line for what the library knows as functions. Strings select things here and nowhere else."""
+
+import difflib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pgjax.algorithms.base import Algorithm
+from pgjax.algorithms.on_policy import reinforce
+from pgjax.environments.base import Box, Discrete, Environment
+from pgjax.environments.brax import from_brax
+from pgjax.environments.data_centre import cooling
+from pgjax.environments.gymnax import from_gymnax
+from pgjax.environments.mazes import LAYOUTS, maze, partial_maze, t_maze
+from pgjax.environments.recommender import recommendation
+from pgjax.environments.robot import navigation
+from pgjax.errors import InputError
+from pgjax.estimators.baselines import (
+    Baseline,
+    all_actions,
+    learned_action_value,
+    learned_value,
+    leave_one_out,
+    leave_one_out_by_time,
+    no_baseline,
+    running_average,
+)
+from pgjax.estimators.returns import (
+    Credit,
+    discounted_lambda_return,
+    discounted_reward_to_go,
+    lambda_return,
+    reward_to_go,
+    whole_episode,
+)
+from pgjax.imitation.controllers import (
+    acrobot_controller,
+    cartpole_controller,
+    continuous_mountain_car_controller,
+    mountain_car_controller,
+    navigation_controller,
+    pendulum_controller,
+    pid_controller,
+    recommendation_controller,
+)
+from pgjax.imitation.experts import Expert, dead_reckoning, scripted, shortest_paths, sign_follower
+from pgjax.policies.base import Policy
+from pgjax.policies.convolutional import cnn, is_image
+from pgjax.policies.defaults import action_value_for, policy_for, value_for
+from pgjax.policies.feedforward import mlp
+from pgjax.policies.gru import recurrent
+from pgjax.policies.tables import tabular
+from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share
+from pgjax.text.corpora import Corpus, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
+from pgjax.text.decoder import Sizes, transformer_value
+
+CREDITS: dict[str, Callable[[], Credit]] = {
+    "whole-episode": whole_episode,
+    "reward-to-go": reward_to_go,
+    "discounted-reward-to-go": discounted_reward_to_go,
+    "lambda-return": lambda_return,
+    "discounted-lambda-return": discounted_lambda_return,
+}
+
+
+CreditName = Literal[
+    "whole-episode", "reward-to-go", "discounted-reward-to-go", "lambda-return", "discounted-lambda-return"
+]
+
+
+BASELINES: dict[str, Callable[[], Baseline]] = {
+    "none": no_baseline,
+    "running-average": running_average,
+    "leave-one-out": leave_one_out,
+    "leave-one-out-by-time": leave_one_out_by_time,
+}
+
+
+LEARNED_BASELINES: dict[str, Callable[..., Baseline]] = {
+    "learned-value": learned_value,
+    "learned-action-value": learned_action_value,
+    "all-actions": all_actions,
+}
+
+
+BaselineName = Literal[
+    "none",
+    "running-average",
+    "leave-one-out",
+    "leave-one-out-by-time",
+    "learned-value",
+    "learned-action-value",
+    "all-actions",
+]
+
+
+PolicyName = Literal["auto", "tabular", "mlp", "cnn", "categorical", "gaussian", "recurrent"]
+OptimizerName = Literal["adam", "sgd"]
+TextBaselineName = Literal["running-average", "leave-one-out", "leave-one-out-by-time", "learned-value"]
+OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
+
+
+# Environments of pgjax by name; all others are gymnax's or, after "brax:", of brax.
+ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
+    "maze": maze,
+    **{f"maze-{name}": functools.partial(maze, layout) for name, layout in LAYOUTS.items() if name != "lecture"},
+    "partial-maze": partial_maze,
+    **{
+        f"partial-maze-{name}": functools.partial(partial_maze, layout)
+        for name, layout in LAYOUTS.items()
+        if name != "lecture"
+    },
+    "t-maze": t_maze,
+    "navigation": navigation,
+    "recommendation": recommendation,
+    "slate-recommendation": functools.partial(recommendation, slate=3),
+    "cooling": cooling,
+}
+
+
+CONTROLLERS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "CartPole-v1": cartpole_controller,
+    "Acrobot-v1": acrobot_controller,
+    "Pendulum-v1": pendulum_controller,
+    "MountainCar-v0": mountain_car_controller,
+    "MountainCarContinuous-v0": continuous_mountain_car_controller,
+    "navigation": navigation_controller,
+}
+
+
+# Mean return over 100 episodes from which gymnasium's registry calls the task solved.
+SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0, "MountainCarContinuous-v0": 90.0}
+
+
+def environment_named(name: str) -> Environment:
+    """Return an environment of pgjax, of gymnax, or of brax ("brax:ant").
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    if name.lower() in ENVIRONMENTS:
+        return ENVIRONMENTS[name.lower()]()
+    library, _, rest = name.partition(":")
+    if library == "brax" and rest:
+        return from_brax(rest)
+    near = difflib.get_close_matches(name.lower(), ENVIRONMENTS, n=3)
+    if near:
+        raise InputError(f"expected the name of an environment, got {name!r}; did you mean {', '.join(near)}?")
+    return from_gymnax(name)
+
+
+def expert_named(name: str, environment: Environment) -> Expert | None:
+    """Return what is written by hand or computed for an environment of that name, None if there is nothing.
+
+    Raises:
+        InputError: If the environment is another one, and its observations or actions do not fit.
+    """
+    if name in CONTROLLERS:
+        return scripted(CONTROLLERS[name], environment)
+    if name.endswith("recommendation"):
+        return scripted(recommendation_controller(environment), environment)
+    if name == "cooling":
+        return pid_controller(environment)
+    if name == "t-maze":
+        return sign_follower(environment)
+    kind, _, layout = name.rpartition("maze")
+    if kind in ("", "partial-") and layout.removeprefix("-") in ("", *LAYOUTS):
+        text = LAYOUTS[layout.removeprefix("-") or "lecture"]
+        if kind == "":
+            return shortest_paths(text)
+        return dead_reckoning(text) if "S" in text else None
+    return None
+
+
+def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[int], bfloat16: bool = False) -> Policy:
+    """Return a policy for an environment: auto, tabular, mlp, cnn, categorical or gaussian (an mlp), or recurrent.
+
+    Hidden widths are those of the layers after the convolution of a cnn; of a recurrent one, the last is that of the
+    hidden state, and the others are its encoder's.
+
+    Raises:
+        InputError: If it does not fit.
+    """
+    states, actions = environment.observation_space, environment.action_space
+    if any(width < 1 for width in hidden):
+        raise InputError(f"expected hidden layers of width 1 or more, got {min(hidden)}")
+    if name == "auto" and tuple(hidden) == (64, 64) and not bfloat16:
+        return policy_for(environment)
+    if name == "tabular":
+        if not isinstance(states, Discrete) or not isinstance(actions, Discrete):
+            raise InputError(
+                f"expected discrete observations and actions for a tabular policy, got {environment.name} with "
+                f"observations of {type(states).__name__} and actions of {type(actions).__name__}"
+            )
+        return tabular(states.n, actions)
+    if name in ("recurrent", "cnn") and bfloat16:
+        raise InputError(f"expected products in float32 for a {name} policy, got bfloat16")
+    if name == "cnn" or (name == "auto" and is_image(states) and not bfloat16):
+        return cnn(states, actions, hidden=hidden)
+    if name == "recurrent":
+        if not hidden:
+            raise InputError(
+                "expected 1 or more hidden layers for a recurrent policy, whose last is its state, got none"
+            )
+        return recurrent(states, actions, hidden[-1], hidden[:-1])
+    wanted = {"categorical": Discrete, "gaussian": Box}.get(name)
+    if wanted is not None and not isinstance(actions, wanted):
+        raise InputError(
+            f"expected a {wanted.__name__} action space for a {name} policy, got {environment.name} with actions of "
+            f"{type(actions).__name__}"
+        )
+    return mlp(states, actions, hidden, product_dtype=jnp.bfloat16 if bfloat16 else jnp.float32)
+
+
+def text_baseline_named(name: TextBaselineName, same_start: int, sizes: Sizes) -> Baseline:
+    """Return a baseline for texts: among outputs to the same prompt, or a learned one that is a transformer.
+
+    Raises:
+        InputError: If less than two outputs have the same prompt, or there is no transformer of these sizes.
+    """
+    if name == "learned-value":
+        return learned_value(transformer_value(sizes), steps=2)
+    if name == "running-average":
+        return running_average()
+    return (leave_one_out if name == "leave-one-out" else leave_one_out_by_time)(among=same_start)
+
+
+def corpus_named(name: str, seed: int, sentences: int, length: int, prompt_words: int) -> Corpus:
+    """Return a corpus: grammar (made from a seed), python-docs, or a file of text.
+
+    Args:
+        name: Which.
+        seed: Of the grammar and its sentences.
+        sentences: How many of them.
+        length: Tokens of a text, where it is no sentence of the grammar.
+        prompt_words: Words of a prompt.
+
+    Raises:
+        InputError: If there is no such file, or nothing in it.
+    """
+    if sentences < 1:
+        raise InputError(f"expected 1 or more sentences, got {sentences}")
+    if name == "grammar":
+        return grammar_corpus(grammar(seed), jax.random.key(seed), sentences, prompt_words)
+    text = python_docs() if name == "python-docs" else read_text(name)
+    return text_corpus(text, f"{name} ({digest(text)})", length, prompt_words)
+
+
+def gold_named(name: str, corpus: Corpus, seed: int) -> Gold:
+    """Return a gold reward: words, length, or letters: followed by the letters that are wanted.
+
+    For a grammar, its words have values drawn with a seed; for another corpus, its frequent words are worth 1 each.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    kind, _, letters = name.partition(":")
+    if name == "words":
+        return common_words(corpus) if corpus.grammar is None else grammar_gold(corpus.grammar, seed)
+    if name == "length":
+        return length_gold()
+    if kind == "letters" and letters:
+        return letter_share(corpus.tokenizer, letters)
+    raise InputError(f"expected a gold reward words, length or letters:LETTERS, got {name}")
+
+
+def baseline_named(name: str, environment: Environment, hidden: Sequence[int], steps: int) -> Baseline:
+    """Return a baseline; a learned one is a table where states are few, else a network with these hidden layers.
+
+    Raises:
+        InputError: If it needs discrete actions and they are not, or learns in less than one gradient step an update.
+    """
+    if name in BASELINES:
+        return BASELINES[name]()
+    value = value_for if name == "learned-value" else action_value_for
+    return LEARNED_BASELINES[name](value(environment, hidden), steps=steps)
+
+
+def reinforce_named(
+    environment: Environment,
+    *,
+    policy: PolicyName,
+    hidden: Sequence[int],
+    credit: CreditName,
+    baseline: BaselineName,
+    episodes: int,
+    steps: int,
+    value_steps: int,
+    optimizer: OptimizerName,
+    bfloat16: bool = False,
+) -> Algorithm:
+    """Return REINFORCE of these parts; see `policy_named`, `baseline_named` and `pgjax.reinforce`.
+
+    Raises:
+        InputError: If a part does not fit the environment or another one.
+    """
+    return reinforce(
+        environment,
+        policy_named(policy, environment, hidden, bfloat16),
+        episodes=episodes,
+        steps=steps,
+        credit=CREDITS[credit](),
+        baseline=baseline_named(baseline, environment, hidden, value_steps),
+        optimizer=OPTIMIZERS[optimizer],
+    )

@@ -1,0 +1,69 @@
+"""Numbers as tables and files have them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pgjax.analysis.statistics import confidence_interval, interquartile_mean, plain_interval, shown
+
+
+def average_of(runs: Any) -> dict[str, Any]:
+    """The interquartile mean of runs [n], iqm, and its 95% interval (None of a single run), as plain numbers."""
+    return {"iqm": float(interquartile_mean(runs)), "interval": plain_interval(confidence_interval(runs))}
+
+
+def written(number: float | None, form: str = ".4g") -> str:
+    """Return a number as tables have it, "-" if there is none."""
+    return "-" if number is None else f"{number:{form}}"
+
+
+def written_interval(bounds: Sequence[float] | None) -> str:
+    """Return an interval as tables have it, "-" if there is none."""
+    return "-" if bounds is None else f"[{written(bounds[0])}, {written(bounds[1])}]"
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows of `pgjax.summarize` as a table, and below it the seeds that failed, if any did."""
+    lines = []
+    for row in rows:
+        line = {name: shown(value) for name, value in hyperparameters_of(row).items()}
+        line["runs"] = str(row["seeds"])
+        line["failed"] = str(len(row["failed_seeds"]))
+        line["final return (IQM)"] = written(row["iqm"])
+        line["IQM, 95% interval"] = written_interval(row["interval"])
+        line["90% of runs"] = written_interval(row["tolerance_interval"])
+        line["solved"] = written(row["solved_fraction"], ".1%")
+        line["solved, 95% interval"] = written_interval(row["solved_interval"])
+        line["steps"] = f"{row['environment_steps']:.3g}"
+        lines.append(line)
+    print(pd.DataFrame(lines).to_string(index=False))
+    for row in rows:
+        if row["failed_seeds"]:
+            where = ", ".join(f"{name} {shown(value)}" for name, value in hyperparameters_of(row).items())
+            print(f"numbers that are not finite{' at ' + where if where else ''} in seeds: {some(row['failed_seeds'])}")
+
+
+def some(numbers: Sequence[int], most: int = 20) -> str:
+    """Return the first of some numbers as a sentence has them."""
+    return ", ".join(map(str, numbers[:most])) + (", …" if len(numbers) > most else "")
+
+
+def hyperparameters_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the hyper-parameters of a row of `pgjax.summarize`: what stands before its results."""
+    names = list(row)
+    return {name: row[name] for name in names[: names.index("seeds")]}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the new one, never half of it."""
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a summary, as `write_text` does."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

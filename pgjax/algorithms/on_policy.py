@@ -1,0 +1,224 @@
+"""REINFORCE: make episodes more likely in proportion to how much better than expected they were."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from pgjax.algorithms.base import Algorithm, by_name
+from pgjax.batching import together
+from pgjax.descent import Optimizer, check_optimizer, descend
+from pgjax.environments.base import Environment, strong
+from pgjax.estimators.baselines import Baseline, leave_one_out_by_time
+from pgjax.estimators.gradient import policy_gradient
+from pgjax.estimators.returns import Credit, reward_to_go
+from pgjax.estimators.streaming import Eligibility, as_trajectory, eligibility, needs_no_trajectory
+from pgjax.hyperparameters import numbers_of
+from pgjax.policies.base import Policy, check_fit
+from pgjax.rollout import collect
+from pgjax.trajectory import Trajectory
+from pgjax.trees import PyTree
+
+
+class Hyperparameters(NamedTuple):
+    """The numbers of a REINFORCE run; all are traced, so any can be swept. Each is a scalar but for `environment`."""
+
+    learning_rate: Any = 3e-3  # η
+    baseline_decay: Any = 0.9  # β of the running average, and of the scale of a learned value
+    discount: Any = 1.0  # γ
+    trace_decay: Any = 0.95  # λ of the λ-returns
+    value_learning_rate: Any = 1e-2  # η of a learned value
+    entropy_coefficient: Any = 0.0
+    environment: PyTree = ()  # the environment's params
+
+
+class State(NamedTuple):
+    """What a REINFORCE run carries."""
+
+    key: jax.Array  # the run's own, never used up: iteration i draws from fold_in(key, i)
+    iteration: jax.Array  # [] int32
+    hyperparameters: Hyperparameters
+    params: PyTree  # θ
+    optimizer: PyTree
+    baseline: PyTree
+    episode: PyTree = ()  # the one that is running, where its gradient is added up meanwhile (`pgjax.eligibility`)
+
+
+class Metrics(NamedTuple):
+    """What one update of REINFORCE reports; each a float scalar."""
+
+    episode_return: jax.Array  # mean of Σ_t R_{t+1} over the update's episodes, undiscounted
+    episodes: jax.Array  # how many they were
+    steps: jax.Array  # real environment steps in them
+    computed: jax.Array  # environment steps computed for them, padding included, which other runs of a batch may cause
+    entropy: jax.Array  # mean over those steps, in nats
+    gradient_norm: jax.Array  # of the estimate, before the optimizer
+    notes: Mapping[str, jax.Array] = {}  # what a score noted, by name: the sum over an episode, their mean
+
+
+def reinforce(
+    environment: Environment,
+    policy: Policy,
+    *,
+    episodes: int = 16,
+    steps: int = 0,
+    same_start: int = 1,
+    credit: Credit | None = None,
+    baseline: Baseline | None = None,
+    optimizer: Optimizer = optax.adam,
+    chunk: int = 16,
+) -> Algorithm:
+    """Return the REINFORCE algorithm: its numbers are `Hyperparameters`, it carries a `State`, and reports `Metrics`.
+
+    An update collects episodes, estimates ∇ρ(θ) from them (`policy_gradient`), and gives that to the optimizer. With
+    one episode a slot the estimate is the mean over E episodes. With a budget of steps it is, in expectation,
+    E[episodes of a slot] times as long: the direction stays, and the length grows with the number of episodes; dividing
+    by that random number instead would be a ratio estimator, with a bias.
+
+    With one episode an update, a policy without memory, a Monte-Carlo credit and no baseline or the running average, no
+    trajectory is stored: the gradient is added up as the episode goes on (`pgjax.eligibility`), and in a batch of runs
+    each goes on as soon as its own episode is over.
+
+    What an environment's score notes of episodes is among the metrics' `notes`, under the names that it has there.
+
+    A method is a choice of credit and baseline:
+
+    - the lecture's REINFORCE(θ, η, β, max_iters): `whole_episode()` and `running_average()`, with `episodes=1` and
+      `optimizer=optax.sgd`;
+    - its "more common gradient estimate", G_t − v(X_t): `reward_to_go()` and
+      `learned_value(value_for(environment))`;
+    - actor-critic with GAE(λ): `lambda_return()` and `learned_value(value_for(environment))`;
+    - the all-action estimator Σ_a ∇f(X_t)_a Q(X_t, a): `lambda_return()`, which Q is fitted to, and
+      `all_actions(action_value_for(environment))`.
+
+    Args:
+        environment: Where episodes are played.
+        policy: f; its actions must fit the environment.
+        episodes: E, slots collected side by side, see `pgjax.collect`.
+        steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
+        same_start: So many slots beside each other begin with the same X_1, see `leave_one_out`.
+        credit: What each step is judged by; `reward_to_go()` if not given.
+        baseline: What is subtracted from it; `leave_one_out_by_time()` if not given.
+        optimizer: From the learning rate, a traced number, to an optax transformation; it is given the gradient to
+            *descend*, as usual, so `optax.sgd` is θ ← θ + η ∇̂, and as value, if it wants one, minus the mean return.
+        chunk: Rows collected at a time.
+
+    Raises:
+        InputError: If the policy does not fit the environment, a credit and a baseline make no estimator together, the
+            optimizer cannot be used (`check_optimizer`), or a count is out of range; from the first update, what the
+            baseline raises (the default one, if there is only one slot), or if a score notes something under the name
+            of a metric.
+
+    Source: the lecture; Williams, *Simple statistical gradient-following algorithms for connectionist reinforcement
+    learning*, 1992.
+    """
+    check_fit(environment, policy)
+    check_optimizer(optimizer, policy.init)
+    baseline = leave_one_out_by_time() if baseline is None else baseline
+    credit = reward_to_go() if credit is None else credit
+    estimator = policy_gradient(environment, policy, credit, baseline)
+
+    def init(key: jax.Array, hyperparameters: Hyperparameters) -> State:
+        key, params_key, baseline_key = jax.random.split(key, 3)
+        params = policy.init(params_key)
+        return State(
+            key,
+            jnp.int32(0),
+            hyperparameters._replace(environment=strong(hyperparameters.environment)),
+            params,
+            optimizer(hyperparameters.learning_rate).init(params),
+            baseline.init(baseline_key, hyperparameters),
+        )
+
+    def ascend(
+        state: State, gradient: PyTree, mean_return: jax.Array, trajectory: Trajectory, returns: jax.Array
+    ) -> State:
+        chosen = optimizer(state.hyperparameters.learning_rate)
+        descent = jax.tree.map(jnp.negative, gradient)
+        params, optimizer_state = descend(chosen, descent, state.optimizer, state.params, value=-mean_return)
+        return state._replace(
+            iteration=state.iteration + 1,
+            params=params,
+            optimizer=optimizer_state,
+            baseline=baseline.update(state.baseline, trajectory, returns),
+        )
+
+    def learn(trajectory: Trajectory, state: State) -> tuple[State, Metrics]:
+        estimate = estimator(state.params, state.baseline, trajectory, state.hyperparameters)
+        dtype = trajectory.reward.dtype
+        metrics = Metrics(
+            episode_return=jnp.sum(trajectory.reward) / trajectory.episodes,
+            episodes=trajectory.episodes,
+            steps=jnp.sum(trajectory.mask, dtype=dtype),
+            computed=jnp.asarray(trajectory.rows * episodes, dtype),
+            entropy=estimate.entropy,
+            gradient_norm=optax.tree.norm(estimate.gradient),
+            notes={name: jnp.sum(note) / trajectory.episodes for name, note in trajectory.notes.items()},
+        )
+        by_name(metrics)  # which refuses a note with the name of a metric
+        following = ascend(state, estimate.gradient, metrics.episode_return, trajectory, estimate.returns)
+        return following, metrics
+
+    rollout = collect(environment, policy, episodes, steps, chunk, same_start, then=learn)
+
+    def update(state: State) -> tuple[State, Metrics]:
+        key = jax.random.fold_in(state.key, state.iteration)
+        return rollout(key, state.params, state.hyperparameters.environment, state)
+
+    hyperparameters = numbers_of(Hyperparameters(environment=strong(environment.params)))
+    algorithm = Algorithm(init, update, hyperparameters)
+    if episodes == 1 and not steps and needs_no_trajectory(environment, policy, credit, baseline):
+        return by_eligibility(algorithm, eligibility(environment, policy, credit, baseline, chunk), ascend)
+    return algorithm
+
+
+def by_eligibility(
+    algorithm: Algorithm,
+    running: Eligibility,
+    ascend: Callable[[State, PyTree, jax.Array, Trajectory, jax.Array], State],
+) -> Algorithm:
+    """Return REINFORCE of one episode an update with its updates cut into steps of some rows each.
+
+    Args:
+        algorithm: The same, that stores a trajectory.
+        running: What plays the episode.
+        ascend: From a state, an estimated gradient, a mean return, and a trajectory and its returns for the baseline,
+            to the next state.
+    """
+
+    def init(key: jax.Array, hyperparameters: Hyperparameters) -> State:
+        state = algorithm.init(key, hyperparameters)
+        unused = jax.random.fold_in(state.key, np.uint32(2**32 - 1))  # that of no iteration
+        return state._replace(episode=running.before(unused, state.params, hyperparameters.environment))
+
+    def step(state: State, going: jax.Array) -> tuple[State, Metrics, jax.Array]:
+        key = jax.random.fold_in(state.key, state.iteration)
+        episode, over = running.play(key, state.params, state.baseline, state.hyperparameters, state.episode, going)
+        played = state._replace(episode=episode)
+        metrics = Metrics(
+            episode.reward,
+            jnp.ones_like(episode.reward),
+            episode.steps,
+            episode.computed,
+            episode.entropy / episode.steps,
+            optax.tree.norm(episode.gradient),
+        )
+
+        def updated() -> State:
+            following = ascend(played, episode.gradient, episode.reward, as_trajectory(episode), episode.so_far[None])
+            following = following._replace(episode=running.again(episode))
+            return jax.tree.map(lambda new, old: old if new is old else jnp.where(over, new, old), following, played)
+
+        return jax.lax.cond(together(over), updated, lambda: played), metrics, over
+
+    def update(state: State) -> tuple[State, Metrics]:
+        def one(carry: tuple[State, Metrics, jax.Array]) -> tuple[State, Metrics, jax.Array]:
+            return step(carry[0], jnp.bool_(True))
+
+        state, metrics, _ = jax.lax.while_loop(lambda carry: ~carry[2], one, step(state, jnp.bool_(True)))
+        return state, metrics
+
+    return Algorithm(init, update, algorithm.hyperparameters, step)

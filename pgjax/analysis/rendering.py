@@ -1,0 +1,160 @@
+"""Look at an episode: play one and keep all of its states, then draw it as a picture or a film."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pgjax.environments.base import Environment, Episode, check_environment, strong, whole_score
+from pgjax.environments.drawings import draw_anything
+from pgjax.errors import InputError
+from pgjax.paths import full_path
+from pgjax.policies.base import Policy, check_fit
+from pgjax.trajectory import Trajectory
+from pgjax.trees import PyTree, plain
+
+
+def play(
+    environment: Environment, policy: Policy, key: jax.Array, params: PyTree, env_params: PyTree = None
+) -> Episode:
+    """Play one episode, and return it with all of its states.
+
+    Args:
+        environment: Where.
+        policy: Who acts; actions are sampled.
+        key: Of the episode.
+        params: The policy's.
+        env_params: The environment's; its own, if not given.
+
+    Raises:
+        InputError: If the policy does not fit, or the environment does not do what the contract says.
+    """
+    check_environment(environment)
+    check_fit(environment, policy)
+    env_params = environment.params if env_params is None else env_params
+
+    @jax.jit
+    def run(key: jax.Array, params: PyTree, env_params: PyTree) -> Any:
+        reset_key, play_key = jax.random.split(key)
+        state, observation = environment.reset(reset_key, env_params)
+
+        def one(carry: Any, xs: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
+            state, observation, memory, running = carry
+            key, time = xs
+            action_key, step_key = jax.random.split(key)
+            memory, distribution = policy.step(params, memory, jax.tree.map(lambda leaf: leaf[None], observation))
+            action = distribution.sample(action_key)
+            played = environment.action_space.clip(action)[0]
+            next_state, step = environment.step(step_key, state, played, env_params)
+            terminated = running & jnp.asarray(step.terminated, bool)
+            truncated = running & (jnp.asarray(step.truncated, bool) | (time + 1 >= environment.horizon))
+            row = Trajectory(
+                observation,
+                action[0],
+                jnp.where(running, jnp.asarray(step.reward, float), 0),
+                terminated,
+                truncated,
+                mask=running,
+                time=time,
+                rows=jnp.int32(0),
+                log_prob=jnp.where(running, distribution.log_prob(action)[0], 0),
+            )
+            carry = (next_state, step.observation, memory, running & ~terminated & ~truncated)
+            return carry, (state, played, row)
+
+        xs = (jax.random.split(play_key, environment.horizon), jnp.arange(environment.horizon))
+        last, (state, played, rows) = jax.lax.scan(one, (state, observation, policy.memory(1), jnp.bool_(True)), xs)
+        return last[:2], state, played, rows
+
+    (final_state, final_observation), state, played, rows = run(key, params, env_params)
+    reward = rows.reward
+    if environment.score is not None:
+        whole = jax.tree.map(lambda leaf: leaf[:, None], rows._replace(rows=jnp.zeros(0)))
+        whole = whole._replace(rows=jnp.sum(rows.mask, dtype=jnp.int32))
+        reward = whole_score(environment, whole, env_params).reward[:, 0]
+    n = int(rows.mask.sum())
+
+    def through(before: Any, last: Any) -> np.ndarray:
+        """Return what was before each of the n steps and after the last, [n + 1, ...]."""
+        return np.concatenate([plain(before)[:n], plain(before[n] if n < len(before) else last)[None]])
+
+    return Episode(
+        jax.tree.map(through, state, final_state),
+        jax.tree.map(through, rows.observation, final_observation),
+        np.asarray(played)[:n],
+        np.asarray(reward)[:n],
+        jax.tree.map(plain, strong(env_params)),
+    )
+
+
+def frame(environment: Environment, episode: Episode, t: int, axes: Axes) -> None:
+    """Draw how things stand after t steps of an episode, 0 ≤ t ≤ n, and say so above.
+
+    Raises:
+        InputError: If it does not have so many steps.
+    """
+    n = len(episode.reward)
+    if not 0 <= t <= n:
+        raise InputError(f"expected 0 to {n} steps of this episode, got {t}")
+    axes.clear()
+    (environment.draw or draw_anything)(axes, episode, t)
+    earned = float(np.sum(episode.reward[:t]))
+    axes.set_title(
+        f"{environment.name}, step {t} of {n}, return so far {earned:.4g}", fontsize="medium", parse_math=False
+    )
+
+
+def save_picture(environment: Environment, episode: Episode, path: str | Path, t: int | None = None) -> None:
+    """Save a picture of an episode, PNG: after t steps, or at its end.
+
+    Raises:
+        InputError: If it does not have so many steps.
+    """
+    path, figure = full_path(path), Figure(figsize=(6, 4.8), layout="constrained")
+    frame(environment, episode, len(episode.reward) if t is None else t, figure.subplots())
+    figure.savefig(path, dpi=120)
+
+
+def save_pictures(episodes: Sequence[tuple[Environment, Episode]], path: str | Path, columns: int = 4) -> None:
+    """Save a picture of several episodes beside each other, PNG, each after two thirds of its steps.
+
+    Raises:
+        InputError: If there is none, or no column.
+    """
+    if not episodes or columns < 1:
+        raise InputError(f"expected 1 or more episodes and columns, got {len(episodes)} and {columns}")
+    path, columns = full_path(path), min(columns, len(episodes))
+    rows = -(-len(episodes) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.6 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for (environment, episode), axes in zip(episodes, panels, strict=False):
+        frame(environment, episode, 2 * len(episode.reward) // 3, axes)
+        axes.set_title(axes.get_title().replace(", return", "\nreturn"), fontsize="medium")
+    for axes in panels[len(episodes) :]:
+        axes.set_axis_off()
+    figure.savefig(path, dpi=100)
+
+
+def save_film(
+    environment: Environment, episode: Episode, path: str | Path, frames_per_second: int = 15, most: int = 200
+) -> None:
+    """Save a film of an episode, GIF; of a longer one than `most` frames, every second step, or every third, and so on.
+
+    Raises:
+        InputError: If there is no frame or no speed to show it at.
+    """
+    if most < 1 or frames_per_second < 1:
+        raise InputError(f"expected 1 or more frames, and as many a second, got {most} and {frames_per_second}")
+    n = len(episode.reward)
+    shown = list(range(0, n + 1, -(-(n + 1) // most)))
+    shown += [n] * (1 + frames_per_second - (shown[-1] == n))  # the end stays for a second
+    path, figure = full_path(path), Figure(figsize=(6, 4.8), layout="constrained")
+    axes = figure.subplots()
+    film = FuncAnimation(figure, lambda t: frame(environment, episode, t, axes), frames=shown, init_func=lambda: None)
+    film.save(path, writer=PillowWriter(fps=frames_per_second), dpi=80)

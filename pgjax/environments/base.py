@@ -1,0 +1,266 @@
+"""The contract of an environment: two pure functions and the spaces they speak in."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax.checks import check_shape, check_truth, traced
+from pgjax.errors import InputError
+from pgjax.trajectory import Trajectory
+from pgjax.trees import PyTree
+
+
+class Discrete(NamedTuple):
+    """The integers 0 … n − 1: actions to choose from, or states to be in.
+
+    Of actions some may be `forbidden`, such as the pad of a text: policies for the space never choose them.
+    """
+
+    n: int
+    forbidden: tuple[int, ...] = ()
+
+    @property
+    def allowed(self) -> np.ndarray:
+        """[n] bool, which integers may be chosen."""
+        return ~np.isin(np.arange(self.n), self.forbidden)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One value is a scalar."""
+        return ()
+
+    @property
+    def dtype(self) -> Any:
+        """One value is an int32."""
+        return jnp.int32
+
+    def clip(self, value: jax.Array) -> jax.Array:
+        """Return the value as it is: every integer a policy can choose is inside."""
+        return value
+
+
+class Box(NamedTuple):
+    """Arrays of one shape, each number between `low` and `high` (scalars or arrays of that shape; may be infinite)."""
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...]
+    dtype: Any = jnp.float32
+
+    def clip(self, value: jax.Array) -> jax.Array:
+        """Return the nearest values inside the box, for values [..., *shape]."""
+        low, high = (jnp.broadcast_to(jnp.asarray(bound, self.dtype), value.shape) for bound in (self.low, self.high))
+        return jnp.clip(value, low, high)
+
+    def middle(self) -> tuple[jax.Array, jax.Array]:
+        """Return its centre and its half-width, each [*shape]; where a side is infinite, 0 and 1."""
+        low, high = np.broadcast_to(self.low, self.shape), np.broadcast_to(self.high, self.shape)
+        finite = np.isfinite(low) & np.isfinite(high)
+        low, high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
+        dtype = jnp.result_type(float)
+        return jnp.asarray((low + high) / 2, dtype), jnp.asarray((high - low) / 2, dtype)
+
+
+Space = Discrete | Box
+
+
+class Step(NamedTuple):
+    """What one step of an environment brings.
+
+    `terminated`: the episode is over, and nothing could follow. `truncated`: it is cut off here, though more could have
+    followed; a bootstrap looks through it. Both may be true at once, and then termination counts.
+    """
+
+    observation: Any  # X_{t+1}, [*observation_space.shape]
+    reward: jax.Array | float  # R_{t+1}, []
+    terminated: jax.Array | bool = False  # [], bool or an integer 0 or 1
+    truncated: jax.Array | bool = False  # [], likewise
+
+
+class Score(NamedTuple):
+    """What is known of episodes when they are whole."""
+
+    reward: Any  # [T, E], in place of the rewards of the steps
+    notes: Mapping[str, Any] = {}  # more numbers [T, E]: a metric of that name is their sum over an episode
+
+
+class Episode(NamedTuple):
+    """One whole episode of n steps, to look at; its arrays are NumPy's."""
+
+    state: PyTree  # [n + 1, ...], of the environment, before each step and after the last
+    observation: Any  # [n + 1, ...], X_t likewise
+    action: Any  # [n, ...], A_t as the environment got it
+    reward: Any  # [n], R_{t+1}
+    params: PyTree  # the environment's
+
+
+class Environment(NamedTuple):
+    """A sequential decision making problem, as pure functions of one episode.
+
+    `reset(key, params) -> (state, observation)` draws X_1 ~ d_0;
+    `step(key, state, action, params) -> (state, Step)` plays A_t. A state is any pytree. Nothing resets by itself: when
+    an episode ends is the rollout's business, and after `horizon` steps T it ends in any case, truncated. Where T is
+    part of the problem, so that nothing is worth anything after it, step T says `terminated` itself, as those of
+    `finite` and of texts do: else a bootstrap looks through it. An action of a `Box` arrives clipped to it.
+
+    `score(trajectory, params) -> Score` is for rewards that are known only when the episode is whole; it replaces the
+    rewards of the steps. What it says of padding is dropped.
+
+    `draw(axes, episode, t)` draws onto matplotlib's axes how things stand after t steps of an `Episode`, 0 ≤ t ≤ n.
+
+    Example:
+        >>> def reset(key, params):
+        ...     return jnp.int32(0), jnp.int32(0)
+        >>> def step(key, place, action, params):  # stay or go on
+        ...     place = place + action
+        ...     return place, Step(place, reward=-1.0, terminated=place == 3)
+        >>> line = Environment(reset, step, Discrete(4), Discrete(2), horizon=20, name="line")
+        >>> check_environment(line)  # says what is wrong, if anything is
+    """
+
+    reset: Callable[[jax.Array, PyTree], tuple[PyTree, Any]]
+    step: Callable[[jax.Array, PyTree, jax.Array, PyTree], tuple[PyTree, Step]]
+    observation_space: Space
+    action_space: Space
+    horizon: int
+    params: PyTree = ()  # numbers that may be swept by vmap: masses, tables, …
+    score: Callable[[Any, PyTree], Score] | None = None
+    name: str = "environment"
+    draw: Callable[[Any, Episode, int], None] | None = None
+
+
+def strong(tree: PyTree) -> PyTree:
+    """Return the tree with every leaf an array of its own dtype, none weak, so that a loop can carry it."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
+
+
+def whole_score(environment: Environment, trajectory: Trajectory, params: PyTree) -> Score:
+    """The score of whole episodes, or their steps' rewards where there is none, all float [T, E] and 0 in padding.
+
+    Raises:
+        InputError: If the score is no `Score`, or a part of it is not [T, E].
+    """
+    if environment.score is None:
+        return Score(trajectory.reward)
+    score, what = environment.score(trajectory, params), f"the score of {environment.name}"
+    if not isinstance(score, Score):
+        raise InputError(f"expected {what} to return a Score, got a {type(score).__name__}")
+    for name, array in {
+        "reward": score.reward,
+        **{f"note {name!r}": note for name, note in score.notes.items()},
+    }.items():
+        check_shape(f"the {name} that {what} returns", array, trajectory.mask.shape)
+    return jax.tree.map(lambda leaf: jnp.where(trajectory.mask, jnp.asarray(leaf, float), 0), score)
+
+
+def check_environment(environment: Environment) -> None:
+    """Raise unless an environment is what the contract says; functions are only traced, and nothing is computed.
+
+    Raises:
+        InputError: If the horizon is no integer of 1 or more, the bounds of a space make no sense, actions of a `Box`
+            are integers, a function cannot be traced or returns something else than the contract says, an observation
+            is not of its space, a reward or an end is not a scalar, `step` changes the shape of the state, or a score
+            is not [T, E].
+    """
+    name, actions = environment.name, environment.action_space
+    if not isinstance(environment.horizon, int | np.integer) or environment.horizon < 1:
+        raise InputError(f"expected a horizon of 1 or more steps for {name}, an integer, got {environment.horizon}")
+    check_space(f"actions of {name}", actions)
+    check_space(f"observations of {name}", environment.observation_space)
+    key, action = jax.random.key(0), jax.ShapeDtypeStruct(tuple(actions.shape), actions.dtype)
+    begun = traced(f"a reset of {name}", environment.reset, key, environment.params)
+    first, observation = pair(f"reset of {name}", "(state, observation)", begun)
+    played = traced(f"a step of {name}", environment.step, key, first, action, environment.params)
+    state, step = pair(f"step of {name}", "(state, Step)", played)
+    if not isinstance(step, Step):
+        raise InputError(
+            f"expected step of {name} to return (state, Step), got a {type(step).__name__} in second place"
+        )
+
+    def expect(what: str, expected: Any, came: Any) -> None:
+        if came != expected:
+            raise InputError(f"expected {what} of {name} to be of shape and type {expected}, got {came}")
+
+    seen = (tuple(environment.observation_space.shape), str(jnp.dtype(environment.observation_space.dtype)))
+    expect("the first observation", seen, form(observation))
+    expect("the observation after a step", seen, form(step.observation))
+    expect("the state after a step", form(first), form(state))
+    check_shape(f"the reward of {name}", step.reward, ())
+    check_truth(f"terminated of {name}", step.terminated, ())
+    check_truth(f"truncated of {name}", step.truncated, ())
+    if environment.score is not None:
+        T, E = int(environment.horizon) + 1, 2
+
+        def rows(shape: tuple[int, ...] = (), dtype: Any = float) -> Any:
+            return jax.ShapeDtypeStruct((T, E, *shape), jnp.result_type(dtype))
+
+        count: Any = jax.ShapeDtypeStruct((), jnp.int32)
+
+        episodes = Trajectory(
+            observation=rows(seen[0], environment.observation_space.dtype),
+            action=rows(action.shape, action.dtype),
+            reward=rows(),
+            terminated=rows(dtype=bool),
+            truncated=rows(dtype=bool),
+            mask=rows(dtype=bool),
+            time=rows(dtype=jnp.int32),
+            rows=count,
+            log_prob=rows(),
+        )
+        traced(
+            f"a score of {name}",
+            lambda episodes, params: whole_score(environment, episodes, params),
+            episodes,
+            environment.params,
+        )
+
+
+def form(tree: PyTree) -> PyTree:
+    """The shape and type of each leaf of a tree, in words that can be compared."""
+    return jax.tree.map(lambda leaf: (tuple(leaf.shape), str(leaf.dtype)), tree)
+
+
+def pair(what: str, parts: str, returned: Any) -> tuple[Any, Any]:
+    """The two things that a function is to return.
+
+    Raises:
+        InputError: If they are not two.
+    """
+    if not isinstance(returned, tuple) or hasattr(returned, "_fields") or len(returned) != 2:
+        came = f"{len(returned)} things" if type(returned) in (tuple, list) else f"a {type(returned).__name__}"
+        raise InputError(f"expected {what} to return {parts}, got {came}")
+    return returned
+
+
+def check_space(what: str, space: Space) -> None:
+    """Raise unless a space is one that can be used for `what` of an environment.
+
+    Raises:
+        InputError: If it is neither a `Discrete` with something to choose from nor a `Box` with bounds of its shape,
+            the low below the high and not too far from it for float32; or if it is a `Box` of integers to act with.
+    """
+    acts = what.startswith("actions")
+    if isinstance(space, Discrete):
+        if not isinstance(space.n, int | np.integer) or space.n < 1 or not space.allowed.any():
+            raise InputError(f"expected 1 or more {what} to choose from, got {space}")
+        return
+    if not isinstance(space, Box):
+        raise InputError(f"expected {what} to be a Discrete or a Box, got a {type(space).__name__}")
+    if acts and not jnp.issubdtype(space.dtype, jnp.floating):
+        raise InputError(
+            f"expected {what} in a Box to be real numbers, got {jnp.dtype(space.dtype)}; for integers, a Discrete"
+        )
+    try:
+        low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
+    except ValueError as error:
+        raise InputError(f"expected bounds of shape {tuple(space.shape)} for {what}, got another: {error}") from error
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide = np.isfinite(low) & np.isfinite(high) & ~np.isfinite(np.float32(high) - np.float32(low))
+    wrong, order = (~(low < high) | wide, "below") if acts else (~(low <= high), "not above")
+    for place in np.argwhere(wrong)[:1]:
+        bounds = f"{low[tuple(place)]} and {high[tuple(place)]}"
+        width = ", and a width within float32," if acts else ""
+        raise InputError(f"expected a low {order} the high{width} for {what}, got {bounds}")

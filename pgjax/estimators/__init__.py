@@ -1,0 +1,52 @@
+"""Estimators of the policy gradient: credits, baselines, and how they are put together.
+
+What is listed here is public; the rest may change.
+"""
+
+from pgjax.estimators.baselines import (
+    Baseline,
+    all_actions,
+    given_action_values,
+    given_values,
+    learned_action_value,
+    learned_value,
+    leave_one_out,
+    leave_one_out_by_time,
+    no_baseline,
+    running_average,
+)
+from pgjax.estimators.gradient import policy_gradient
+from pgjax.estimators.returns import (
+    Credit,
+    discounted_lambda_return,
+    discounted_reward_to_go,
+    lambda_return,
+    lambda_returns,
+    reward_to_go,
+    rewards_to_go,
+    whole_episode,
+    whole_returns,
+)
+
+__all__ = [
+    "Baseline",
+    "Credit",
+    "all_actions",
+    "discounted_lambda_return",
+    "discounted_reward_to_go",
+    "given_action_values",
+    "given_values",
+    "lambda_return",
+    "lambda_returns",
+    "learned_action_value",
+    "learned_value",
+    "leave_one_out",
+    "leave_one_out_by_time",
+    "no_baseline",
+    "policy_gradient",
+    "reward_to_go",
+    "rewards_to_go",
+    "running_average",
+    "whole_episode",
+    "whole_returns",
+]

@@ -1,0 +1,314 @@
+"""Baselines: what is subtracted from a return, so that only better than expected counts as good.
+
+A baseline that does not depend on the action it judges leaves the expected gradient as it is, and can lower its
+variance.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pgjax.checks import check_shape
+from pgjax.descent import Optimizer, check_optimizer, descend
+from pgjax.errors import InputError
+from pgjax.policies.base import ValueFunction
+from pgjax.segments import map_over_rows, sum_over_steps
+from pgjax.trajectory import Trajectory
+from pgjax.trees import PyTree
+
+
+class Baseline(NamedTuple):
+    """A baseline, as pure functions.
+
+    `init(key, hyperparameters) -> state`; `values(state, trajectory, returns[T, E], predictions) -> [T, E]`, what to
+    subtract from the returns; `update(state, trajectory, returns) -> state`, called once an update, after `values`.
+
+    A baseline that predicts from the observations alone, before any return is known, does so by one of two more:
+    `state_values(state, trajectory) -> [T, E]`, v(X_t), or `action_values(state, trajectory) -> [T, E, A]`, Q(X_t, ·),
+    both for every row, those with final observations included. `values` is given what it says as `predictions`. A
+    baseline that depends on the action it judges biases the estimate, unless Σ_a ∇f(X_t)_a Q(X_t, a) is added to it:
+    where there are action values, that is done.
+
+    A baseline that learns from G_1 alone and is the same at every step needs no trajectory, and says so by `online`.
+    """
+
+    init: Callable[[jax.Array, Any], PyTree]
+    values: Callable[[PyTree, Trajectory, jax.Array, Any], jax.Array]
+    update: Callable[[PyTree, Trajectory, jax.Array], PyTree]
+    state_values: Callable[[PyTree, Trajectory], jax.Array] | None = None
+    action_values: Callable[[PyTree, Trajectory], jax.Array] | None = None
+    online: bool = False
+
+
+def _nothing(*_: Any) -> tuple[()]:
+    return ()
+
+
+def no_baseline() -> Baseline:
+    """Return the baseline that is 0."""
+    return Baseline(_nothing, lambda state, trajectory, returns, _: jnp.zeros_like(returns), _nothing, online=True)
+
+
+class RunningAverage(NamedTuple):
+    """The lecture's ρ̂, and how slowly it moves."""
+
+    rho_hat: jax.Array  # []
+    beta: jax.Array  # []
+
+
+def running_average() -> Baseline:
+    """Return the baseline that is the lecture's ρ̂: 0 at first, and ρ̂ ← β ρ̂ + (1 − β) G_1 after each update.
+
+    β is the hyper-parameter `baseline_decay`. With several episodes an update, G_1 is their mean. An update uses the ρ̂
+    of before it, which has not seen the actions it judges.
+    """
+
+    def init(key: jax.Array, hyperparameters: Any) -> RunningAverage:
+        return RunningAverage(jnp.zeros(()), hyperparameters.baseline_decay)
+
+    def values(state: RunningAverage, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
+        return jnp.broadcast_to(state.rho_hat, returns.shape)
+
+    def update(state: RunningAverage, trajectory: Trajectory, returns: jax.Array) -> RunningAverage:
+        rho = jnp.sum(jnp.where(trajectory.first, returns, 0)) / trajectory.episodes
+        return state._replace(rho_hat=state.beta * state.rho_hat + (1 - state.beta) * rho)
+
+    return Baseline(init, values, update, online=True)
+
+
+def _of_other_slots(per_slot: jax.Array, among: int | None) -> jax.Array:
+    """Return the sum over all slots of its group but one's own, for [..., E]."""
+    E = per_slot.shape[-1]
+    group = E if among is None else among
+    if group < 2 or E % group:
+        expected = "2 or more episodes an update" if among is None else f"groups of 2 or more that divide {E} episodes"
+        raise InputError(f"expected {expected} for a leave-one-out baseline, got {group}")
+    grouped = per_slot.reshape(*per_slot.shape[:-1], E // group, group)
+    return (jnp.sum(grouped, axis=-1, keepdims=True) - grouped).reshape(per_slot.shape)
+
+
+def leave_one_out(among: int | None = None) -> Baseline:
+    """Return the baseline that is the mean G_1 of the *other* slots' episodes, the same for every step of a slot.
+
+    The others are all, or those of groups of so many slots beside each other: with as many of the same start
+    (`reinforce(same_start=...)`), whatever a start adds to every return changes nothing.
+
+    It is left out by slot, not by episode: where a slot holds several episodes, how many of them there are depends on
+    their own actions. With one episode a slot and groups of K (all E, if not given), G_1 − baseline =
+    K/(K − 1) · (G_1 − the mean of its group).
+
+    Args:
+        among: K; all slots, if not given.
+
+    Raises:
+        InputError: If K is below 2; when it is called, if K does not divide the slots, or there is only one.
+
+    Source: Kool, van Hoof & Welling, *Buy 4 REINFORCE samples, get a baseline for free!*, 2019.
+    """
+    if among is not None and among < 2:
+        raise InputError(f"expected groups of 2 or more for a leave-one-out baseline, got {among}")
+
+    def values(state: PyTree, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
+        others = _of_other_slots(jnp.sum(jnp.where(trajectory.first, returns, 0), axis=0), among)
+        episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype), among)
+        return jnp.broadcast_to(others / episodes, returns.shape)
+
+    return Baseline(_nothing, values, _nothing)
+
+
+def leave_one_out_by_time(among: int | None = None) -> Baseline:
+    """Return the baseline that is, for step t of an episode, the mean return at step t of the *other* slots' episodes.
+
+    The others are those of `leave_one_out`, where it is also said why slots are left out whole. An episode that was
+    over by then counts as 0, the return to go when nothing is to come; so this belongs to the reward-to-go credits.
+
+    Raises:
+        InputError: See `leave_one_out`.
+    """
+    if among is not None and among < 2:
+        raise InputError(f"expected groups of 2 or more for a leave-one-out baseline, got {among}")
+
+    def values(state: PyTree, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
+        T, E = returns.shape
+        slot = jnp.broadcast_to(jnp.arange(E), (T, E))
+        per_time = (
+            jnp.zeros((T, E), returns.dtype).at[trajectory.time, slot].add(jnp.where(trajectory.mask, returns, 0))
+        )
+        episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype), among)
+        return (_of_other_slots(per_time, among) / episodes[None])[trajectory.time, slot]
+
+    return Baseline(_nothing, values, _nothing)
+
+
+def given_values(table: jax.Array) -> Baseline:
+    """Return the baseline v given by a table: [S], or [T, S] where it depends on the step of the episode.
+
+    With the exact v of `pgjax.exact.solve` it is the ideal that a learned one comes near to. For a state that is not in
+    the table it is NaN; steps beyond T have the last one's row.
+
+    Raises:
+        InputError: When it is called, if the table has neither one axis nor two.
+    """
+
+    def state_values(state: PyTree, trajectory: Trajectory) -> jax.Array:
+        return _look_up(table, 1, trajectory)
+
+    return Baseline(_nothing, lambda state, trajectory, returns, predictions: predictions, _nothing, state_values)
+
+
+def given_action_values(table: jax.Array) -> Baseline:
+    """Return what makes the all-action estimator Σ_a ∇f(X_t)_a Q(X_t, a), with Q given by a table, [S, A] or [T, S, A].
+
+    Raises:
+        InputError: When it is called, if the table has neither two axes nor three.
+
+    Source: see `all_actions`.
+    """
+
+    def action_values(state: PyTree, trajectory: Trajectory) -> jax.Array:
+        return _look_up(table, 2, trajectory)
+
+    return Baseline(_nothing, lambda state, trajectory, returns, _: returns, _nothing, action_values=action_values)
+
+
+def _look_up(table: Any, axes: int, trajectory: Trajectory) -> jax.Array:
+    """Return a row of the table for each observation, NaN where it has none."""
+    values = jnp.asarray(table)
+    if values.ndim not in (axes, axes + 1):
+        raise InputError(f"expected a table of {axes} or, by time, {axes + 1} axes, got one of shape {values.shape}")
+    if values.ndim == axes:
+        return values.at[trajectory.observation].get(mode="fill", fill_value=jnp.nan)
+    time = jnp.minimum(trajectory.time, values.shape[0] - 1)  # a final observation is one step beyond
+    return values.at[time, trajectory.observation].get(mode="fill", fill_value=jnp.nan)
+
+
+class Learned(NamedTuple):
+    """A learned value function: μ + σ · network, with the mean μ and the spread σ of the returns so far."""
+
+    params: PyTree
+    optimizer: PyTree
+    learning_rate: jax.Array  # []
+    beta: jax.Array  # []
+    moments: jax.Array  # [3], running averages of 1, the return and its square, from 0
+
+
+def _scale(moments: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return μ and σ of the returns so far; 0 and 1 before there are any."""
+    weight, total, square = moments
+    known = weight > 0
+    mean = jnp.where(known, total / jnp.where(known, weight, 1), 0)
+    variance = jnp.where(known, square / jnp.where(known, weight, 1) - mean**2, 1)
+    return mean, jnp.sqrt(jnp.maximum(variance, 1e-6 * (1 + mean**2)))
+
+
+def _learned(
+    value: ValueFunction,
+    optimizer: Optimizer,
+    steps: int,
+    judged: Callable[[jax.Array, Trajectory], jax.Array],
+) -> tuple[Callable[..., Learned], Callable[..., jax.Array], Callable[..., Learned]]:
+    """Return init, predict and update of a value function; `judged` picks what the returns are compared with."""
+    if steps < 1:
+        raise InputError(f"expected 1 or more gradient steps an update for a learned value, got {steps}")
+    check_optimizer(optimizer, value.init)
+
+    def init(key: jax.Array, hyperparameters: Any) -> Learned:
+        params, eta = value.init(key), hyperparameters.value_learning_rate
+        return Learned(params, optimizer(eta).init(params), eta, hyperparameters.baseline_decay, jnp.zeros(3))
+
+    def predict(state: Learned, trajectory: Trajectory) -> jax.Array:
+        def unrolled(rows: Trajectory) -> jax.Array:
+            return value.unroll(state.params, rows)
+
+        mean, spread = _scale(state.moments)
+        return mean + spread * (map_over_rows(unrolled, trajectory) if value.memoryless else unrolled(trajectory))
+
+    def update(state: Learned, trajectory: Trajectory, returns: jax.Array) -> Learned:
+        count = jnp.sum(trajectory.mask, dtype=returns.dtype)
+        sums = jnp.stack([count, jnp.sum(returns), jnp.sum(returns**2)])
+        moments = state.beta * state.moments + (1 - state.beta) * sums / count
+        mean, spread = _scale(moments)
+
+        def loss(params: PyTree, rows: Trajectory, targets: jax.Array) -> jax.Array:
+            values = judged(value.unroll(params, rows), rows)
+            check_shape("the values of the states of a trajectory", values, targets.shape)
+            error = values - targets
+            return 0.5 * jnp.sum(jnp.where(rows.mask, error**2, 0)) / count
+
+        def one_step(_: int, learned: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+            params, optimizer_state = learned
+
+            def derivative(rows: Trajectory, targets: jax.Array) -> tuple[jax.Array, PyTree]:
+                return jax.value_and_grad(loss)(params, rows, targets)
+
+            targets = (returns - mean) / spread
+            error, descent = (
+                sum_over_steps(derivative, trajectory, targets) if value.memoryless else derivative(trajectory, targets)
+            )
+            return descend(optimizer(state.learning_rate), descent, optimizer_state, params, error)
+
+        params, optimizer_state = jax.lax.fori_loop(0, steps, one_step, (state.params, state.optimizer))
+        return Learned(params, optimizer_state, state.learning_rate, state.beta, moments)
+
+    return init, predict, update
+
+
+def _of_the_action(values: jax.Array, trajectory: Trajectory) -> jax.Array:
+    """Return Q(X_t, A_t), [T, E], of Q(X_t, ·), [T, E, A]."""
+    return jnp.take_along_axis(values, trajectory.action[..., None], axis=-1)[..., 0]
+
+
+def learned_value(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
+    """Return the baseline v(X_t) that is learned, by regression on the returns that the credit gives.
+
+    An update uses the v of before it, which has not seen the actions it judges; then it takes some gradient steps on
+    the mean squared error over all steps of the trajectory. The network predicts in units of the returns' running mean
+    and spread (which forget as fast as the hyper-parameter `baseline_decay` says), so that its learning rate, the
+    hyper-parameter `value_learning_rate`, does not depend on the scale of rewards.
+
+    With the credit `lambda_return` this is actor-critic with the generalised advantage estimate.
+
+    Args:
+        value: Its function, such as `pgjax.value_for(environment)`.
+        optimizer: From the learning rate, a traced number, to an optax transformation.
+        steps: Gradient steps an update, at least 1.
+
+    Raises:
+        InputError: If there are no steps.
+
+    Source: the lecture's G_t − v(X_t); Sutton & Barto, *Reinforcement Learning*, 2018, §13.4 and §13.5.
+    """
+    init, predict, update = _learned(value, optimizer, steps, lambda values, trajectory: values)
+    return Baseline(init, lambda state, trajectory, returns, predictions: predictions, update, state_values=predict)
+
+
+def learned_action_value(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
+    """Return the baseline Q(X_t, A_t) that is learned, with Σ_a ∇f(X_t)_a Q(X_t, a) added for what it takes away.
+
+    It is as unbiased as the credit, whatever Q is, and if Q is exact the action itself brings no variance any more.
+    Arguments, learning and errors are those of `learned_value`, with a value for each action (`action_value_for`).
+
+    Source: Gu et al., *Q-Prop: sample-efficient policy gradient with an off-policy critic*, 2017.
+    """
+    init, predict, update = _learned(value, optimizer, steps, _of_the_action)
+
+    def values(state: Learned, trajectory: Trajectory, returns: jax.Array, predictions: jax.Array) -> jax.Array:
+        return _of_the_action(predictions, trajectory)
+
+    return Baseline(init, values, update, action_values=predict)
+
+
+def all_actions(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
+    """Return what makes the all-action estimator: Σ_a ∇f(X_t)_a Q(X_t, a), with a Q that is learned.
+
+    It subtracts all that was sampled, so that only the learned Q moves the policy; the returns of the credit are what Q
+    is fitted to. Its bias is that of Q. Arguments, learning and errors are those of `learned_action_value`.
+
+    Source: Sutton et al., *Policy gradient methods for reinforcement learning with function approximation*, 2000;
+    Asadi et al., *Mean actor critic*, 2017.
+    """
+    init, predict, update = _learned(value, optimizer, steps, _of_the_action)
+    return Baseline(init, lambda state, trajectory, returns, _: returns, update, action_values=predict)

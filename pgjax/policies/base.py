@@ -1,0 +1,133 @@
+"""The contract of a policy, and which of them fits an environment."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pgjax.checks import check_shape, traced
+from pgjax.environments.base import Discrete, Environment, Space
+from pgjax.errors import InputError
+from pgjax.policies.distributions import Categorical, Distribution
+from pgjax.trees import PyTree
+
+
+class Policy(NamedTuple):
+    """A policy f(·, θ), as pure functions.
+
+    `init(key) -> params` draws θ. To act: `memory(E)` is what E episodes start with (a pytree), and
+    `step(params, memory, observation[E, ...]) -> (memory, Distribution[E])`. To differentiate: `unroll(params,
+    trajectory) -> Distribution[T, E]`, the same distributions for whole episodes at once. It looks at nothing of the
+    trajectory but its `observation`, which for a policy with memory starts at the beginning of one episode a slot.
+
+    `step` and `unroll` give the same log-probabilities. A policy without memory has `memory(E) == ()`.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    memory: Callable[[int], PyTree]
+    step: Callable[[PyTree, PyTree, Any], tuple[PyTree, Distribution]]
+    unroll: Callable[[PyTree, Any], Distribution]
+
+
+def memoryless(init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, Any], Distribution]) -> Policy:
+    """Return the policy whose action depends on the present observation alone.
+
+    Args:
+        init: key -> params.
+        apply: (params, observation[..., *shape]) -> Distribution[...], for any leading axes.
+
+    Example:
+        >>> def apply(theta, x):  # the same two logits, whatever is observed
+        ...     return Categorical(jnp.broadcast_to(theta, (*x.shape, 2)))
+        >>> policy = memoryless(lambda key: jnp.zeros(2), apply)
+        >>> memory, f = policy.step(jnp.zeros(2), policy.memory(3), jnp.arange(3))  # E = 3
+        >>> memory, f.logits.shape
+        ((), (3, 2))
+    """
+    return Policy(
+        init,
+        memory=lambda episodes: (),
+        step=lambda params, memory, observation: (memory, apply(params, observation)),
+        unroll=lambda params, trajectory: apply(params, trajectory.observation),
+    )
+
+
+def allowed(action_space: Discrete, logits: jax.Array) -> jax.Array:
+    """Logits [..., n] with −∞ for the actions that are forbidden."""
+    if not action_space.forbidden:
+        return logits
+    mask = action_space.allowed.reshape(*(1,) * (logits.ndim - 1), -1)
+    return jnp.where(mask, logits, -jnp.inf)
+
+
+def has_memory(policy: Policy) -> bool:
+    """Return whether the policy remembers anything between steps."""
+    return bool(jax.tree.leaves(jax.eval_shape(lambda: policy.memory(1))))
+
+
+def describe(space: Space) -> str:
+    """Return a space in words."""
+    if isinstance(space, Discrete):
+        return f"one of {space.n} integers"
+    return f"an array of shape {tuple(space.shape)}"
+
+
+def check_fit(environment: Environment, policy: Policy) -> None:
+    """Raise unless the policy takes the environment's observations and returns its actions.
+
+    Nothing is computed; only shapes are followed. What can be seen only by computing, `pgjax.check_policy` looks at.
+
+    Raises:
+        InputError: If it does not fit, or its distribution's log_prob, entropy, kl or cross_entropy are not a number
+            for each episode: [E, 1] would be broadcast to [E, E].
+    """
+    states, actions, E = environment.observation_space, environment.action_space, 2
+    observation = jax.ShapeDtypeStruct((E, *states.shape), states.dtype)
+
+    def act(key: jax.Array, observation: jax.Array) -> tuple[Distribution, jax.Array]:
+        _, f = policy.step(policy.init(key), policy.memory(E), observation)
+        return f, f.sample(key)
+
+    try:
+        f, action = jax.eval_shape(act, jax.random.key(0), observation)
+    except InputError:
+        raise
+    except Exception as error:  # each network library has exceptions of its own for a shape that does not fit
+        raise InputError(
+            f"expected a policy that takes the observations of {environment.name}, {describe(states)}; "
+            f"it fails with: {error}"
+        ) from error
+    if isinstance(f, Categorical) and f.logits.shape[:-1] != (E,):
+        raise InputError(
+            f"expected a policy that takes the observations of {environment.name}, {describe(states)}; of {E} of them "
+            f"this one makes logits of shape {f.logits.shape}, where [{E}, n] are expected"
+        )
+    kind = jnp.integer if isinstance(actions, Discrete) else jnp.floating
+    fits = action.shape == (E, *actions.shape) and jnp.issubdtype(action.dtype, kind)
+    came = f"arrays of shape {action.shape[1:]} and dtype {action.dtype}"
+    if isinstance(actions, Discrete) and isinstance(f, Categorical):
+        fits = fits and f.logits.shape[-1] == actions.n
+        came = f"one of {f.logits.shape[-1]} integers"
+    if not fits:
+        raise InputError(
+            f"expected a policy whose actions fit {environment.name}, {describe(actions)}; this one's are {came}"
+        )
+    what = f"a {type(f).__name__} of {E} actions for {environment.name}"
+    for name, others in {"log_prob": (action,), "entropy": (), "kl": (f,), "cross_entropy": (f,)}.items():
+        if hasattr(f, name):
+            number = traced(f"{name} of {what}", lambda f, *of, name=name: getattr(f, name)(*of), f, *others)
+            check_shape(f"{name} of {what}", number, (E,))
+
+
+class ValueFunction(NamedTuple):
+    """A function with parameters of its own, from observations to expected returns, as pure functions.
+
+    `init(key) -> params`; `unroll(params, trajectory) -> [T, E]` for v(X_t), `[T, E, A]` for Q(X_t, ·); like a
+    policy's, it sees the trajectory's observations. If it is `memoryless`, a row's value depends on that row alone; if
+    not, it starts afresh at each `trajectory.first`.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    unroll: Callable[[PyTree, Any], jax.Array]
+    memoryless: bool = True

@@ -1,0 +1,157 @@
+"""A convolutional network over an image."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+
+from pgjax.environments.base import Box, Discrete, Space
+from pgjax.errors import InputError
+from pgjax.policies.base import Policy, ValueFunction, memoryless
+from pgjax.policies.distributions import Distribution
+from pgjax.policies.networks import Readout, as_reals, distribution_of, outputs_for, with_spread
+from pgjax.trees import PyTree
+
+
+def patches(image: jax.Array, window: int, stride: int = 1) -> jax.Array:
+    """Return what a window sees at each place where it lies within the image.
+
+    Args:
+        image: [..., H, W, C].
+        window: Its height and width.
+        stride: From one place to the next.
+
+    Returns:
+        [..., ⌊(H − window) / stride⌋ + 1, ⌊(W − window) / stride⌋ + 1, window² · C], row by row of the window.
+    """
+    height, width = image.shape[-3] - window + 1, image.shape[-2] - window + 1
+    corners = [(i, j) for i in range(window) for j in range(window)]
+    shifted = [image[..., i : i + height : stride, j : j + width : stride, :] for i, j in corners]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+class ImageNetwork(linen.Module):
+    """A convolution without padding, hidden layers, and a last layer of gain 0.01.
+
+    A convolution is a product of patches and weights. Written like that, `vmap` over runs with weights of their own
+    makes it a batched product, which is fast everywhere; of convolutions with weights of their own it makes a grouped
+    convolution, which is slow on a CPU.
+    """
+
+    filters: int
+    window: int
+    stride: int
+    hidden: Sequence[int]
+    outputs: int
+
+    @linen.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Map images [..., H, W, C] to [..., outputs]."""
+        init = linen.initializers.orthogonal(np.sqrt(2))
+        x = jax.nn.relu(linen.Dense(self.filters, kernel_init=init)(patches(image, self.window, self.stride)))
+        x = x.reshape(*x.shape[:-3], -1)
+        for width in self.hidden:
+            x = jax.nn.relu(linen.Dense(width, kernel_init=init)(x))
+        return Readout(self.outputs, jax.lax.dot_general)(x)
+
+
+def is_image(space: Space) -> bool:
+    """Return whether observations are images: arrays [H, W, C] or [H, W] of 3 pixels or more each way."""
+    return not isinstance(space, Discrete) and len(space.shape) in (2, 3) and min(space.shape[:2]) >= 3
+
+
+def image_of(space: Space, observation: jax.Array) -> jax.Array:
+    """Return observations [..., H, W, C] or [..., H, W] as real-valued images [..., H, W, C], see `as_reals`."""
+    assert isinstance(space, Box)  # as `is_image` says
+    image = as_reals(space, observation)
+    return image if len(space.shape) == 3 else image[..., None]
+
+
+def image_network(
+    space: Space, filters: int, window: int, stride: int | None, hidden: Sequence[int], outputs: int
+) -> ImageNetwork:
+    """Return the network for images of a space; arguments are those of `cnn`.
+
+    Raises:
+        InputError: If they are no images, the window does not fit into them, or there is no filter or stride.
+    """
+    if not is_image(space):
+        raise InputError(f"expected observations [H, W, C] or [H, W] for a convolution, got {tuple(space.shape)}")
+    shorter = min(space.shape[:2])
+    if not 1 <= window <= shorter:
+        raise InputError(f"expected a window of 1 to {shorter} pixels, got {window}")
+    stride = max(1, shorter // 10) if stride is None else stride
+    if filters < 1 or stride < 1:
+        raise InputError(f"expected 1 or more filters and a stride of 1 or more, got {filters} and {stride}")
+    return ImageNetwork(filters, window, stride, tuple(hidden), outputs)
+
+
+def cnn(
+    observation_space: Space,
+    action_space: Space,
+    filters: int = 8,
+    window: int = 3,
+    stride: int | None = None,
+    hidden: Sequence[int] = (64, 64),
+) -> Policy:
+    """Return a convolutional policy: actions are chosen, from images, as `pgjax.mlp` chooses them.
+
+    Args:
+        observation_space: What it sees, images [H, W, C] or [H, W].
+        action_space: What it chooses from; a Box must have shape [d].
+        filters: Of the convolution.
+        window: Its height and width in pixels.
+        stride: Pixels from one place of the window to the next; if not given, such that there are about ten.
+        hidden: Widths of the layers between the convolution and the output.
+
+    Raises:
+        InputError: If the observations are no images, the window does not fit into them, there is no filter or
+            stride, or the actions are arrays of another shape than [d].
+
+    Source: the network of Young & Tian, *MinAtar: an Atari-inspired testbed for thorough and reproducible reinforcement
+    learning experiments*, 2019, with a smaller hidden layer.
+    """
+    network = image_network(observation_space, filters, window, stride, hidden, outputs_for(action_space))
+
+    def init(key: jax.Array) -> PyTree:
+        image = image_of(observation_space, jnp.zeros(observation_space.shape, observation_space.dtype))
+        return with_spread(action_space, network.init(key, image))
+
+    def apply(params: PyTree, observation: jax.Array) -> Distribution:
+        output = network.apply(params["network"], image_of(observation_space, observation))
+        return distribution_of(action_space, output, params)
+
+    return memoryless(init, apply)
+
+
+def cnn_value(
+    observation_space: Space,
+    actions: int | None = None,
+    filters: int = 8,
+    window: int = 3,
+    stride: int | None = None,
+    hidden: Sequence[int] = (64, 64),
+) -> ValueFunction:
+    """Return a network like that of `pgjax.cnn`, near zero at first: v [T, E], or Q [T, E, A] for A = `actions`.
+
+    Other arguments are those of `pgjax.cnn`.
+
+    Raises:
+        InputError: If the observations are no images, the window does not fit into them, or there is no filter or
+            stride.
+    """
+    network = image_network(observation_space, filters, window, stride, hidden, 1 if actions is None else actions)
+
+    def init(key: jax.Array) -> PyTree:
+        return network.init(
+            key, image_of(observation_space, jnp.zeros(observation_space.shape, observation_space.dtype))
+        )
+
+    def unroll(params: PyTree, trajectory: Any) -> jax.Array:
+        values = network.apply(params, image_of(observation_space, trajectory.observation))
+        return values[..., 0] if actions is None else values
+
+    return ValueFunction(init, unroll)

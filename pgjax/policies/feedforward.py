@@ -1,0 +1,70 @@
+"""A multilayer perceptron over the flattened observation."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pgjax.environments.base import Space
+from pgjax.policies.base import Policy, ValueFunction, memoryless
+from pgjax.policies.distributions import Distribution
+from pgjax.policies.networks import Network, distribution_of, features_of, outputs_for, with_spread
+from pgjax.trees import PyTree
+
+
+def mlp(
+    observation_space: Space,
+    action_space: Space,
+    hidden: Sequence[int] = (64, 64),
+    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    product_dtype: Any = jnp.float32,
+) -> Policy:
+    """Return a network policy: Categorical for a `Discrete` action space, diagonal Gaussian for a `Box`.
+
+    A discrete observation enters one-hot, any other flattened. For a Box the network's output is in units of the
+    box's half-width around its centre (where a side is infinite: of 1 around 0), and the standard deviations are
+    parameters of their own, at first 0.6 of that unit, whatever the observation.
+
+    Args:
+        observation_space: What it sees.
+        action_space: What it chooses from; a Box must have shape [d].
+        hidden: Widths of the hidden layers.
+        activation: Applied after each of them.
+        product_dtype: What the operands of matrix products are rounded to: float32, or bfloat16, which an accelerator
+            multiplies faster; parameters, sums and all else are float32.
+
+    Raises:
+        InputError: If the actions are arrays of another shape than [d].
+    """
+    network = Network(tuple(hidden), outputs_for(action_space), activation, product_dtype)
+
+    def init(key: jax.Array) -> Any:
+        observation = jnp.zeros(observation_space.shape, observation_space.dtype)
+        return with_spread(action_space, network.init(key, features_of(observation_space, observation)))
+
+    def apply(params: Any, observation: jax.Array) -> Distribution:
+        output = network.apply(params["network"], features_of(observation_space, observation))
+        return distribution_of(action_space, output, params)
+
+    return memoryless(init, apply)
+
+
+def mlp_value(
+    observation_space: Space,
+    actions: int | None = None,
+    hidden: Sequence[int] = (64, 64),
+    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+) -> ValueFunction:
+    """Return a network like that of `pgjax.mlp`, near zero at first: v [T, E], or Q [T, E, A] for A = `actions`."""
+    network = Network(tuple(hidden), 1 if actions is None else actions, activation)
+
+    def init(key: jax.Array) -> PyTree:
+        observation = jnp.zeros(observation_space.shape, observation_space.dtype)
+        return network.init(key, features_of(observation_space, observation))
+
+    def unroll(params: PyTree, trajectory: Any) -> jax.Array:
+        values = network.apply(params, features_of(observation_space, trajectory.observation))
+        return values[..., 0] if actions is None else values
+
+    return ValueFunction(init, unroll)

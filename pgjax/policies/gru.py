@@ -1,0 +1,117 @@
+"""A network that remembers: a gated recurrent unit over the observations of an episode."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+
+from pgjax.environments.base import Space
+from pgjax.errors import InputError
+from pgjax.policies.base import Policy
+from pgjax.policies.distributions import Distribution
+from pgjax.policies.networks import Readout, distribution_of, features_of, outputs_for, with_spread
+from pgjax.trees import PyTree
+
+
+def orthogonal_gates(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Return weights [hidden, 3·hidden] side by side, those of each gate orthogonal."""
+    orthogonal, hidden = linen.initializers.orthogonal(), shape[0]
+    return jnp.concatenate([orthogonal(gate, (hidden, hidden)) for gate in jax.random.split(key, 3)], axis=1)
+
+
+class RecurrentNetwork(linen.Module):
+    """Tanh layers, a gated recurrent unit, and a last layer of gain 0.01, in three parts.
+
+    `inputs` and `outputs` see one row and can be computed of all rows at once; only `remember` has to go in order.
+    """
+
+    hidden: int
+    encoder: Sequence[int]
+    actions: int
+
+    def setup(self) -> None:
+        """Name the layers."""
+        init = linen.initializers.orthogonal(np.sqrt(2))
+        self.layers = [linen.Dense(width, kernel_init=init) for width in self.encoder]
+        self.gates = linen.Dense(3 * self.hidden)
+        self.recurrent = self.param("recurrent", orthogonal_gates, (self.hidden, 3 * self.hidden))
+        self.candidate_bias = self.param("candidate_bias", linen.initializers.zeros_init(), (self.hidden,))
+        self.readout = Readout(self.actions, jax.lax.dot_general)
+
+    def inputs(self, x: jax.Array) -> jax.Array:
+        """Return what features [..., n] say to the gates, [..., 3·hidden]."""
+        for layer in self.layers:
+            x = jnp.tanh(layer(x))
+        return self.gates(x)
+
+    def remember(self, h: jax.Array, inputs: jax.Array) -> jax.Array:
+        """Return the next hidden state [E, hidden]: h' = (1 − z) n + z h.
+
+        With r = σ(x_r + U_r h), z = σ(x_z + U_z h) and n = tanh(x_n + r (U_n h + b)); x is `inputs` [E, 3·hidden].
+
+        Source: Cho et al., *Learning Phrase Representations using RNN Encoder–Decoder*, 2014. There r stands within the
+        product, n = tanh(x_n + U_n (r h)); outside of it, as in cuDNN, the three products are one.
+        """
+        x_r, x_z, x_n = jnp.split(inputs, 3, axis=-1)
+        u_r, u_z, u_n = jnp.split(h @ self.recurrent, 3, axis=-1)
+        r, z = jax.nn.sigmoid(x_r + u_r), jax.nn.sigmoid(x_z + u_z)
+        n = jnp.tanh(x_n + r * (u_n + jnp.broadcast_to(self.candidate_bias, u_n.shape)))
+        return (1 - z) * n + z * h
+
+    def outputs(self, h: jax.Array) -> jax.Array:
+        """Map hidden states [..., hidden] to [..., actions]."""
+        return self.readout(h)
+
+    def __call__(self, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the next hidden state [E, hidden] and the outputs [E, actions] of features [E, n]."""
+        h = self.remember(h, self.inputs(x))
+        return h, self.outputs(h)
+
+
+def recurrent(
+    observation_space: Space, action_space: Space, hidden: int = 64, encoder: Sequence[int] = (64,)
+) -> Policy:
+    """Return a policy that remembers: a gated recurrent unit, whose hidden state is the memory and is zero at first.
+
+    Observations enter, and actions are chosen, as in `pgjax.mlp`. An episode is differentiated whole, through time.
+
+    Args:
+        observation_space: What it sees.
+        action_space: What it chooses from; a Box must have shape [d].
+        hidden: Width of the hidden state.
+        encoder: Widths of tanh layers between the observation and the recurrent unit; may be none.
+
+    Raises:
+        InputError: If the actions are arrays of another shape than [d], or the hidden state has no width.
+
+    Source: Cho et al., *Learning Phrase Representations using RNN Encoder–Decoder*, 2014.
+    """
+    if hidden < 1:
+        raise InputError(f"expected a hidden state of width 1 or more, got {hidden}")
+    network = RecurrentNetwork(hidden, tuple(encoder), outputs_for(action_space))
+
+    def memory(episodes: int) -> jax.Array:
+        return jnp.zeros((episodes, hidden))
+
+    def init(key: jax.Array) -> PyTree:
+        observation = jnp.zeros((1, *observation_space.shape), observation_space.dtype)
+        return with_spread(action_space, network.init(key, memory(1), features_of(observation_space, observation)))
+
+    def step(params: PyTree, h: jax.Array, observation: jax.Array) -> tuple[jax.Array, Distribution]:
+        h, output = network.apply(params["network"], h, features_of(observation_space, observation))
+        return h, distribution_of(action_space, output, params)
+
+    def unroll(params: PyTree, trajectory: Any) -> Distribution:
+        def one(h: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+            h = network.apply(params["network"], h, row, method="remember")
+            return h, h
+
+        features = features_of(observation_space, trajectory.observation)
+        inputs = network.apply(params["network"], features, method="inputs")
+        _, h = jax.lax.scan(one, memory(inputs.shape[1]), inputs)
+        return distribution_of(action_space, network.apply(params["network"], h, method="outputs"), params)
+
+    return Policy(init, memory, step, unroll)

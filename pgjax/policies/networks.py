@@ -1,0 +1,136 @@
+"""What networks share: layers near zero at first, observations as their input, distributions as their output."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+
+from pgjax.environments.base import Box, Discrete, Space
+from pgjax.errors import InputError
+from pgjax.policies.base import allowed
+from pgjax.policies.distributions import Categorical, Distribution, Gaussian
+from pgjax.trees import PyTree
+
+
+def rounded_to(dtype: Any) -> Callable[..., jax.Array]:
+    """Return the product of [..., n] and [n, m], operands rounded to a type, and so in its derivative.
+
+    Sums are float32. It takes the place of `lax.dot_general` in a layer.
+    """
+
+    def multiply(a: jax.Array, b: jax.Array, axes: tuple[Sequence[int], Sequence[int]]) -> jax.Array:
+        return jax.lax.dot_general(
+            a.astype(dtype), b.astype(dtype), (axes, ((), ())), preferred_element_type=jnp.float32
+        )
+
+    @jax.custom_vjp
+    def product(a: jax.Array, b: jax.Array) -> jax.Array:
+        return multiply(a, b, ([a.ndim - 1], [0]))
+
+    def forward(a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        return product(a, b), (a, b)
+
+    def backward(operands: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+        a, b = operands
+        rows = range(a.ndim - 1)
+        da, db = multiply(cotangent, b, ([a.ndim - 1], [1])), multiply(a, cotangent, (rows, rows))
+        return da.astype(a.dtype), db.astype(b.dtype)
+
+    product.defvjp(forward, backward)
+    return lambda a, b, dimensions, precision=None: product(a, b)
+
+
+class Readout(linen.Module):
+    """The last layer. With weights [outputs, inputs] a gradient for few outputs is a third faster on a CPU."""
+
+    outputs: int
+    dot_general: Callable[..., jax.Array]
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., inputs] to [..., outputs]."""
+        kernel = self.param("kernel", linen.initializers.orthogonal(0.01), (self.outputs, x.shape[-1]))
+        bias = self.param("bias", linen.initializers.zeros_init(), (self.outputs,))
+        products = self.dot_general(x, kernel.T, (((x.ndim - 1,), (0,)), ((), ())))
+        return products + jnp.broadcast_to(bias, products.shape)
+
+
+class Network(linen.Module):
+    """Hidden layers with orthogonal weights of gain √2, and a last layer of gain 0.01.
+
+    The small last layer starts every policy near the uniform one (or near its mean), so that a run begins by exploring.
+    Source: Andrychowicz et al., *What Matters in On-Policy Reinforcement Learning?*, 2020, §3.2.
+    """
+
+    hidden: Sequence[int]
+    outputs: int
+    activation: Callable[[jax.Array], jax.Array]
+    product_dtype: Any = jnp.float32
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., inputs] to [..., outputs]."""
+        dot_general = jax.lax.dot_general if self.product_dtype == jnp.float32 else rounded_to(self.product_dtype)
+        for width in self.hidden:
+            init = linen.initializers.orthogonal(np.sqrt(2))
+            x = self.activation(linen.Dense(width, kernel_init=init, dot_general=dot_general)(x))
+        return Readout(self.outputs, dot_general)(x)
+
+
+def features_of(observation_space: Space, observation: jax.Array) -> jax.Array:
+    """Return what a network sees of observations [..., *shape]: a discrete one one-hot, any other flattened."""
+    if isinstance(observation_space, Discrete):
+        return jax.nn.one_hot(observation, observation_space.n)
+    batch = observation.shape[: observation.ndim - len(observation_space.shape)]
+    return as_reals(observation_space, observation).reshape(*batch, -1)
+
+
+def as_reals(space: Box, observation: jax.Array) -> jax.Array:
+    """Observations [..., *shape] as real numbers; the pixels of an image of integers, from its low to its high, as 0…1.
+
+    An image is what has two axes or more, such as a screen of uint8: taken as they are, numbers of 0…255 make the first
+    policy far from uniform and learning slow.
+    """
+    reals = observation.astype(jnp.result_type(float))
+    low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
+    whole = jnp.issubdtype(jnp.dtype(space.dtype), jnp.integer)
+    if len(space.shape) < 2 or not whole or not np.isfinite(low).all() or not np.isfinite(high).all():
+        return reals
+    bounds = (jnp.asarray(bound, reals.dtype) for bound in (low, np.where(high > low, high - low, 1)))
+    least, width = (jnp.broadcast_to(bound, reals.shape) for bound in bounds)
+    return (reals - least) / width
+
+
+def outputs_for(action_space: Space) -> int:
+    """Return how many numbers a network says of an action: n of n integers, d of an array [d].
+
+    Raises:
+        InputError: If actions are arrays of another shape than [d].
+    """
+    if isinstance(action_space, Discrete):
+        return action_space.n
+    if len(action_space.shape) != 1:
+        raise InputError(f"expected continuous actions of shape [d], got {tuple(action_space.shape)}")
+    return action_space.shape[0]
+
+
+def with_spread(action_space: Space, network: PyTree) -> dict[str, PyTree]:
+    """Return a policy's first parameters: a network's, and for a `Box` the logarithms [d] of standard deviations.
+
+    They are in units of the box's half-width (of 1 where a side is infinite), and 0.6 whatever the observation.
+    """
+    params = {"network": network}
+    if isinstance(action_space, Box):
+        params["log_std"] = jnp.full(action_space.shape, np.log(0.6), jnp.result_type(float))
+    return params
+
+
+def distribution_of(action_space: Space, output: jax.Array, params: dict[str, PyTree]) -> Distribution:
+    """Return what a network's output [..., n] means: logits, or for a `Box` a mean in its units around its centre."""
+    if isinstance(action_space, Discrete):
+        return Categorical(allowed(action_space, output))
+    centre, unit = (jnp.broadcast_to(x, output.shape) for x in action_space.middle())
+    return Gaussian(centre + unit * output, jnp.broadcast_to(params["log_std"], output.shape) + jnp.log(unit))

@@ -1,0 +1,215 @@
+"""Reward models: what people would say of a text, learned from how they ranked some.
+
+The lecture's r(θ_r, X_{1:k}, X̂_{k+1:t}): a transformer whose last token is worth a number, fitted so that outputs that
+were ranked higher score higher.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pgjax.algorithms.base import Algorithm
+from pgjax.errors import InputError
+from pgjax.rlhf.likelihood import pair_accuracy, plackett_luce_loss
+from pgjax.rlhf.preferences import Rankings
+from pgjax.text.decoder import Sizes, check_sizes, token_values
+from pgjax.text.tokens import PAD
+from pgjax.trees import PyTree
+
+
+class RewardModel(NamedTuple):
+    """A score of texts with parameters of its own, as pure functions.
+
+    `init(key, body) -> params`, which begins with the weights of a language model of the same sizes, or with new ones
+    where the body is (); `score(params, tokens[N, L]) -> [N]`, one number for each text, whatever pads stand on either
+    side of it. Only differences between outputs to the same prompt have a meaning. `sizes` are those of the transformer
+    that it is, if it is one.
+    """
+
+    init: Callable[[jax.Array, PyTree], PyTree]
+    score: Callable[[PyTree, jax.Array], jax.Array]
+    sizes: Sizes | None = None
+
+
+def reward_model(sizes: Sizes) -> RewardModel:
+    """Return a transformer with a scalar head at the last token that is no pad.
+
+    Raises:
+        InputError: If there is no transformer of these sizes; from `init`, if the body has other sizes; from `score`,
+            if texts are longer than the context.
+
+    Source: the lecture's r(θ_r, ·); Stiennon et al., *Learning to summarize from human feedback*, 2020.
+    """
+    check_sizes(sizes)
+    fresh, values = token_values(sizes)
+
+    def init(key: jax.Array, body: PyTree = ()) -> PyTree:
+        params = fresh(key)
+        if not jax.tree.leaves(body):
+            return params
+        weights = {**params["params"], "body": body["params"]}
+        ours, theirs = (
+            [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+            for tree in (params, {"params": weights})
+        )
+        if ours != theirs:
+            raise InputError(f"expected the weights of a language model of sizes {tuple(sizes)}, got those of another")
+        return {"params": weights}
+
+    def score(params: PyTree, tokens: jax.Array) -> jax.Array:
+        L = tokens.shape[1]
+        if sizes.context < L:
+            raise InputError(f"expected texts of at most {sizes.context} tokens for a reward model, got {L}")
+        last = L - 1 - jnp.argmax((tokens != PAD)[:, ::-1], axis=1)
+        return jnp.take_along_axis(values(params, tokens), last[:, None], axis=1)[:, 0]
+
+    return RewardModel(init, score, sizes)
+
+
+def scores_of(model: RewardModel, params: PyTree, tokens: jax.Array) -> jax.Array:
+    """Return the scores [N, K] of K outputs to each of N prompts, [N, K, L]."""
+    N, K, L = tokens.shape
+    return model.score(params, tokens.reshape(N * K, L)).reshape(N, K)
+
+
+def ensemble_score(model: RewardModel, params: PyTree, tokens: jax.Array, caution: Any = 0.0) -> jax.Array:
+    """Return what several models say of texts [N, L] together, [N]: their mean less `caution` standard deviations.
+
+    Args:
+        model: Of which architecture.
+        params: Theirs, each leaf [members, ...].
+        tokens: The texts.
+        caution: How much disagreement costs; 0 for the plain mean.
+
+    Source: Coste et al., *Reward model ensembles help mitigate overoptimization*, 2023.
+    """
+    scores = jax.vmap(model.score, (0, None))(params, tokens)
+    return jnp.mean(scores, axis=0) - caution * jnp.std(scores, axis=0)
+
+
+class RewardHyperparameters(NamedTuple):
+    """The numbers of a run that fits a reward model; all are traced scalars."""
+
+    learning_rate: Any  # η
+    weight_decay: Any
+
+
+class RewardState(NamedTuple):
+    """What such a run carries."""
+
+    key: jax.Array
+    iteration: jax.Array  # [] int32
+    hyperparameters: RewardHyperparameters
+    params: PyTree  # θ_r with the least loss on held-out rankings so far; the latest, if there are none
+    latest: PyTree
+    optimizer: PyTree
+    best: jax.Array  # [], loss of `params` on held-out rankings
+    fitted: jax.Array  # [N] bool, which rankings are fitted; the other real ones are held out
+
+
+class RewardMetrics(NamedTuple):
+    """What one update reports; each a float scalar."""
+
+    loss: jax.Array  # mean over minibatches, nats a ranking
+    held_out_loss: jax.Array  # nats a ranking, after the update; the loss, if nothing is held out
+    accuracy: jax.Array  # fraction of held-out pairs in the order that people gave them
+
+
+def reward_modelling(
+    model: RewardModel,
+    rankings: Rankings,
+    *,
+    body: PyTree = (),
+    batch: int = 32,
+    steps: int = 20,
+    held_out: float = 0.1,
+) -> Algorithm:
+    """Return the fit of a reward model to rankings as an algorithm: AdamW on the negative log-likelihood.
+
+    For pairs the loss is −ln σ(r(X') − r(X)) with X' the preferred one (Bradley–Terry), for longer rankings that of
+    Plackett–Luce. Of all θ_r that updates end with, the state's `params` are those with the least loss on held-out
+    rankings; which are held out is chosen at random. Its numbers are `RewardHyperparameters`.
+
+    Args:
+        model: r.
+        rankings: [N, K]; arrays that all runs share, or, inside of a run, its own.
+        body: Weights of a language model to begin with, see `RewardModel`.
+        batch: Rankings of a minibatch, drawn with replacement.
+        steps: Gradient steps of an update.
+        held_out: The fraction of the rankings that is not fitted, rounded down.
+
+    Raises:
+        InputError: If a count is below 1, there is no ranking, or the fraction is not in [0, 1).
+
+    Source: the lecture's l(θ_r); Bradley & Terry, *Rank analysis of incomplete block designs*, 1952; Plackett, *The
+    analysis of permutations*, 1975.
+    """
+    for name, count in (("rankings in a batch", batch), ("gradient steps an update", steps)):
+        if count < 1:
+            raise InputError(f"expected 1 or more {name}, got {count}")
+    if not 0 <= held_out < 1:
+        raise InputError(f"expected a fraction of held-out rankings from 0 to below 1, got {held_out}")
+    if rankings.tokens.ndim != 3 or not rankings.tokens.shape[0]:
+        raise InputError(f"expected rankings of tokens [N, K, L], got an array of shape {rankings.tokens.shape}")
+    rankings = jax.tree.map(jnp.asarray, rankings)
+
+    def hyperparameters(learning_rate: Any = 1e-3, weight_decay: Any = 0.0) -> RewardHyperparameters:
+        return RewardHyperparameters(jnp.asarray(learning_rate, float), jnp.asarray(weight_decay, float))
+
+    def optimizer(numbers: RewardHyperparameters) -> optax.GradientTransformation:
+        return optax.adamw(numbers.learning_rate, weight_decay=numbers.weight_decay)
+
+    def init(key: jax.Array, hyperparameters: RewardHyperparameters) -> RewardState:
+        key, params_key, choice_key = jax.random.split(key, 3)
+        params = model.init(params_key, body)
+        chance = jnp.where(rankings.mask, jax.random.uniform(choice_key, rankings.mask.shape), 2)
+        rank = jnp.argsort(jnp.argsort(chance))  # the real ones first, in random order
+        real = jnp.sum(rankings.mask)
+        fitted = rankings.mask & (rank < real - jnp.floor(held_out * real + 1e-4))
+        state = optimizer(hyperparameters).init(params)
+        infinite = jnp.asarray(jnp.inf, jnp.result_type(float))
+        return RewardState(key, jnp.int32(0), hyperparameters, params, params, state, infinite, fitted)
+
+    def loss(params: PyTree, rankings: Rankings) -> jax.Array:
+        return plackett_luce_loss(scores_of(model, params, rankings.tokens), rankings.order, rankings.mask)
+
+    def update(state: RewardState) -> tuple[RewardState, RewardMetrics]:
+        key = jax.random.fold_in(state.key, state.iteration)
+        optimize = optimizer(state.hyperparameters)
+        first = jnp.argsort(~state.fitted)  # where those to fit are
+        count = jnp.sum(state.fitted)
+
+        def one_step(i: jax.Array, carry: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, PyTree, jax.Array]:
+            params, optimizer_state, total = carry
+            drawn = first[jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, count)]
+            value, descent = jax.value_and_grad(loss)(params, jax.tree.map(lambda leaf: leaf[drawn], rankings))
+            change, optimizer_state = optimize.update(descent, optimizer_state, params)
+            return optax.apply_updates(params, change), optimizer_state, total + value
+
+        zero = jnp.zeros((), jnp.result_type(float))
+        carry = (state.latest, state.optimizer, zero)
+        latest, optimizer_state, total = jax.lax.fori_loop(0, steps, one_step, carry)
+        aside = rankings.mask & ~state.fitted
+        mean, found, accuracy = total / steps, total / steps, zero
+        better = jnp.bool_(True)
+        if held_out:
+            # No more than these can be held out, and nobody needs scores of the others.
+            kept = jnp.argsort(~aside)[: int(held_out * len(aside)) + 1]
+            judged = jax.tree.map(lambda leaf: leaf[kept], rankings._replace(mask=aside))
+            scores, some = scores_of(model, latest, judged.tokens), jnp.any(aside)
+            found = jnp.where(some, plackett_luce_loss(scores, judged.order, judged.mask), mean)
+            accuracy = pair_accuracy(scores, judged.order, judged.mask)
+            better = ~some | (found < state.best)
+        following = state._replace(
+            iteration=state.iteration + 1,
+            params=jax.tree.map(lambda new, old: jnp.where(better, new, old), latest, state.params),
+            latest=latest,
+            optimizer=optimizer_state,
+            best=jnp.where(better, found, state.best),
+        )
+        return following, RewardMetrics(mean, found, accuracy)
+
+    return Algorithm(init, update, hyperparameters)

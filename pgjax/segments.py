@@ -1,0 +1,99 @@
+"""Sums and maps over the real steps of a trajectory, some at a time: padding costs nothing."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from pgjax.batching import choose, together
+from pgjax.trajectory import Trajectory
+from pgjax.trees import PyTree
+
+
+def part(rows: PyTree, start: jax.Array, size: int) -> PyTree:
+    """Return `size` rows from row `start` on, [size, E, ...], of a trajectory and of arrays like it."""
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(leaf, start, size) if leaf.ndim else leaf
+
+    return jax.tree.map(cut, rows)
+
+
+ROWS = 16  # looked at together
+STEPS = 128  # differentiated together: what measured fastest on a CPU for networks of 64 wide layers
+
+
+def real_steps(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+    """Return where the real steps are: their places in the flattened [T·E], from the front on, and how many they are.
+
+    The rest of the places, [T·E] int32 in all, mean nothing.
+    """
+    T, E = trajectory.mask.shape
+    size = min(ROWS, T)
+
+    def one(i: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        places, count = found
+        start = jnp.minimum(i * size, T - size).astype(jnp.int32)
+        new = start + jnp.arange(size) >= i * size  # the last rows may overlap those before, and count once
+        real = (jax.lax.dynamic_slice_in_dim(trajectory.mask, start, size) & new[:, None]).reshape(-1)
+        rank = jnp.where(real, count + jnp.cumsum(real, dtype=jnp.int32) - 1, T * E)
+        places = places.at[rank].set(start * E + jnp.arange(size * E, dtype=jnp.int32), mode="drop")
+        return places, count + jnp.sum(real, dtype=jnp.int32)
+
+    chunks = -(-trajectory.rows // size)
+    return jax.lax.fori_loop(0, chunks, one, (jnp.zeros(T * E, jnp.int32), jnp.int32(0)))
+
+
+def sum_over_steps(function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array) -> PyTree:
+    """Return function(trajectory, *arrays), a pytree of sums over steps, computed of the real steps alone.
+
+    They are gathered from wherever they are in the trajectory, and passed on some at a time, as if they were the rows
+    of a single slot; what is missing to a whole number of such parts has `mask` false and arrays of zero.
+
+    Args:
+        function: Its result for some steps is the sum of its results for each. Steps with `mask` false and arrays of
+            zero add nothing.
+        trajectory: Its steps are passed on, [n, 1, ...].
+        arrays: [T, E, ...], likewise.
+    """
+    T, E = trajectory.mask.shape
+    n = min(STEPS, ROWS * E, T * E)
+    places, count = real_steps(trajectory)
+    places = jnp.concatenate([places, jnp.zeros(n, jnp.int32)])
+    flat = jax.tree.map(lambda leaf: leaf.reshape(T * E, *leaf.shape[2:]) if leaf.ndim else leaf, (trajectory, *arrays))
+
+    def one(done: jax.Array) -> PyTree:
+        chosen = jax.lax.dynamic_slice_in_dim(places, done, n)
+        real = done + jnp.arange(n) < count
+        steps, *others = jax.tree.map(lambda leaf: leaf[chosen, None] if leaf.ndim else leaf, flat)
+        steps = steps._replace(mask=real[:, None])
+        return function(steps, *(choose(real, array, jnp.zeros_like(array)) for array in others))
+
+    def add(carry: tuple[jax.Array, PyTree]) -> tuple[jax.Array, PyTree]:
+        done, total = carry
+        return done + n, jax.tree.map(jnp.add, total, one(done))
+
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, jnp.int32(0)))
+    _, total = jax.lax.while_loop(lambda carry: together(carry[0] < count), add, (jnp.int32(0), zero))
+    return total
+
+
+def map_over_rows(function: Callable[..., jax.Array], trajectory: Trajectory, *arrays: jax.Array) -> jax.Array:
+    """Return function(trajectory, *arrays), [T, E, ...], computed by chunks of the rows in use.
+
+    That includes the row after them, which may hold final observations; later rows are left at zero or not, and mean
+    nothing. The function has a value for each row that depends on no other. Arguments are those of `sum_over_steps`.
+    """
+    T = trajectory.reward.shape[0]
+    size = min(ROWS, T)
+    shape = jax.eval_shape(function, trajectory, *arrays)
+
+    def one(i: jax.Array, values: jax.Array) -> jax.Array:
+        start = jnp.minimum(i * size, T - size)
+        rows = function(*part((trajectory, *arrays), start, size))
+        return jax.lax.dynamic_update_slice_in_dim(values, rows, start, axis=0)
+
+    chunks = -(-trajectory.rows // size)
+    values = jax.lax.fori_loop(0, chunks, one, jnp.zeros(shape.shape, shape.dtype))
+    final = function(*part((trajectory, *arrays), trajectory.rows, 1))
+    return jax.lax.dynamic_update_slice_in_dim(values, final, trajectory.rows, axis=0)

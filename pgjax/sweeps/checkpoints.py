@@ -1,0 +1,128 @@
+"""The running batch of a sweep on disk, so that what a killed process had computed is not lost.
+
+A checkpoint is one file, which is replaced as a whole: at any moment it is the old one or the new one. Every process
+has its own and waits for no other. It holds plain arrays and their SHA-256, and says which batch of which program it
+belongs to; for any other batch it is as if there were none.
+
+Orbax is not used here: among several processes it writes numpy arrays in the first one only and refuses arrays that
+are whole in one of them, it removes the old checkpoint before the new one is in place, and checks no sums.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from pgjax import trees
+from pgjax.errors import say
+from pgjax.trees import PyTree
+
+
+class Running(NamedTuple):
+    """A batch between two segments; each of its runs may have come as far as it has."""
+
+    states: PyTree  # [B, ...], on the devices
+    curves: dict[str, np.ndarray]  # [B, iterations], NaN where a run has not come yet
+    done: np.ndarray  # [B], iterations
+    seconds: float
+
+    @property
+    def iterations(self) -> int:
+        """How many iterations a run has."""
+        return next(iter(self.curves.values())).shape[1]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run has done all of them."""
+        return bool((self.done == self.iterations).all())
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of arrays, in order, with their names, types and shapes."""
+    sha = hashlib.sha256()
+    for name, array in arrays.items():
+        sha.update(f"{name} {array.dtype} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
+
+
+def place(out: Path, process: int) -> Path:
+    """Return the file of a process in a directory of results."""
+    return out / "checkpoints" / f"process-{process}.npz"
+
+
+def remove(out: Path) -> None:
+    """Remove the checkpoints of all processes from a directory of results, and nothing else."""
+    directory = place(out, 0).parent
+    for file in (*directory.glob("process-*.npz"), *directory.glob(".process-*.npz")):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # if there never was one, or something else is in it
+        directory.rmdir()
+
+
+def save(path: Path, identity: str, running: Running) -> bool:
+    """Replace the checkpoint in a file; if that fails, say so and keep the one that was there.
+
+    Args:
+        path: Where; its directory is made if need be.
+        identity: What tells this batch, computed by this program, from any other.
+        running: The batch.
+
+    Returns:
+        Whether it is saved.
+    """
+    arrays = {f"state {i}": trees.plain(leaf) for i, leaf in enumerate(jax.tree.leaves(running.states))}
+    arrays |= {f"curve {name}": curve for name, curve in running.curves.items()} | {"done": running.done}
+    header = json.dumps({"identity": identity, "seconds": running.seconds, "sha256": digest(arrays)})
+    unfinished = path.with_name(f".{path.name}")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with unfinished.open("wb") as file:
+            np.savez(file, header=np.asarray(header), **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        say(f"the running batch could not be saved in {path}: {error.strerror or error}; the sweep goes on without")
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        return False
+    return True
+
+
+def restore(path: Path, identity: str, states: PyTree) -> Running | None:
+    """Return the batch in a file; None if there is none or, saying so, if it is another one or damaged.
+
+    Args:
+        path: Where.
+        identity: See `save`.
+        states: Shapes, types and shardings of the states [B, ...], which are put back onto the devices.
+    """
+    try:
+        with path.open("rb") as file, np.load(file) as saved:
+            header = json.loads(str(saved["header"]))
+            if header["identity"] != identity:
+                say(f"the checkpoint in {path} is of another batch or program, so this batch begins anew")
+                return None
+            arrays = {name: saved[name] for name in saved.files if name != "header"}
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        header, arrays = {}, {}
+    if not arrays or digest(arrays) != header["sha256"]:
+        say(f"the checkpoint in {path} is damaged, so its batch begins anew; what is finished is not touched")
+        return None
+    likes, structure = jax.tree.flatten(states)
+    restored = [
+        jax.device_put(trees.unplain(arrays[f"state {i}"], like), like.sharding) for i, like in enumerate(likes)
+    ]
+    curves = {name.removeprefix("curve "): array for name, array in arrays.items() if name.startswith("curve ")}
+    return Running(jax.tree.unflatten(structure, restored), curves, arrays["done"], header["seconds"])

@@ -1,0 +1,40 @@
+"""Text: tokens, corpora, the environment whose episodes are texts, and language models.
+
+What is listed here is public; the rest may change.
+"""
+
+from pgjax.text.corpora import Corpus, Grammar, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
+from pgjax.text.decoder import Sizes, transformer, transformer_value
+from pgjax.text.environment import Judgement, TextParams, outputs, text_environment, written
+from pgjax.text.language_models import language_model, mean_log_prob, next_tokens, pretraining
+from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded, tokenizer_for
+
+__all__ = [
+    "BOS",
+    "EOS",
+    "PAD",
+    "Corpus",
+    "Grammar",
+    "Judgement",
+    "Sizes",
+    "TextParams",
+    "Tokenizer",
+    "digest",
+    "grammar",
+    "grammar_corpus",
+    "language_model",
+    "left_padded",
+    "mean_log_prob",
+    "next_tokens",
+    "outputs",
+    "pretraining",
+    "python_docs",
+    "read_text",
+    "right_padded",
+    "text_corpus",
+    "text_environment",
+    "tokenizer_for",
+    "transformer",
+    "transformer_value",
+    "written",
+]

@@ -1,0 +1,189 @@
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import pgjax
+from common import launch
+from experiments import rlhf as study
+from pgjax import rlhf
+from tests.cases import assert_refused, run_experiment
+
+TINY = ["--seeds", "2", "--width", "8", "--layers", "1", "--heads", "2", "--sentences", "200", "--pretraining", "100"]
+TINY += ["--rounds", "1", "--updates", "3", "--comparisons", "16", "--episodes", "8", "--best-of", "4", "--block", "1"]
+
+
+def run_tiny(out, *arguments):
+    """Run a tiny study, and return its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in {"CANDIDATES": 8, "PROMPTS": 4, "SHOWN": 3, "STORED": 5}.items():
+            patch.setattr(study, name, size)
+        return run_experiment(patch, study, *TINY, *arguments, "--out", out)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """Return the directory of a tiny study."""
+    out = tmp_path_factory.mktemp("rlhf")
+    assert run_tiny(out) == 0
+    return out
+
+
+def test_the_summary_says_what_became_better(out):
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["rewards"].keys() == {"gold", "learned"}
+    for rewards in summary["rewards"].values():
+        assert rewards.keys() == {"sft", "rl", "best_of_n"}
+        for found in (*rewards.values(), summary["kl"]):
+            assert found["low"] <= found["mean"] <= found["high"]
+    simulated = summary["simulated"]
+    assert simulated["comparisons"] == 16
+    assert 0 < simulated["accuracy"] <= 1
+    assert 0.5 < simulated["ceiling"] < 1
+    assert len(simulated["identical_texts"]) == 1
+    assert summary["people"] is None
+    assert summary["failed_seeds"] == []
+    assert summary["floor"] < summary["negative_log_likelihood"] < 3
+    assert summary["tokens_per_second"] > 0
+    assert set(summary["seconds"]) == {"pretraining", "feedback", "all"}
+    assert summary["best_of_n_kl"] == pytest.approx(np.log(4) - 3 / 4)
+    assert (out / "rlhf.png").stat().st_size > 10_000
+    assert len((out / "samples.txt").read_text().splitlines()) == 4
+
+
+def test_pretraining_has_no_key_of_the_rounds_of_feedback(out):
+    studies = [pgjax.read(out / name).attrs["configuration"] for name in ("pretraining", "feedback")]
+    keys = [pgjax.run_keys(json.loads(text)["study"], range(100)) for text in studies]
+    keys.append(launch.keys_after_training(study.Options(seeds=100)))
+    drawn = np.concatenate([jax.random.key_data(key) for key in keys])
+    assert len(np.unique(drawn, axis=0)) == 300
+
+
+def test_rankings_are_written_as_they_are_read(out):
+    grammar = pgjax.text.grammar()
+    rankings, names = rlhf.load_rankings(out / "rankings.jsonl", grammar.tokenizer, 6, 24)
+    assert rankings.tokens.shape == (5, 2, 30)
+    assert len(np.unique(rankings.tokens[:, 0, :6], axis=0)) > 1
+    assert (rankings.tokens[:, 0] != rankings.tokens[:, 1]).any(-1).all()
+    assert names == ("simulated",)
+
+
+def test_rankings_by_people_are_measured_on_some_of_other_prompts_and_nobody_is_simulated(out, tmp_path, capsys):
+    shutil.copytree(out / "pretraining", tmp_path / "new" / "pretraining")
+    arguments = ["--rankings", out / "rankings.jsonl", "--gold", "none", "--comparisons", "0"]
+    assert run_tiny(tmp_path / "new", *arguments) == 0
+    summary = json.loads((tmp_path / "new" / "summary.json").read_text())
+    assert summary["simulated"] is None
+    assert summary["rewards"].keys() == {"learned"}
+    people = summary["people"]
+    lines = (out / "rankings.jsonl").read_text().splitlines()
+    assert people["fitted"] + people["held_out"] == len(lines) == 5
+    assert people["prompts"] == 1
+    assert people["pairs"] == people["held_out"]
+    assert round(people["accuracy"] * people["pairs"] * 2) == pytest.approx(people["accuracy"] * people["pairs"] * 2)
+    assert not (tmp_path / "new" / "rankings.jsonl").exists()  # nobody was simulated who could have made some
+    said = capsys.readouterr().out
+    assert f"rankings: {people['fitted']} by people ({people['held_out']} more are held out)" in said
+    assert f"% of {people['pairs']} pairs to held-out prompts (1) as they did, 50% by guessing" in said
+    assert "simulated" not in said
+    assert "gold" not in said
+
+
+def test_with_rankings_by_people_nobody_is_simulated_unless_that_is_asked_for():
+    people = Path("people.jsonl")
+    assert study.comparisons_of(study.Options()) == 1024
+    assert study.comparisons_of(study.Options(rankings=people)) == 0
+    assert study.comparisons_of(study.Options(rankings=people, comparisons=7)) == 7
+
+
+def test_pairs_of_people_are_those_that_were_ranked_each_way_round():
+    order = np.array([[1, 0, -1], [2, 0, 1]])
+    held_out = rlhf.Rankings(np.zeros((2, 3, 4)), order, np.ones(2, bool), np.zeros(2))
+    scores = np.array([[[1.0, 2.0, 9.0], [3.0, 4.0, 5.0]]])  # of one run
+    of_pairs, orders = study.pairs_of_people(study.Ranked(held_out, held_out, 2), scores)
+    assert of_pairs[:4].tolist() == [[2, 1], [5, 3], [5, 4], [3, 4]]  # the better one first
+    assert of_pairs[4:].tolist() == [[1, 2], [3, 5], [4, 5], [4, 3]]
+    assert orders.tolist() == [[0, 1]] * 4 + [[1, 0]] * 4
+
+
+def test_seeds_whose_numbers_are_not_finite_are_named_and_left_out(out, monkeypatch, tmp_path, capsys):
+    before = json.loads((out / "summary.json").read_text())
+    assert before["rewards"]["gold"]["rl"]["low"] < before["rewards"]["gold"]["rl"]["high"]
+    shutil.copytree(out, tmp_path / "some")
+    monkeypatch.setattr(pgjax.analysis, "failed", lambda results: results.seed == 1)
+    assert run_tiny(tmp_path / "some") == 0
+    summary = json.loads((tmp_path / "some" / "summary.json").read_text())
+    assert summary["failed_seeds"] == [1]
+    for found in summary["rewards"]["gold"].values():
+        assert found["mean"] is not None
+        assert found["low"] is found["high"] is None  # of the one that is left nothing is known
+    assert "numbers that are not finite, and are left out, in seeds: 1\n" in capsys.readouterr().out
+    shutil.copytree(out, tmp_path / "all")
+    monkeypatch.setattr(pgjax.analysis, "failed", lambda results: results.seed >= 0)
+    assert run_tiny(tmp_path / "all") == 2
+    message = "error: expected a run whose numbers are finite, got others in all seeds: 0, 1\n"
+    assert capsys.readouterr().err.endswith(message)
+    assert json.loads((tmp_path / "all" / "summary.json").read_text()) == {"seeds": 2, "failed_seeds": [0, 1]}
+
+
+def test_a_run_fails_whose_outputs_cannot_be_compared():
+    curves = xr.Dataset({"loss": (("seed", "iteration"), np.array([[1.0], [1.0], [np.nan]]))}, {"seed": [0, 1, 2]})
+    options = study.Options(seeds=3)
+    good, found = study.without_failed(options, curves, curves, lambda x: {"kl": 1 / x}, (np.array([2.0, 0.0, 4.0]),))
+    assert good.tolist() == [True, False, False]
+    assert found["kl"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--position-bias", "nan"], "expected a finite --position-bias, got nan"),
+        (["--length-bias", "inf"], "expected a finite --length-bias, got inf"),
+        (["--beta", "-0.1"], "expected a KL coefficient β of 0 or more, got -0.1"),
+        (["--temperature", "0"], "expected annotators with a temperature τ above 0, got 0.0"),
+        (["--corpus", "/nowhere.txt"], "expected a file of text, got /nowhere.txt"),
+        (["--gold", "fame"], "expected a gold reward words, length or letters:LETTERS, got fame"),
+        (["--best-of", "99"], "expected n from 1 to 32 for best-of-n, got 99"),
+        (["--heads", "3"], "expected heads that divide the width 32, got 3"),
+        (["--same-prompt", "1"], "expected groups of 2 or more for a leave-one-out baseline, got 1"),
+        (["--beta", "0", "--kl-target", "5"], "expected a first β above 0 for a KL target, as steering multiplies it"),
+        (["--seeds", "0"], "expected 1 or more seeds, got 0"),
+        (["--study", str(2**30)], "expected a study from 0 to 2**30 - 1, got 1073741824"),
+        (["--episodes", "6"], "expected groups of the same start that divide 6 episodes, got 4"),
+        (["--rankings", "/nowhere.jsonl"], "expected a file of rankings, got /nowhere.jsonl"),
+        (["--gold", "none"], "expected --rankings, a file of rankings by people, beside --gold none, got no file"),
+        (["--comparisons", "0"], "expected 1 or more rankings, got 0"),
+        (["--drawn", "1"], "expected 2 or more outputs drawn for a ranking of 2, got 1"),
+        (["--position-bias", "nan"], "a finite --position-bias, got nan"),
+        (["--length-bias", "inf"], "a finite --length-bias, got inf"),
+    ],
+)
+def test_wrong_options_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
+    assert_refused(monkeypatch, capsys, study, [*arguments, "--out", tmp_path / "new"], message)
+    assert not (tmp_path / "new").exists()
+
+
+def test_rankings_for_one_prompt_or_beside_no_gold_are_refused(monkeypatch, capsys, tmp_path):
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    line = '{"prompt": "", "outputs": ["a.", "b."], "ranking": [0, 1]}\n'
+    one.write_text(2 * line)
+    message = "expected rankings for two or more prompts, one of them to measure by, got 1 prompt"
+    assert_refused(monkeypatch, capsys, study, ["--rankings", one], message)
+    two.write_text(line + line.replace('"prompt": ""', '"prompt": "a"'))
+    message = "expected no rankings by simulated people without a gold reward, got 5"
+    assert_refused(monkeypatch, capsys, study, ["--rankings", two, "--gold", "none", "--comparisons", "5"], message)
+
+
+def test_an_empty_corpus_and_a_ranking_that_names_an_output_twice_are_refused(monkeypatch, capsys, tmp_path):
+    empty, twice = tmp_path / "empty.txt", tmp_path / "rankings.jsonl"
+    empty.write_text(" \n")
+    assert_refused(monkeypatch, capsys, study, ["--corpus", empty], f"in {empty}, got an empty one")
+    twice.write_text('{"prompt": "", "outputs": ["a.", "b."], "ranking": [0, 1]}\n'
+                     '{"prompt": "", "outputs": ["a.", "b."], "ranking": [1, 1]}\n')  # fmt: skip
+    message = f"{twice}, line 2: expected every output at most once in the ranking"
+    assert run_experiment(monkeypatch, study, "--rankings", twice) == 2
+    assert message in capsys.readouterr().err

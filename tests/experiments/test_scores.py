@@ -1,0 +1,176 @@
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import pgjax
+from common import names
+from experiments import reinforce, watch
+from experiments import scores as study
+from pgjax.sweeps import runner
+from tests.cases import assert_refused, run_experiment
+
+TASKS = {
+    "maze": study.Task(3, 2, (1e-1, 1e-2), {"episodes": 2}, "-14", -20.0),
+    "recommendation": study.Task(3, 2, (1e-2,), {"episodes": 2, "hidden": (4,)}),
+}
+METHODS = {name: study.METHODS[name] for name in list(study.METHODS)[::2]}  # without a critic and with one
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Run a small study, and return its directory."""
+    out = tmp_path_factory.mktemp("scores") / "out"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(study, "TASKS", TASKS)
+    patch.setattr(study, "METHODS", METHODS)
+    arguments = ["--env", *TASKS, "--choosing-seeds", 2, "--episodes", 40, "--out", out]
+    assert run_experiment(patch, study, *arguments) == 0
+    patch.undo()
+    return out, arguments
+
+
+def test_every_variant_of_every_task_has_a_row(done):
+    summary = json.loads((done[0] / "summary.json").read_text())
+    rows = summary["rows"]
+    assert [(row["environment"], row["method"]) for row in rows] == [(t, m) for t in TASKS for m in METHODS]
+    for row in rows:
+        assert row["seeds"] == 3
+        assert row["learning_rate"] in TASKS[row["environment"]].learning_rates
+        assert row["steps"] == row["environment_steps"] / 3
+        assert row["interval"][0] <= row["iqm"] <= row["interval"][1]
+    assert rows[0]["solved_fraction"] == 0
+    assert rows[-1]["solved_fraction"] is None
+    assert set(summary["references"]["maze"]) == {"random", "scripted"}
+    assert summary["references"]["maze"]["scripted"]["mean"] == -14
+    assert set(summary["references"]["recommendation"]) == {"random", "scripted", "hindsight"}
+    assert (done[0] / "scores.png").stat().st_size > 10_000
+
+
+def test_the_table_holds_what_the_summary_says(done):
+    summary = json.loads((done[0] / "summary.json").read_text())
+    text = (done[0] / "scores.md").read_text()
+    assert text == study.table(summary)
+    lines = text.splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 2 + 4 + 2 + 1 + 3  # a head, variants, references of the maze, its published score, the others
+    assert sum(line.count("**") == 2 for line in lines) >= 2  # the best of each task, or several if they are equal
+
+
+def test_what_has_no_interval_has_a_dash(done):
+    summary = json.loads((done[0] / "summary.json").read_text())
+    summary["references"]["maze"]["random"] = pgjax.analysis.mean_interval([-40.0])
+    assert summary["references"]["maze"]["random"] == {"mean": -40, "low": None, "high": None}
+    assert "| maze | *random* | - | - | -40 | - | - | - | - | - |\n" in study.table(summary)
+
+
+def test_reported_seeds_chose_nothing(done):
+    choice, report = (pgjax.read(done[0] / f"maze-1-{what}") for what in ("choice", "report"))
+    assert not set(choice.seed.values) & set(report.seed.values)
+
+
+def test_the_same_command_again_computes_nothing_and_says_the_same(done, monkeypatch):
+    out, arguments = done
+    monkeypatch.setattr(study, "TASKS", TASKS)
+    monkeypatch.setattr(study, "METHODS", METHODS)
+    before = (out / "summary.json").read_bytes()
+    monkeypatch.setattr(runner, "compile_program", None)
+    assert run_experiment(monkeypatch, study, *arguments) == 0
+    assert (out / "summary.json").read_bytes() == before
+
+
+def test_what_is_finished_can_be_reported_before_the_rest(done, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(study, "TASKS", TASKS)
+    monkeypatch.setattr(study, "METHODS", METHODS)
+    monkeypatch.setattr(runner, "compile_program", None)
+    out, arguments = done
+    shutil.copytree(out, tmp_path / "part", ignore=shutil.ignore_patterns("maze-1-report"))
+    assert run_experiment(monkeypatch, study, *arguments[:-1], tmp_path / "part", "--finished") == 0
+    rows = json.loads((tmp_path / "part" / "summary.json").read_text())["rows"]
+    assert rows == [row for i, row in enumerate(json.loads((out / "summary.json").read_text())["rows"]) if i != 1]
+    assert_refused(monkeypatch, capsys, study, ["--finished", "--env", "maze", "--out", tmp_path / "new"], "got none")
+
+
+def test_the_command_of_a_row_makes_its_runs(done, monkeypatch, tmp_path):
+    row = json.loads((done[0] / "summary.json").read_text())["rows"][1]
+    words = shlex.split(row["command"])
+    assert words[:3] == ["uv", "run", "experiments/reinforce.py"]
+    words[words.index("--out") + 1] = str(tmp_path / "again")
+    assert run_experiment(monkeypatch, reinforce, *words[3:]) == 0
+    again, reported = pgjax.read(tmp_path / "again"), pgjax.read(done[0] / "maze-1-report")
+    np.testing.assert_array_equal(again.episode_return, reported.episode_return)
+
+
+def test_a_reported_run_can_be_watched(done, monkeypatch, capsys, tmp_path):
+    results = done[0] / "recommendation-1-report"
+    assert run_experiment(monkeypatch, watch, "--results", results, "--out", tmp_path / "end.png") == 0
+    assert capsys.readouterr().out.startswith("recommendation: 20 steps, return ")
+    choice = done[0] / "maze-1-choice"
+    film = tmp_path / "films" / "maze.gif"
+    assert run_experiment(monkeypatch, watch, "--results", choice, "--out", film, "--frames", 5) == 0
+    assert film.stat().st_size > 1000
+
+
+def test_the_best_rate_is_that_of_the_best_runs():
+    returns = np.array([[1.0, 2.0, 3.0, 9.0], [2.0, 2.5, 3.0, np.nan], [0.0, 0.0, 100.0, 0.0]])[..., None]
+    axes = ("learning_rate", "seed", "iteration")
+    results = xr.Dataset({"episode_return": (axes, returns), "episodes": (axes, np.full_like(returns, 100.0))})
+    # Interquartile means of 4 runs are those of the middle two: 2.5; 2.25, as what failed is the worst; 0.
+    assert study.best_rate(results, (1.0, 2.0, 3.0)) == 1.0
+
+
+def test_the_table_is_put_between_two_marks(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("before\n" + study.MARKS[0] + "old\n" + study.MARKS[1] + "after\n")
+    study.put_into(path, "new\n")
+    assert path.read_text() == "before\n" + study.MARKS[0] + "\nnew\n\n" + study.MARKS[1] + "after\n"
+
+
+def test_the_readme_has_the_table_of_the_study():
+    root = Path(__file__).parents[2]
+    summary = json.loads((root / "experiments" / "figures" / "scores.json").read_text())
+    before, after = study.around_marks(root / "README.md")
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert readme == f"{before}\n{study.table(summary)}\n{after}"
+
+
+def test_every_variant_writes_its_own_results():
+    commands = [study.command_of("maze", method, 1e-3, 3, 2, 0) for method in study.METHODS]
+    assert len({shlex.split(command)[-1] for command in commands}) == len(study.METHODS)
+
+
+def test_every_task_can_be_set_up_and_its_command_is_understood(monkeypatch):
+    for name, task in study.TASKS.items():
+        for method in study.METHODS:
+            settings = study.settings_of(task, method)
+            static = {key: value for key, value in settings.items() if key not in study.NUMBERS}
+            with jax.numpy_rank_promotion("allow"):  # gymnax promotes
+                names.reinforce_named(names.environment_named(name), **static)
+            seen = []
+            monkeypatch.setattr(reinforce, "main", seen.append)
+            words = shlex.split(study.command_of(name, method, 1e-3, task.seeds, task.iterations, 0))
+            assert run_experiment(monkeypatch, reinforce, *words[3:]) == 0
+            options = seen[0]
+            assert {key: getattr(options, key) for key in static} == static
+            assert all(getattr(options, key) == (settings[key],) for key in study.NUMBERS)
+            assert (options.env, options.seeds, options.iterations) == (name, task.seeds, task.iterations)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env", "chess"], "expected tasks among CartPole-v1, "),
+        (["--seeds", "0"], "expected 1 or more seeds, got 0"),
+        (["--choosing-seeds", "0"], "expected 1 or more runs to choose on, got 0"),
+        (["--readme", "nowhere.md"], "expected a file with marks for the table, got "),
+        (["--readme", "LICENSE"], "LICENSE to have the lines <!-- scores"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(monkeypatch, capsys, tmp_path, arguments, message):
+    assert_refused(monkeypatch, capsys, study, [*arguments, "--out", tmp_path], message)
+    assert not list(tmp_path.iterdir())

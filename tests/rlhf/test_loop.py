@@ -1,0 +1,279 @@
+"""The loop: sample, rank, model the rankings, optimise, repeat."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import rlhf
+from pgjax.rlhf.loop import steer
+
+GRAMMAR = pgjax.text.grammar(words=2, parts=2, longest=2)
+CORPUS = pgjax.text.grammar_corpus(GRAMMAR, jax.random.key(0), 200)
+T, W, V = 10, CORPUS.prompts.shape[1], CORPUS.tokenizer.vocabulary
+POLICY, SIZES = pgjax.text.language_model(CORPUS, T, width=8, layers=1, heads=2)
+MODEL = rlhf.reward_model(SIZES)
+ROUNDS, UPDATES, RANKINGS = 2, 3, 24
+OPTIONS = {
+    "vocabulary": V,
+    "length": T,
+    "rounds": ROUNDS,
+    "updates": UPDATES,
+    "rankings": RANKINGS,
+    "test_rankings": 16,
+    "reward_updates": 2,
+    "reward_steps": 4,
+    "episodes": 8,
+    "same_start": 4,
+    "evaluated": 16,
+    "candidates": 4,
+}
+
+
+def a_count(tokens, output):
+    """Return how many of the first character of the vocabulary an output has."""
+    return jnp.sum((tokens == 3) & output, axis=1).astype(jnp.float32)
+
+
+def loop(model=SIZES, **options):
+    return rlhf.feedback(POLICY, rlhf.reward_model(model), a_count, CORPUS.prompts, **{**OPTIONS, **options})
+
+
+def from_elsewhere(n=6):
+    """Return rankings of an output of one token against none, for the first prompt."""
+    tokens = np.zeros((n, 2, W + T), np.int32)
+    tokens[:, :, :W] = CORPUS.prompts[0]
+    tokens[:, 0, W : W + 2], tokens[:, 1, W] = [3, 2], 2
+    return rlhf.Rankings(tokens, np.tile([0, 1], (n, 1)), np.ones(n, bool), np.zeros(n, np.int32))
+
+
+@functools.cache
+def compiled():
+    """Return the loop with an ensemble of two, its hyper-parameters, and its functions, compiled for two seeds."""
+    made = loop(members=2, annotators=3, given=from_elsewhere())
+    people = rlhf.Annotators(temperature=0.5, position_bias=0.1, length_bias=0.05, disagreement=0.3)
+    numbers = made.algorithm.hyperparameters(
+        learning_rate=3e-2, beta=0.1, kl_target=0.5, comparisons=20, annotators=people
+    )
+    start = jax.jit(jax.vmap(made.algorithm.init, (0, None)))
+    return made, numbers, start, jax.jit(jax.vmap(made.algorithm.update))
+
+
+@functools.cache
+def history():
+    """Return the states of a batch of two runs, from the first on, and the metrics of each update."""
+    _, numbers, start, update = compiled()
+    states, metrics = [start(pgjax.run_keys(0, range(2)), numbers)], []
+    for _ in range(ROUNDS * UPDATES + 1):
+        state, emitted = update(states[-1])
+        states.append(state)
+        metrics.append(emitted)
+    return states, metrics
+
+
+def test_the_supervised_model_and_within_a_round_the_reward_model_stay_bitwise_what_they_are():
+    states, _ = history()
+    supervised = states[0].policy.params
+    for i, state in enumerate(states[1:], 1):
+        jax.tree.map(np.testing.assert_array_equal, state.policy.hyperparameters.environment.reference, supervised)
+        if i % UPDATES != 1 or i == len(states) - 1:  # after the last round nobody is asked any more
+            jax.tree.map(np.testing.assert_array_equal, state.params.reward, states[i - 1].params.reward)
+        moved = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), state.params.policy, supervised))
+        assert max(moved) > 1e-3
+    for first, second in ((0, 1), (UPDATES, UPDATES + 1)):
+        before, after = (states[i].params.reward.params for i in (first, second))
+        assert max(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), before, after))) > 1e-3
+
+
+def test_scores_are_normalised_under_the_supervised_model():
+    states, metrics = history()
+    for state in (states[UPDATES], states[-1]):
+
+        def normalised(state):
+            reward = state.params.reward
+            return (rlhf.ensemble_score(MODEL, reward.params, state.first_outputs) - reward.mean) / reward.spread
+
+        scores = np.asarray(jax.jit(jax.vmap(normalised))(state))
+        np.testing.assert_allclose(scores.mean(1), 0, atol=1e-4)
+        np.testing.assert_allclose(scores.std(1), 1, atol=1e-3)
+    # The first outputs that are optimised are the supervised model's too.
+    assert np.abs(np.asarray(metrics[0].notes["proxy"])).max() < 1.5
+    np.testing.assert_allclose(metrics[0].notes["kl"], 0, atol=1e-4)
+
+
+def test_every_round_asks_about_outputs_of_the_model_as_it_is():
+    states, _ = history()
+    for done, known in ((0, 6), (1, 26), (UPDATES, 26), (UPDATES + 1, 46), (len(states) - 1, 46)):
+        ranked = states[done].rankings
+        differ = np.asarray((ranked.tokens[:, :, 0] != ranked.tokens[:, :, 1]).any(-1))
+        np.testing.assert_array_equal(ranked.mask.sum(1), known)
+        assert differ[np.asarray(ranked.mask)].all()
+    ranked = states[-1].rankings
+    for name, leaf in from_elsewhere()._asdict().items():
+        np.testing.assert_array_equal(getattr(ranked, name)[0, -6:], leaf)
+    ranked = jax.tree.map(lambda leaf: leaf[:, :-6], ranked)
+    assert (np.sort(ranked.order, axis=-1) == [0, 1]).all()
+    assert set(np.asarray(ranked.annotator).ravel()) == {0, 1, 2}
+    tokens = np.asarray(ranked.tokens)
+    assert (tokens[:, :, 0, :W] == tokens[:, :, 1, :W]).all()  # two outputs to one prompt
+    assert (tokens[0] != tokens[1]).any()
+
+
+def first_round(logits, room, **options):
+    """Return the state and the metrics after one update of a policy that draws every token with the same logits."""
+
+    def apply(logits, window):
+        return pgjax.policies.Categorical(jnp.broadcast_to(logits, (*window.shape[:-1], V)))
+
+    policy = pgjax.memoryless(lambda key: jnp.zeros(V), apply)
+    options = {**OPTIONS, "rounds": 1, "rankings": room, **options}
+    algorithm = rlhf.feedback(policy, MODEL, a_count, CORPUS.prompts, **options).algorithm
+    numbers = algorithm.hyperparameters(supervised=jnp.asarray(logits, float), comparisons=room - 4)
+    return jax.jit(lambda key: algorithm.update(algorithm.init(key, numbers)))(jax.random.key(0))
+
+
+def test_people_rank_different_texts_of_a_model_that_nearly_always_writes_the_same():
+    logits = np.where(np.arange(V) == 2, np.log(4 * 2), np.where((np.arange(V) == 3) | (np.arange(V) == 4), 0, -np.inf))
+    state, metrics = first_round(logits, room=100)  # it ends at once with probability 0.8
+    tokens, mask = np.asarray(state.rankings.tokens), np.asarray(state.rankings.mask)
+    differ = (tokens[:, 0] != tokens[:, 1]).any(-1)
+    np.testing.assert_array_equal(mask, differ & (np.arange(100) < 96))
+    # All of 16 end at once with probability 0.8¹⁶ = 0.028: 15 of 112 with one below 10⁻⁶. Of two, 64% do.
+    assert metrics.notes["identical_texts"] < 15 / 112
+    # The text that is likeliest is the first to be shown as often as not: within 4.5 standard deviations.
+    empty = tokens[mask, :, W] == 2
+    one = empty.sum(1) == 1
+    assert abs(empty[one, 0].mean() - 0.5) < 4.5 * 0.5 / np.sqrt(one.sum())
+    assert one.sum() > 60
+
+
+def test_rankings_of_identical_texts_are_counted_and_teach_nothing():
+    logits = np.where(np.arange(V) == 3, 0, -np.inf)  # it writes the first character until it is cut off
+    state, metrics = first_round(logits, room=10, drawn=5)
+    assert metrics.notes["identical_texts"] == 1
+    assert not state.rankings.mask.any()
+    assert metrics.notes["accuracy"] == metrics.notes["ceiling"] == 0  # there is no pair
+    assert all(np.isfinite(number) for number in jax.tree.leaves(metrics))
+
+
+def test_metrics_say_what_was_optimised():
+    _, metrics = history()
+    for emitted in metrics:
+        expected = emitted.notes["proxy"] - emitted.notes["steered_beta"] * emitted.notes["kl"]
+        np.testing.assert_allclose(emitted.episode_return, expected, atol=1e-4)
+        assert (emitted.notes["length"] * emitted.episodes == emitted.steps).all()
+        assert (emitted.notes["ceiling"] > 0.5).all()
+        assert (emitted.notes["ceiling"] <= 1).all()
+        assert (emitted.notes["accuracy"] >= 0).all()
+        assert (emitted.entropy > 0).all()
+        assert (emitted.entropy < np.log(V)).all()
+        assert (emitted.notes["distinct_2"] <= 1).all()
+    followed = [steer(a.notes["steered_beta"], a.notes["kl"], jnp.float32(0.5), jnp.float32(0.1)) for a in metrics[:-1]]
+    np.testing.assert_allclose(followed, [b.notes["steered_beta"] for b in metrics[1:]], rtol=1e-5)
+
+
+def test_outputs_are_evaluated_without_the_penalty():
+    made, *_ = compiled()
+    states, _ = history()
+    state = jax.tree.map(lambda leaf: leaf[0], states[-1])
+    supervised = state.policy.hyperparameters.environment.reference
+    evaluate = jax.jit(made.evaluate)
+    before = evaluate(jax.random.key(0), supervised, state.params.reward, supervised)
+    after = evaluate(jax.random.key(0), state.params.policy, state.params.reward, supervised)
+    np.testing.assert_allclose(before.kl, 0, atol=1e-4)
+    assert after.kl.mean() > 0.01
+    np.testing.assert_array_equal(before.tokens[:, :W], after.tokens[:, :W])  # the same prompts, four outputs to each
+    assert (np.asarray(before.tokens)[:, :W].reshape(4, 4, W) == np.asarray(before.tokens)[::4, None, :W]).all()
+    np.testing.assert_array_equal(before.gold, a_count(before.tokens, rlhf.output_of(before.tokens, W)))
+
+
+def test_beta_follows_the_kl():
+    beta = jnp.float32(0.2)
+    assert steer(beta, jnp.float32(9.0), jnp.float32(3.0), jnp.float32(0.1)) == pytest.approx(0.2 * 1.02)
+    assert steer(beta, jnp.float32(1.0), jnp.float32(3.0), jnp.float32(0.1)) == pytest.approx(0.2 * 0.98)
+    assert steer(beta, jnp.float32(3.3), jnp.float32(3.0), jnp.float32(0.1)) == pytest.approx(0.2 * 1.01)
+    assert steer(beta, jnp.float32(9.0), jnp.float32(0.0), jnp.float32(0.1)) == beta
+
+
+def test_a_sweep_drives_it_with_a_supervised_model_for_each_seed(tmp_path):
+    made, numbers, *_ = compiled()
+    states, metrics = history()
+    supervised = states[0].policy.params  # of seeds 0 and 1
+    options = {"seeds": [1, 0], "by_seed": {"supervised": jax.tree.map(lambda leaf: leaf[::-1], supervised)}}
+    options |= {"hyperparameters": numbers, "iterations": 4, "grid": {"beta": [0.1, 10.0]}}
+    options |= {"out": tmp_path / "sweep", "configuration": {}, "progress": False, "block": 1}
+    results = pgjax.sweep(made.algorithm, **options)
+    # Each seed is the same run in another batch, here one alone, though its θ_SL is given and not drawn.
+    for seed in (0, 1):
+        found = results.gold.sel(beta=0.1, seed=seed).values
+        np.testing.assert_allclose(found, [emitted.notes["gold"][seed] for emitted in metrics[:4]], atol=1e-4)
+    kept = jax.eval_shape(lambda key: made.algorithm.init(key, numbers).params, jax.random.key(0))
+    tuned = pgjax.load_params(results, kept, seed=1, point={"beta": 0.1})
+    ours, theirs = tuned.policy["params"]["embedding"], states[4].params.policy["params"]["embedding"]
+    np.testing.assert_allclose(ours, theirs[1], atol=1e-4)
+    assert pgjax.sweep(made.algorithm, **options).identical(results)
+
+
+def test_people_may_have_ranked_everything_elsewhere_and_nobody_is_simulated():
+    # Those that are held out say the opposite of those that are fitted: who learns from these is wrong on the others.
+    given, held_out = from_elsewhere(), from_elsewhere(4)
+    held_out = held_out._replace(order=held_out.order[:, ::-1].copy())
+    options = {"rankings": 0, "rounds": 1, "given": given, "reward_updates": 10}
+    made = rlhf.feedback(POLICY, MODEL, None, CORPUS.prompts, **{**OPTIONS, **options, "held_out": held_out})
+    numbers = made.algorithm.hyperparameters(reward_learning_rate=1e-2)
+    state, metrics = jax.jit(lambda key: made.algorithm.update(made.algorithm.init(key, numbers)))(jax.random.key(0))
+    for name, leaf in given._asdict().items():
+        np.testing.assert_array_equal(getattr(state.rankings, name), leaf)
+    assert metrics.notes["held_out_accuracy"] == 0
+    assert {"gold", "accuracy", "ceiling", "identical_texts"}.isdisjoint(metrics.notes)
+    supervised = state.policy.hyperparameters.environment.reference
+    assert jax.eval_shape(made.evaluate, jax.random.key(0), supervised, state.params.reward, supervised).gold is None
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: loop().algorithm.hyperparameters(beta=-0.1), "expected a KL coefficient β of 0 or more, got -0.1"),
+        (lambda: loop().algorithm.hyperparameters(steering=-1), "expected a speed of steering of 0 or more, got -1"),
+        (
+            lambda: loop().algorithm.hyperparameters(beta=0.0, kl_target=1.0),
+            "expected a first β above 0 for a KL target, as steering multiplies it, got 0.0",
+        ),
+        (lambda: loop(model=SIZES._replace(vocabulary=V - 1)), f"expected a reward model for a vocabulary of {V}"),
+        (lambda: loop(model=SIZES._replace(context=W + T - 1)), f"expected a reward model .* of {W + T} tokens"),
+        (
+            lambda: loop(given=from_elsewhere()._replace(tokens=np.full((6, 2, W + T), V))),
+            f"expected tokens from 0 to {V - 1}, got {V}",
+        ),
+        (lambda: loop().algorithm.hyperparameters(kl_target=-1), "expected a KL target of 0 or more, got -1"),
+        (lambda: loop().algorithm.hyperparameters(comparisons=99), "expected 1 to 24 comparisons of a round, got 99"),
+        (
+            lambda: loop().algorithm.hyperparameters(annotators=rlhf.Annotators(0.0)),
+            "expected annotators with a temperature τ above 0, got 0.0",
+        ),
+        (lambda: loop(rounds=0), "expected 1 or more rounds, got 0"),
+        (lambda: loop(rankings=0), "expected 1 or more rankings, got 0"),
+        (lambda: loop(rankings=-1, given=from_elsewhere()), "expected 0 or more rankings, got -1"),
+        (
+            lambda: rlhf.feedback(POLICY, MODEL, None, CORPUS.prompts, **OPTIONS, given=from_elsewhere()),
+            "expected no rankings by simulated people without a gold reward, got 24",
+        ),
+        (
+            lambda: loop(held_out=from_elsewhere()._replace(tokens=np.full((6, 2, W + T), V))),
+            f"expected tokens from 0 to {V - 1}, got {V}",
+        ),
+        (lambda: loop(outputs=1), "expected 2 or more outputs to rank together, got 1"),
+        (lambda: loop(outputs=3, drawn=2), "expected 3 or more outputs drawn for a ranking of 3, got 2"),
+        (lambda: loop(length=40), "expected prompts and outputs of at most"),
+        (
+            lambda: loop(given=rlhf.Rankings(np.zeros((2, 3, 4), int), np.zeros((2, 3)), np.ones(2), np.zeros(2))),
+            "expected rankings of 2 outputs in rows of",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_refused(build, message):
+    with pytest.raises(pgjax.InputError, match=message):
+        build()
