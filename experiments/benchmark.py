@@ -93,7 +93,7 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Timing, Any]:
 
 
 def median(timings: Sequence[Timing]) -> Timing:
-    """Return the one in the middle."""
+    """The one in the middle."""
     return sorted(timings)[len(timings) // 2]
 
 
@@ -104,7 +104,7 @@ def over_devices(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Ar
 
 
 def matmul_gflops(repetitions: int, dtype: Any, n: int) -> float:
-    """Return the rate of matrix products of n × n, of operands of a type, on all devices at once."""
+    """The rate of matrix products of n × n, of operands of a type, on all devices at once."""
     rounds = 8
 
     def products(share: jax.Array) -> jax.Array:
@@ -123,7 +123,7 @@ def matmul_gflops(repetitions: int, dtype: Any, n: int) -> float:
 
 
 def environment_steps_per_second(environment: pgjax.Environment, repetitions: int, slots: int) -> float:
-    """Return the rate of environment steps alone, with random actions and no policy, on all devices at once."""
+    """The rate of environment steps alone, with random actions and no policy, on all devices at once."""
     rows = 200
     assert isinstance(environment.action_space, pgjax.Discrete)
     actions = environment.action_space.n
@@ -147,7 +147,7 @@ def environment_steps_per_second(environment: pgjax.Environment, repetitions: in
 
 
 def flop_per_step(environment: pgjax.Environment) -> int:
-    """Return the floating-point operations of a real step's matrix products: to act, and to differentiate."""
+    """The floating-point operations of a real step's matrix products: to act, and to differentiate."""
     assert isinstance(environment.action_space, pgjax.Discrete)
     widths = (int(np.prod(environment.observation_space.shape)), *HIDDEN, environment.action_space.n)
     forward = sum(2 * a * b for a, b in itertools.pairwise(widths))
@@ -157,7 +157,7 @@ def flop_per_step(environment: pgjax.Environment) -> int:
 class Case(NamedTuple):
     """An algorithm that is measured."""
 
-    episodes: int  # slots of an update
+    slots: int  # of an update
     algorithm: Algorithm
     learning_rate: float
     iterations: dict[str, int]  # by phase: enough for a second or so, few enough to stay in the phase
@@ -169,7 +169,7 @@ class Case(NamedTuple):
 
 
 def cases(environment: pgjax.Environment, policy: pgjax.Policy) -> list[Case]:
-    """Return the lecture's own algorithm, the default one with a budget of steps and without, and actor-critic.
+    """The lecture's own algorithm, the default one with a budget of steps and without, and actor-critic.
 
     With the budget a slot plays several episodes while they are short, and one near the end. Actor-critic, with a
     critic of the same size and one gradient step for it an update, does what one epoch of PPO does.
@@ -177,18 +177,18 @@ def cases(environment: pgjax.Environment, policy: pgjax.Policy) -> list[Case]:
     lecture = pgjax.reinforce(
         environment,
         policy,
-        episodes=1,
+        slots=1,
         credit=pgjax.whole_episode(),
         baseline=pgjax.running_average(),
         optimizer=optax.sgd,
     )
-    packed = pgjax.reinforce(environment, policy, episodes=16, steps=128)
-    single = pgjax.reinforce(environment, policy, episodes=16)
+    packed = pgjax.reinforce(environment, policy, slots=16, min_steps_per_slot=128)
+    single = pgjax.reinforce(environment, policy, slots=16)
     critic = pgjax.reinforce(
         environment,
         policy,
-        episodes=16,
-        steps=128,
+        slots=16,
+        min_steps_per_slot=128,
         credit=pgjax.lambda_return(),
         baseline=pgjax.learned_value(pgjax.value_for(environment, HIDDEN), steps=1),
     )
@@ -208,7 +208,7 @@ def compiled(case: Case, runs: int, iterations: int, block: int | None) -> Progr
 
 
 def begin(program: Program, params: Any = None, standing_still: bool = False) -> Any:
-    """Return the states of a batch that begins.
+    """The states of a batch that begins.
 
     Args:
         program: Of which.
@@ -229,12 +229,12 @@ def begin(program: Program, params: Any = None, standing_still: bool = False) ->
 
 
 def goal(program: Program, iterations: int) -> tuple[jax.Array, ...]:
-    """Return what tells a program to do so many iterations, at least, in a run that is to go on for long."""
+    """What tells a program to do so many iterations, at least, in a run that is to go on for long."""
     return program.goal(np.zeros(program.size, int), 10**6, iterations)
 
 
 def throughput(program: Program, params: Any, iterations: int, repetitions: int, flop: int, gflops: float) -> Any:
-    """Return the rate of real steps with given parameters, which stand still, and more about it."""
+    """The rate of real steps with given parameters, which stand still, and more about it."""
     timings = []
     for _ in range(1 + repetitions):
         states = begin(program, params, standing_still=True)
@@ -270,7 +270,7 @@ class Solving(NamedTuple):
     params: Any  # [runs, ...], at the end
 
     def seconds_to(self, fraction: float) -> float | None:
-        """Return when so many were solved, None if never."""
+        """When so many were solved, None if never."""
         return next((s for s, f in zip(self.seconds, self.fraction, strict=True) if f >= fraction), None)
 
 
@@ -308,7 +308,7 @@ def solve(case: Case, policy: pgjax.Policy, runs: int, options: Options) -> Solv
 
 
 def peak_bytes() -> int:
-    """Return the most memory that was in use so far: of an accelerator, or else of this process."""
+    """The most memory that was in use so far: of an accelerator, or else of this process."""
     memory = jax.local_devices()[0].memory_stats()
     if memory and "peak_bytes_in_use" in memory:
         return sum(device.memory_stats()["peak_bytes_in_use"] for device in jax.local_devices())
@@ -374,7 +374,7 @@ def beside_peer(
     Its steps feed a critic as well, ours do not, so there is a ratio of ours with a critic too. Its seconds are those
     of its whole training, ours those after which as many runs are solved for the first time.
     """
-    ours = [row["real_steps_per_second"] for row in rows if (row["seeds"], row["episodes"]) == (PEER_SEEDS, 16)]
+    ours = [row["real_steps_per_second"] for row in rows if (row["seeds"], row["slots"]) == (PEER_SEEDS, 16)]
     theirs = [row["real_steps_per_second"] for row in with_critic if row["seeds"] == PEER_SEEDS]
     found: dict[str, Any] = {}
     for ending, plain in (("", True), ("_in_blocks", False)):
@@ -391,21 +391,23 @@ def beside_peer(
 
 
 def language_models(seeds: Sequence[int], repetitions: int, gflops: float, block: int | None) -> dict[str, Any]:
-    """Return the rate at which texts are written, scored and learned from, and at which they are written alone.
+    """The rate at which texts are written, scored and learned from, and at which they are written alone.
 
     An update writes 64 texts of 32 tokens, to prompts of 4, with a transformer of about 106 thousand parameters, scores
     them by a function, with and without the KL penalty, for which the supervised model reads them too, and makes a step
     of Adam. Beside the rate at which texts are written alone stands its ratio to that at which the same model reads
     them in one pass, in the same process, in which a version of jax that writes slowly is seen on any machine.
     """
-    episodes, width, V = 64, 4, 50
+    slots, width, V = 64, 4, 50
 
     def model(length: int) -> tuple[pgjax.Environment, pgjax.Policy]:
         def judge(tokens: jax.Array, output: jax.Array, params: Any) -> pgjax.text.Judgement:
             return pgjax.text.Judgement(jnp.sum((tokens == V - 1) & output, axis=1).astype(jnp.float32))
 
         texts = pgjax.text.text_environment(np.full((1, width), pgjax.text.BOS), V, length, judge)
-        policy = pgjax.text.transformer(texts, pgjax.text.Sizes(V, width + length, width=64, layers=2, heads=4))
+        policy = pgjax.text.transformer(
+            texts, pgjax.text.TransformerConfig(V, width + length, width=64, layers=2, heads=4)
+        )
         # Nobody ends a text, so that all have the same length.
         return texts, adjusted(policy, lambda logits: logits.at[..., pgjax.text.EOS].set(-jnp.inf))
 
@@ -417,17 +419,17 @@ def language_models(seeds: Sequence[int], repetitions: int, gflops: float, block
     rows = []
     for penalty, environment, flop in ((True, penalized, 10 * products), (False, texts, 8 * products)):
         algorithm = pgjax.reinforce(
-            environment, policy, episodes=episodes, same_start=4, baseline=pgjax.leave_one_out(among=4)
+            environment, policy, slots=slots, group_size=4, baseline=pgjax.leave_one_out(group_size=4)
         )
         for n in seeds:
-            program = compiled(Case(episodes, algorithm, 1e-4, {}), n, 4, block)
+            program = compiled(Case(slots, algorithm, 1e-4, {}), n, 4, block)
             row = throughput(program, None, 4, repetitions, flop, gflops)
             rate = row.pop("real_steps_per_second")
             rows.append({"seeds": n, "kl_penalty": penalty, "tokens_per_second": rate, **row})
     sampling = []
     for length in LENGTHS:
         texts, policy = model(length)
-        write = jax.jit(pgjax.collect(texts._replace(score=None), policy, episodes))
+        write = jax.jit(pgjax.collect(texts._replace(score=None), policy, slots))
         read = jax.jit(lambda params, whole, policy=policy: policy.unroll(params, whole).log_prob(whole.action))
         first = policy.init(jax.random.key(0))
         writing, reading = [], []
@@ -435,7 +437,7 @@ def language_models(seeds: Sequence[int], repetitions: int, gflops: float, block
             timing, whole = timed(write, jax.random.key(0), first, texts.params)
             writing.append(timing)
             reading.append(timed(read, first, whole)[0])
-        written, again = (episodes * length / median(timings[1:]).seconds for timings in (writing, reading))
+        written, again = (slots * length / median(timings[1:]).seconds for timings in (writing, reading))
         sampling.append({"length": length, "tokens_per_second": written, "written_per_read": written / again})
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     return {"parameters": parameters, "rows": rows, "sampling": sampling}
@@ -462,8 +464,8 @@ def report(summary: dict[str, Any]) -> None:
     def number(key: str, scale: float = 1.0, digits: int = 2) -> str:
         return "-" if summary[key] is None else f"{summary[key] / scale:.{digits}f}"
 
-    without = [{**row, "episodes": "16, no budget"} for row in summary["rows_without_budget"]]
-    without += [{**row, "episodes": "16, critic"} for row in summary["rows_with_critic"]]
+    without = [{**row, "slots": "16, no budget"} for row in summary["rows_without_budget"]]
+    without += [{**row, "slots": "16, critic"} for row in summary["rows_with_critic"]]
     table = pd.DataFrame(summary["rows"] + without)
     table["mean_return"] = table["mean_return"].map("{:.0f}".format)
     table["real_steps_per_second"] = (table["real_steps_per_second"] / 1e6).map("{:.2f} M".format)
@@ -541,7 +543,7 @@ def main(options: Options) -> None:
         found = []
         for phase, params in (("start", None), ("end", solved.params)):
             row = throughput(program, params, case.iterations[phase], options.repetitions, flop, gflops)
-            found.append({"seeds": seeds, "episodes": case.episodes, "phase": phase, **row})
+            found.append({"seeds": seeds, "slots": case.slots, "phase": phase, **row})
         print(pd.DataFrame(found).to_string(index=False), flush=True)
         return found
 

@@ -103,7 +103,7 @@ def program(function: Program, devices: int, block: int) -> Any:
 
 
 def mesh(devices: int) -> jax.sharding.Mesh:
-    """Return the first few local devices in a row."""
+    """The first few local devices in a row."""
     return jax.sharding.Mesh(np.asarray(jax.local_devices()[:devices]), ("run",))
 
 
@@ -116,7 +116,7 @@ def timed(function: Program, batch: Any) -> tuple[float, float, Any]:
 
 
 def ppo(configuration: dict[str, Any], iterations: int | None = None) -> Any:
-    """Return rejax's PPO, for all its training or some iterations, without evaluation."""
+    """Rejax's PPO, for all its training or some iterations, without evaluation."""
     size = configuration["num_envs"] * configuration["num_steps"]
     steps = configuration["total_timesteps"] if iterations is None else iterations * size
     algorithm = rejax.PPO.create(
@@ -126,7 +126,7 @@ def ppo(configuration: dict[str, Any], iterations: int | None = None) -> Any:
 
 
 def train(algorithm: Any) -> Program:
-    """Return rejax's own training of one run, from its first state to its last."""
+    """Rejax's own training of one run, from its first state to its last."""
     return lambda state: algorithm.train(train_state=state)[0]
 
 

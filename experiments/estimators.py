@@ -55,7 +55,7 @@ class Options:
     """Updates of a run on CartPole-v1."""
     maze_iterations: int = 100
     """Updates of a run on the maze."""
-    episodes: int = 16
+    slots: int = 16
     """Episode slots of an update."""
     study: int = 0
     """Number of the study; runs of two studies have no randomness in common."""
@@ -72,7 +72,7 @@ DISCOUNT, TRACE_DECAY = 0.8, 0.7
 
 
 def random_problem(seed: int = 0, S: int = 5, A: int = 3) -> tuple[pgjax.FiniteMDP, jax.Array]:
-    """Return a problem in which everything happens by chance (start, moves, rewards, ends), and logits [S, A]."""
+    """A problem in which everything happens by chance (start, moves, rewards, ends), and logits [S, A]."""
     rng = np.random.default_rng(seed)
     d0 = np.append(rng.dirichlet(np.ones(S - 1)), 0)
     mdp = pgjax.environments.tables(
@@ -115,19 +115,19 @@ def hold_to_the_exact_gradient(samples: int, seed: int = 0) -> Trust:
 
 # --- Variance ---------------------------------------------------------------------------------------------------------
 
-PATIENCE = 100  # the maze's horizon
+HORIZON = 100  # the maze's horizon
 UPDATE = 16  # episodes that share a leave-one-out baseline, and over which the mean squared error is that of the mean
 ON_THE_WAY = {"at the start": -np.inf, "half-way": -50.0, "nearly there": -16.0}  # name: a return just passed
 
 
 def policies_on_the_way(mdp: pgjax.FiniteMDP) -> dict[str, jax.Array]:
-    """Return logits [S, A] met by climbing the exact gradient from the uniform policy, in steps of length 0.2."""
+    """Logits [S, A] met by climbing the exact gradient from the uniform policy, in steps of length 0.2."""
     policy = pgjax.tabular(*mdp.p.shape[:2])
 
     @jax.jit
     def look(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rho = exact.expected_return(mdp, PATIENCE, exact.probabilities(mdp, policy, theta))
-        ascent = exact.gradient(mdp, PATIENCE, policy, theta)
+        rho = exact.expected_return(mdp, HORIZON, exact.probabilities(mdp, policy, theta))
+        ascent = exact.gradient(mdp, HORIZON, policy, theta)
         return rho, theta + 0.2 * ascent / jnp.linalg.norm(ascent)
 
     theta, found = jnp.zeros(mdp.p.shape[:2]), {}
@@ -143,30 +143,34 @@ def policies_on_the_way(mdp: pgjax.FiniteMDP) -> dict[str, jax.Array]:
 # v_t and Q_t are exact; v̄ and Q̄ are their means over the times at which a state is visited: the best that a critic can
 # learn that does not know t. "Put back" is what a baseline that depends on the action takes away.
 ESTIMATORS: dict[str, Callable[[Any, jax.Array, exact.Solution], exact.Estimator]] = {
-    "G_1": lambda mdp, f, of: exact.whole_episode_estimator(mdp, PATIENCE),
-    "G_1 − ρ": lambda mdp, f, of: exact.whole_episode_estimator(mdp, PATIENCE, 1.0, of.rho),
-    "G_1 − v̄(X_t)": lambda mdp, f, of: exact.whole_episode_estimator(mdp, PATIENCE, 1.0, of.mean_values),
-    "G_1 − v_t(X_t)": lambda mdp, f, of: exact.whole_episode_estimator(mdp, PATIENCE, 1.0, of.values),
-    "G_t": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, PATIENCE),
-    "G_t − ρ": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, PATIENCE, 1.0, of.rho),
-    "G_t − v̄(X_t)": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, PATIENCE, 1.0, of.mean_values),
-    "G_t − v_t(X_t)": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, PATIENCE, 1.0, of.values),
-    "G_t − Q̄(X_t, A_t), put back": lambda mdp, f, of: exact.action_value_estimator(
-        mdp, PATIENCE, f, 1.0, of.mean_action_values
+    "G_1": lambda mdp, f, of: exact.whole_episode_estimator(mdp, HORIZON),
+    "G_1 − ρ": lambda mdp, f, of: exact.whole_episode_estimator(mdp, HORIZON, 1.0, of.rho),
+    "G_1 − v̄(X_t)": lambda mdp, f, of: exact.whole_episode_estimator(mdp, HORIZON, 1.0, of.mean_values),
+    "G_1 − v_t(X_t)": lambda mdp, f, of: exact.whole_episode_estimator(mdp, HORIZON, 1.0, of.values),
+    "G_t": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, HORIZON),
+    "G_t − ρ": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, HORIZON, 1.0, of.rho),
+    "G_t − v̄(X_t)": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, HORIZON, 1.0, of.mean_values),
+    "G_t − v_t(X_t)": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, HORIZON, 1.0, of.values),
+    "G_t − Q̄ control variate": lambda mdp, f, of: exact.action_value_estimator(
+        mdp, HORIZON, f, 1.0, of.mean_action_values
     ),
-    "G_t − Q_t(X_t, A_t), put back": lambda mdp, f, of: exact.action_value_estimator(
-        mdp, PATIENCE, f, 1.0, of.action_values
+    "G_t − Q_t control variate": lambda mdp, f, of: exact.action_value_estimator(
+        mdp, HORIZON, f, 1.0, of.action_values
     ),
-    "G_t^0.95 − v̄(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, PATIENCE, 1.0, 0.95, of.mean_values),
-    "G_t^0.95 − v_t(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, PATIENCE, 1.0, 0.95, of.values),
-    "G_t^0 − v̄(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, PATIENCE, 1.0, 0.0, of.mean_values),
-    "G_t^0 − v_t(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, PATIENCE, 1.0, 0.0, of.values),
-    "all actions, Q̄": lambda mdp, f, of: exact.all_actions_estimator(mdp, PATIENCE, f, 1.0, of.mean_action_values),
-    "all actions, Q_t": lambda mdp, f, of: exact.all_actions_estimator(mdp, PATIENCE, f, 1.0, of.action_values),
+    "G_t^0.95 − v̄(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, HORIZON, 1.0, 0.95, of.mean_values),
+    "G_t^0.95 − v_t(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, HORIZON, 1.0, 0.95, of.values),
+    "G_t^0 − v̄(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, HORIZON, 1.0, 0.0, of.mean_values),
+    "G_t^0 − v_t(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, HORIZON, 1.0, 0.0, of.values),
+    "expected policy gradient, Q̄": lambda mdp, f, of: exact.expected_policy_gradient_estimator(
+        mdp, HORIZON, f, 1.0, of.mean_action_values
+    ),
+    "expected policy gradient, Q_t": lambda mdp, f, of: exact.expected_policy_gradient_estimator(
+        mdp, HORIZON, f, 1.0, of.action_values
+    ),
 }
 LEAVE_ONE_OUT = {  # in an update of 16 episodes, and counted per episode; name: the estimator it stands after
-    "G_1 − others' mean": ("G_1 − ρ", exact.leave_one_out_covariance),
-    "G_t − others' mean at t": ("G_t − ρ", exact.leave_one_out_by_time_covariance),
+    "G_1 − leave-one-out mean": ("G_1 − ρ", exact.leave_one_out_covariance),
+    "G_t − leave-one-out mean per step": ("G_t − ρ", exact.leave_one_out_by_time_covariance),
 }
 
 
@@ -178,19 +182,19 @@ class Noise(NamedTuple):
 
 
 def noise_of_each(mdp: pgjax.FiniteMDP, theta: jax.Array) -> tuple[jax.Array, jax.Array, dict[str, Noise]]:
-    """Return ρ(θ), the length of ∇ρ(θ), and the exact noise of every estimator on one episode."""
+    """ρ(θ), the length of ∇ρ(θ), and the exact noise of every estimator on one episode."""
     policy = pgjax.tabular(*theta.shape)
     f = exact.probabilities(mdp, policy, theta)
-    solution = exact.solve(mdp, PATIENCE, f)
-    gradient = exact.gradient(mdp, PATIENCE, policy, theta).reshape(-1)
+    solution = exact.solve(mdp, HORIZON, f)
+    gradient = exact.gradient(mdp, HORIZON, policy, theta).reshape(-1)
     noise = {name: noise_of(mdp, theta, gradient, make(mdp, f, solution)) for name, make in ESTIMATORS.items()}
     for name, (_, covariance) in LEAVE_ONE_OUT.items():
-        noise[name] = Noise(UPDATE * jnp.trace(covariance(mdp, PATIENCE, policy, theta, UPDATE)), jnp.zeros(()))
+        noise[name] = Noise(UPDATE * jnp.trace(covariance(mdp, HORIZON, policy, theta, UPDATE)), jnp.zeros(()))
     return solution.rho, jnp.linalg.norm(gradient), noise
 
 
 def names_in_order() -> list[str]:
-    """Return the names of all estimators, from the lecture's first to those with a critic."""
+    """The names of all estimators, from the lecture's first to those with a critic."""
     names = list(ESTIMATORS)
     for name, (before, _) in LEAVE_ONE_OUT.items():
         names.insert(names.index(before) + 1, name)
@@ -198,26 +202,26 @@ def names_in_order() -> list[str]:
 
 
 def noise_of(mdp: pgjax.FiniteMDP, theta: jax.Array, gradient: jax.Array, estimator: exact.Estimator) -> Noise:
-    """Return the exact noise of one estimator on one episode of the maze."""
-    mean, covariance = exact.mean_and_covariance(mdp, PATIENCE, pgjax.tabular(*theta.shape), theta, estimator)
+    """The exact noise of one estimator on one episode of the maze."""
+    mean, covariance = exact.mean_and_covariance(mdp, HORIZON, pgjax.tabular(*theta.shape), theta, estimator)
     return Noise(jnp.trace(covariance), jnp.linalg.norm(mean - gradient))
 
 
 def noise_by_trace_decay(mdp: pgjax.FiniteMDP, theta: jax.Array, decays: jax.Array) -> Noise:
-    """Return the exact noise of G_t^λ − v̄(X_t) for each λ, [λ]: a critic that errs, because it does not know t."""
+    """The exact noise of G_t^λ − v̄(X_t) for each λ, [λ]: a critic that errs, because it does not know t."""
     policy = pgjax.tabular(*theta.shape)
-    v_bar = exact.solve(mdp, PATIENCE, exact.probabilities(mdp, policy, theta)).mean_values
-    gradient = exact.gradient(mdp, PATIENCE, policy, theta).reshape(-1)
+    v_bar = exact.solve(mdp, HORIZON, exact.probabilities(mdp, policy, theta)).mean_values
+    gradient = exact.gradient(mdp, HORIZON, policy, theta).reshape(-1)
 
     def one(decay: jax.Array) -> Noise:
-        estimator = exact.lambda_return_estimator(mdp, PATIENCE, 1.0, decay, v_bar)
+        estimator = exact.lambda_return_estimator(mdp, HORIZON, 1.0, decay, v_bar)
         return noise_of(mdp, theta, gradient, estimator)
 
     return jax.lax.map(one, decays)
 
 
 def study_variance() -> dict[str, Any]:
-    """Return the exact noise of every estimator at each policy on the way, as plain numbers."""
+    """The exact noise of every estimator at each policy on the way, as plain numbers."""
     mdp = pgjax.environments.maze_tables()
     decays = np.linspace(0, 1, 21)
     found: dict[str, Any] = {}
@@ -253,19 +257,19 @@ class Task(NamedTuple):
 
 
 def methods(environment: pgjax.Environment) -> dict[str, tuple[Credit, Baseline]]:
-    """Return the methods whose learning is compared."""
+    """The methods whose learning is compared."""
     return {
         "G_1": (pgjax.whole_episode(), pgjax.no_baseline()),
         "G_1 − ρ̂": (pgjax.whole_episode(), pgjax.running_average()),
         "G_t": (pgjax.reward_to_go(), pgjax.no_baseline()),
-        "G_t − others' mean at t": (pgjax.reward_to_go(), pgjax.estimators.leave_one_out_by_time()),
+        "G_t − leave-one-out mean per step": (pgjax.reward_to_go(), pgjax.estimators.leave_one_out_by_time()),
         "G_t − v(X_t), learned": (pgjax.reward_to_go(), pgjax.learned_value(pgjax.value_for(environment))),
         "actor-critic: G_t^0.95 − v(X_t)": (pgjax.lambda_return(), pgjax.learned_value(pgjax.value_for(environment))),
-        "all actions, learned Q": (
+        "expected policy gradient, learned Q": (
             pgjax.lambda_return(),
-            pgjax.estimators.all_actions(pgjax.policies.action_value_for(environment)),
+            pgjax.estimators.expected_policy_gradient(pgjax.policies.action_value_for(environment)),
         ),
-        "G_t − Q(X_t, A_t), put back, learned": (
+        "G_t − Q control variate, learned": (
             pgjax.reward_to_go(),
             pgjax.learned_action_value(pgjax.policies.action_value_for(environment)),
         ),
@@ -273,7 +277,7 @@ def methods(environment: pgjax.Environment) -> dict[str, tuple[Credit, Baseline]
 
 
 def speed(results: xr.Dataset, goal: float) -> dict[str, Any]:
-    """Return how fast runs got to the goal and where they ended.
+    """How fast runs got to the goal and where they ended.
 
     Returns:
         reached: fraction of runs whose update's mean return came to the goal, and its 95% interval; steps_to_goal: the
@@ -300,7 +304,7 @@ def speed(results: xr.Dataset, goal: float) -> dict[str, Any]:
 
 
 def best_learning_rate(results: xr.Dataset) -> float:
-    """Return the learning rate with the highest interquartile mean, over runs, of the mean return of a whole run."""
+    """The learning rate with the highest interquartile mean, over runs, of the mean return of a whole run."""
     # experiments/scores.py asks where runs end, and chooses by their final return; this, how fast they get there.
     over_run = results.episode_return.mean("iteration", skipna=False).transpose("learning_rate", "seed").values
     scores = [pgjax.interquartile_mean(np.nan_to_num(runs, nan=-np.inf)) for runs in over_run]
@@ -308,14 +312,16 @@ def best_learning_rate(results: xr.Dataset) -> float:
 
 
 def place(task: str, position: int) -> str:
-    """Return the name of the directory for the runs of a method."""
+    """The name of the directory for the runs of a method."""
     return f"{task.removesuffix('-v1').lower()}-{position + 1}"
 
 
 def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str, xr.Dataset]]]:
     """Return, by task and method, the numbers and the curves."""
     cartpole = pgjax.from_gymnax("CartPole-v1")
-    maze = pgjax.finite(pgjax.environments.maze_tables(), PATIENCE, "maze")  # as in the exact part, patience is the end
+    maze = pgjax.finite(
+        pgjax.environments.maze_tables(), HORIZON, "maze"
+    )  # as in the exact part, the horizon is the end
     tasks = {
         "CartPole-v1": Task(cartpole, options.cartpole_iterations, 0.99, 1e-2, 475.0),
         "maze": Task(maze, options.maze_iterations, 1.0, 1e-1, -20.0),
@@ -329,7 +335,7 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
             algorithm = pgjax.reinforce(
                 task.environment,
                 pgjax.policy_for(task.environment),
-                episodes=options.episodes,
+                slots=options.slots,
                 credit=credit,
                 baseline=baseline,
             )
@@ -339,7 +345,7 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
                 algorithm,
                 iterations=task.iterations,
                 study=options.study,
-                configuration={"task": task_name, "method": name, "episodes": options.episodes},
+                configuration={"task": task_name, "method": name, "slots": options.slots},
                 batch=options.batch,
             )
             fixed = {"discount": task.discount, "value_learning_rate": task.value_learning_rate}
@@ -462,10 +468,8 @@ def check(options: Options) -> None:
     for name in ("samples", "seeds", "choosing_seeds", "cartpole_iterations", "maze_iterations"):
         if getattr(options, name) < 1:
             raise pgjax.InputError(f"expected {name.replace('_', ' ')} to be 1 or more, got {getattr(options, name)}")
-    if options.episodes < 2:
-        raise pgjax.InputError(
-            f"expected 2 or more episodes an update for a leave-one-out baseline, got {options.episodes}"
-        )
+    if options.slots < 2:
+        raise pgjax.InputError(f"expected 2 or more slots for a leave-one-out baseline, got {options.slots}")
     if not options.env or len(set(options.env)) != len(options.env):
         raise pgjax.InputError(f"expected every task once, got {options.env}")
     if options.samples % 8192:

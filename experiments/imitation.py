@@ -81,7 +81,7 @@ class Task(NamedTuple):
 
 
 def tasks() -> dict[str, Task]:
-    """Return the tasks by name."""
+    """The tasks by name."""
     pendulum = pgjax.from_gymnax("Pendulum-v1")
     swing_up = pgjax.imitation.scripted(pgjax.imitation.pendulum_controller, pendulum)
     slow = pgjax.imitation.scripted(functools.partial(pgjax.imitation.pendulum_controller, rate=0.02), pendulum)
@@ -116,7 +116,7 @@ class Problem(NamedTuple):
     sweep: Callable[..., xr.Dataset]  # (name, algorithm, iterations, hyperparameters, **more)
 
     def cloning(self, expert: pgjax.Expert, episodes: int, labels: int, steps: int, updates: int = 10) -> Any:
-        """Return behaviour cloning of so many gradient steps in all."""
+        """Behaviour cloning of so many gradient steps in all."""
         return pgjax.behaviour_cloning(
             self.policy,
             pgjax.demonstrate(self.environment, expert, episodes),
@@ -126,7 +126,7 @@ class Problem(NamedTuple):
         )
 
     def dagger(self, expert: pgjax.Expert, episodes: int, labels: int, steps: int) -> Any:
-        """Return DAgger of so many gradient steps in all, to be run for so many updates, of an episode each."""
+        """DAgger of so many gradient steps in all, to be run for so many updates, of an episode each."""
         return pgjax.dagger(
             self.environment,
             self.policy,
@@ -138,14 +138,14 @@ class Problem(NamedTuple):
         )
 
     def reinforce(self, policy: pgjax.Policy) -> pgjax.Algorithm:
-        """Return REINFORCE, with a critic where the task needs one."""
+        """REINFORCE, with a critic where the task needs one."""
         if not self.task.critic:
             return pgjax.reinforce(self.environment, policy)
         critic = pgjax.learned_value(pgjax.value_for(self.environment))
         return pgjax.reinforce(self.environment, policy, credit=pgjax.lambda_return(), baseline=critic)
 
     def expert(self, what: pgjax.Expert | int, name: str) -> pgjax.Expert:
-        """Return an expert: the one given, or the best of 8 seeds after some updates of REINFORCE."""
+        """An expert: the one given, or the best of 8 seeds after some updates of REINFORCE."""
         if isinstance(what, pgjax.Expert):
             return what
         algorithm = self.reinforce(self.policy)
@@ -155,12 +155,12 @@ class Problem(NamedTuple):
 
 
 def decaying(steps: int) -> Callable[[Any], optax.GradientTransformation]:
-    """Return Adam with a learning rate that falls to zero over so many steps, as half a cosine."""
+    """Adam with a learning rate that falls to zero over so many steps, as half a cosine."""
     return lambda eta: optax.adam(optax.cosine_decay_schedule(eta, steps))
 
 
 def exploring(policy: pgjax.Policy) -> pgjax.Policy:
-    """Return the policy with standard deviations of at least 0.3 of a half-width at first: a copy tries nothing new."""
+    """The policy with standard deviations of at least 0.3 of a half-width at first: a copy tries nothing new."""
 
     def init(key: jax.Array) -> Any:
         params = policy.init(key)
@@ -204,7 +204,7 @@ def run_sweeps(problem: Problem, options: Options) -> tuple[dict[str, pgjax.Expe
 
 
 def tester(problem: Problem, options: Options, policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
-    """Return what plays the test episodes of all runs: final params [seeds, …] -> mean returns [seeds, noise]."""
+    """What plays the test episodes of all runs: final params [seeds, …] -> mean returns [seeds, noise]."""
     keys = launch.keys_after_training(options)
     play = pgjax.evaluate(problem.environment, policy, options.test_episodes)
     levels = jnp.asarray(options.noise)
@@ -271,7 +271,7 @@ TUNED = {"fine-tuned": "copy, then REINFORCE", "scratch": "REINFORCE from scratc
 
 
 def findings(rows: Sequence[Mapping[str, Any]], quiet: float) -> dict[str, Any]:
-    """Return what the rows of one task say, by their intervals.
+    """What the rows of one task say, by their intervals.
 
     Of tests with the first level of noise: `cloning_reaches_expert`: with every label of enough episodes, its interval
     and the expert's have a return in common, or it is above. `dagger_beats_cloning_at_episodes`: the numbers of
@@ -305,7 +305,7 @@ ACTIONS = 256  # of the road: who has not learned to return finds back once in a
 
 
 def erring(error: float) -> pgjax.Policy:
-    """Return a softmax policy on the road that, however long it learns, takes another action with probability ε."""
+    """A softmax policy on the road that, however long it learns, takes another action with probability ε."""
 
     def apply(params: jax.Array, observation: jax.Array) -> pgjax.policies.Categorical:
         slip = error / (ACTIONS - 1)
@@ -315,7 +315,7 @@ def erring(error: float) -> pgjax.Policy:
 
 
 def compound(options: Options, sweep: Callable[..., xr.Dataset]) -> list[dict[str, Any]]:
-    """Return the cost of imitators on the road and the cliff: computed in the limit, and of real runs.
+    """The cost of imitators on the road and the cliff: computed in the limit, and of real runs.
 
     A row for each problem, method and horizon has the limit's `cost` and its `error_rate` where it was trained; at
     every other horizon also the cost of runs of the algorithm, `iqm` and `interval`.
@@ -329,8 +329,8 @@ def compound(options: Options, sweep: Callable[..., xr.Dataset]) -> list[dict[st
         for method, limit in limits.items():
             for i, T in enumerate(sorted(set(options.horizon))):
                 f = limit(mdp, T, act, options.error)
-                driver = act if method == "behaviour cloning" else f
-                rate = compounding.error_rate(mdp, T, f, act, driver)
+                roll_in = act if method == "behaviour cloning" else f
+                rate = compounding.error_rate(mdp, T, f, act, roll_in)
                 row = {"problem": where, "method": method, "horizon": T, "error_rate": float(rate)}
                 row["cost"] = float(compounding.cost(mdp, T, f, act))
                 rows.append(row)
@@ -341,7 +341,7 @@ def compound(options: Options, sweep: Callable[..., xr.Dataset]) -> list[dict[st
                     data = pgjax.demonstrate(environment, expert, 16)
                     algorithm = pgjax.behaviour_cloning(policy, data, batch=16, steps=50)
                 else:
-                    algorithm = pgjax.dagger(environment, policy, expert, episodes=16, batch=16, steps=50)
+                    algorithm = pgjax.dagger(environment, policy, expert, slots=16, batch=16, steps=50)
                 results = sweep(f"{where}-{method.split()[-1].lower()}-{T}", algorithm, 20, 0.3)
                 cost = pgjax.over_runs(
                     lambda params, mdp=mdp, T=T: compounding.cost(
@@ -354,7 +354,7 @@ def compound(options: Options, sweep: Callable[..., xr.Dataset]) -> list[dict[st
 
 
 def exponent(rows: Sequence[Mapping[str, Any]], problem: str, method: str) -> float:
-    """Return the k of cost ∝ T^k of a method in its limit."""
+    """The k of cost ∝ T^k of a method in its limit."""
     chosen = [row for row in rows if (row["problem"], row["method"]) == (problem, method)]
     return compounding.exponent([row["horizon"] for row in chosen], [row["cost"] for row in chosen])
 

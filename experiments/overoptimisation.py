@@ -96,27 +96,29 @@ class Study(NamedTuple):
     gold: rlhf.Gold
     supervised: dict[int, Any]  # by width: θ_SL of each seed
 
-    def sizes(self, width: int) -> tuple[pgjax.Policy, pgjax.text.Sizes]:
-        """Return the language model of a width, and its sizes."""
+    def language_model(self, width: int) -> tuple[pgjax.Policy, pgjax.text.TransformerConfig]:
+        """The language model of a width, and its configuration."""
         return pgjax.text.language_model(self.corpus, LENGTH, width, layers=2, heads=4)
 
     def feedback(self, reward_width: int, rankings: int, rounds: int) -> rlhf.Feedback:
-        """Return the loop: REINFORCE on what a reward model of a width says."""
-        policy, _ = self.sizes(self.options.width)
+        """The loop: REINFORCE on what a reward model of a width says."""
+        policy, _ = self.language_model(self.options.width)
         return rlhf.feedback(
             policy,
-            rlhf.reward_model(self.sizes(reward_width)[1]),
+            rlhf.reward_model(self.language_model(reward_width)[1]),
             self.gold,
             self.corpus.prompts,
-            vocabulary=self.corpus.tokenizer.vocabulary,
-            length=LENGTH,
-            rounds=rounds,
-            updates=-(-self.options.updates // rounds),
-            rankings=rankings,
-            # The supervised model writes one text twice in one pair of a hundred; what was optimised, in most of them.
-            drawn=2 if rounds == 1 else 16,
-            evaluated=PROMPTS * self.options.pool,
-            candidates=self.options.pool,
+            rlhf.FeedbackSettings(
+                vocabulary=self.corpus.tokenizer.vocabulary,
+                length=LENGTH,
+                rounds=rounds,
+                updates=-(-self.options.updates // rounds),
+                rankings=rankings,
+                # The supervised model repeats itself in one pair of a hundred; what was optimised, in most of them.
+                drawn=2 if rounds == 1 else 16,
+                evaluated=PROMPTS * self.options.pool,
+                candidates=self.options.pool,
+            ),
         )
 
     def sweep(
@@ -153,7 +155,7 @@ class Study(NamedTuple):
 
 
 def pretrain(options: Options, corpus: pgjax.text.Corpus) -> dict[int, Any]:
-    """Return θ_SL of every seed, for each width that is needed."""
+    """θ_SL of every seed, for each width that is needed."""
     found = {}
     for width in dict.fromkeys((*options.reward_width, options.width)):
         policy, _ = pgjax.text.language_model(corpus, LENGTH, width, layers=2, heads=4)
@@ -174,7 +176,7 @@ def pretrain(options: Options, corpus: pgjax.text.Corpus) -> dict[int, Any]:
 
 
 def curve_of(results: xr.Dataset, start: np.ndarray) -> Curve:
-    """Return how REINFORCE went, each point over some updates and all seeds.
+    """How REINFORCE went, each point over some updates and all seeds.
 
     Args:
         results: A sweep's, at one point of its grid.
@@ -190,14 +192,14 @@ def curve_of(results: xr.Dataset, start: np.ndarray) -> Curve:
 
 
 def curve_over_seeds(kl: np.ndarray, gold: np.ndarray, proxy: np.ndarray) -> Curve:
-    """Return the means over seeds of rewards [seeds, points] at KLs [points], with the intervals of gold."""
+    """The means over seeds of rewards [seeds, points] at KLs [points], with the intervals of gold."""
     found = pd.DataFrame([pgjax.analysis.mean_interval(runs) for runs in gold.T]).to_numpy(float)
     mean, low, high = found.T
     return Curve(np.sqrt(np.maximum(kl, 0)), mean, low, high, proxy.mean(0))
 
 
 def failures(options: Options, sweeps: Mapping[str, xr.Dataset]) -> tuple[np.ndarray, dict[str, list[int]]]:
-    """Return which seeds have finite numbers in all sweeps, [seeds] bool, and which have not in each where some fail.
+    """Which seeds have finite numbers in all sweeps, [seeds] bool, and which have not in each where some fail.
 
     A seed that fails in one is left out of all, so that what is compared are the same runs.
 
@@ -221,7 +223,7 @@ def failures(options: Options, sweeps: Mapping[str, xr.Dataset]) -> tuple[np.nda
 def best_of_n_curves(
     loop: rlhf.Feedback, results: xr.Dataset, study: Study, good: np.ndarray
 ) -> tuple[list[Curve], np.ndarray]:
-    """Return what the best of n of the supervised model's outputs are worth, for n up to the whole pool.
+    """What the best of n of the supervised model's outputs are worth, for n up to the whole pool.
 
     There is a curve for each number of comparisons, over those seeds that are good, [seeds] bool. The other array is
     what all of its outputs are worth, of each of those.
@@ -253,7 +255,7 @@ def best_of_n_curves(
 
 
 def row_of(curve: Curve, method: str, **what: Any) -> dict[str, Any]:
-    """Return a curve, the law fitted to it, and where its gold reward is largest, as plain numbers."""
+    """A curve, the law fitted to it, and where its gold reward is largest, as plain numbers."""
     fits = [rlhf.fit_rl(curve.d, curve.gold), rlhf.fit_best_of_n(curve.d, curve.gold)]
     fit, other = fits if method == "RL" else reversed(fits)
     best = int(np.argmax(curve.gold))
@@ -407,7 +409,10 @@ def main(options: Options) -> None:
         for count, best in zip(options.comparisons, chosen, strict=True):
             here = sweeps[width].sel(comparisons=count)
             what: dict[str, Any] = {"reward_width": width, "comparisons": count}
-            what |= {"accuracy": float(here.accuracy[:, -1].mean()), "ceiling": float(here.ceiling[:, -1].mean())}
+            what |= {
+                "accuracy": float(here.accuracy[:, -1].mean()),
+                "bayes_accuracy": float(here.bayes_accuracy[:, -1].mean()),
+            }
             rows += [row_of(curve_of(here, start), "RL", **what), row_of(best, "best-of-n", **what)]
     penalties = {"β = 0": once} | {f"β = {beta:g}": more["penalty"].sel(beta=beta) for beta in options.beta}
     biased, asked = {"no bias": once}, {"asked once": once}
@@ -429,7 +434,7 @@ def main(options: Options) -> None:
     by_round: dict[str, list[float]] = {}
     if "rounds" in more:
         begins = range(0, options.updates, -(-options.updates // options.rounds))
-        for name in ("identical_texts", "accuracy", "ceiling"):
+        for name in ("identical_texts", "accuracy", "bayes_accuracy"):
             by_round[name] = [float(more["rounds"][name].isel(iteration=i).mean()) for i in begins]
     summary = {
         "rows": rows,

@@ -27,9 +27,9 @@ class Options:
     """Number of the first run; the others follow it."""
     iterations: int = 60
     """Updates of a run."""
-    episodes: int = 16
+    slots: int = 16
     """Episode slots of an update."""
-    steps: int = 0
+    min_steps_per_slot: int = 0
     """Steps until which a slot begins another episode; 0 for one episode a slot."""
     learning_rate: tuple[float, ...] = (1e-2,)
     """Learning rates η."""
@@ -91,8 +91,8 @@ def main(options: Options) -> None:
         hidden=options.hidden,
         credit=options.credit,
         baseline=options.baseline,
-        episodes=options.episodes,
-        steps=options.steps,
+        slots=options.slots,
+        min_steps_per_slot=options.min_steps_per_slot,
         value_steps=options.value_steps,
         optimizer=options.optimizer,
         bfloat16=options.bfloat16,

@@ -93,9 +93,9 @@ class Options:
     """Weight of each annotator's own taste, whose judgement of an output is of the order of a nat."""
     members: int = 1
     """Reward models of the ensemble."""
-    episodes: int = 64
+    slots: int = 64
     """Episodes of an update of REINFORCE, each an output."""
-    same_prompt: int = 4
+    group_size: int = 4
     """Outputs of an update that have the same prompt; they are each other's baseline."""
     baseline: names.TextBaselineName = "leave-one-out"
     """What is subtracted from a return; a learned value is a transformer of its own."""
@@ -140,7 +140,7 @@ def check(options: Options) -> None:
 
 
 def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) -> xr.Dataset:
-    """Return the sweep of supervised pretraining."""
+    """The sweep of supervised pretraining."""
     algorithm = pgjax.text.pretraining(policy, corpus.texts, steps=PRETRAINING_STEPS)
     print(f"1. supervised pretraining on {len(corpus.texts)} texts of {corpus.name}", flush=True)
     return pgjax.sweep(
@@ -160,12 +160,12 @@ def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) 
 
 
 def people_of(options: Options) -> rlhf.Annotators:
-    """Return how simulated people choose."""
+    """How simulated people choose."""
     return rlhf.Annotators(options.temperature, options.position_bias, options.length_bias, options.disagreement)
 
 
 def comparisons_of(options: Options) -> int:
-    """Return how many rankings of a round are simulated."""
+    """How many rankings of a round are simulated."""
     if options.comparisons is None:
         return 1024 if options.rankings is None else 0
     return options.comparisons
@@ -174,13 +174,13 @@ def comparisons_of(options: Options) -> int:
 class Ranked(NamedTuple):
     """What people ranked elsewhere."""
 
-    given: rlhf.Rankings  # that are fitted
+    external: rlhf.Rankings  # that are fitted
     held_out: rlhf.Rankings  # of other prompts
     prompts: int  # how many are held out
 
 
 def ranked_by_people(options: Options, corpus: pgjax.text.Corpus) -> Ranked | None:
-    """Return what is in the file of rankings, if there is one, cut by prompts.
+    """What is in the file of rankings, if there is one, cut by prompts.
 
     Raises:
         InputError: If nobody ranks, or the file cannot be used.
@@ -191,19 +191,19 @@ def ranked_by_people(options: Options, corpus: pgjax.text.Corpus) -> Ranked | No
         return None
     W = corpus.prompts.shape[1]
     rankings, _ = rlhf.load_rankings(options.rankings, corpus.tokenizer, W, options.length, options.ranked)
-    given, held_out = rlhf.split_by_prompt(rankings, W, HELD_OUT)
-    return Ranked(given, held_out, len(np.unique(held_out.tokens[:, 0, :W], axis=0)))
+    external, held_out = rlhf.split_by_prompt(rankings, W, HELD_OUT)
+    return Ranked(external, held_out, len(np.unique(held_out.tokens[:, 0, :W], axis=0)))
 
 
 def tune(
     options: Options, loop: rlhf.Feedback, supervised: Any, corpus: pgjax.text.Corpus, people: Ranked | None
 ) -> xr.Dataset:
-    """Return the sweep of the rounds of feedback."""
+    """The sweep of the rounds of feedback."""
     sources = []
     if comparisons_of(options):
         sources.append(f"{comparisons_of(options)} by simulated people in each")
     if people is not None:
-        sources.append(f"{len(people.given.mask)} by people ({len(people.held_out.mask)} more are held out)")
+        sources.append(f"{len(people.external.mask)} by people ({len(people.held_out.mask)} more are held out)")
     print(
         f"2. {options.rounds} rounds, each with {options.updates} updates of REINFORCE; rankings: {', '.join(sources)}",
         flush=True,
@@ -214,10 +214,10 @@ def tune(
         kl_target=options.kl_target,
         annotators=people_of(options),
     )
-    names = ("gold", "width", "layers", "heads", "length", "rounds", "updates", "ranked", "drawn", "annotators",
-             "members", "episodes", "same_prompt", "baseline")  # fmt: skip
-    configuration = {name: getattr(options, name) for name in names} | {"comparisons": comparisons_of(options)}
-    for name, part in {} if people is None else {"given": people.given, "held_out": people.held_out}.items():
+    chosen = ("gold", "width", "layers", "heads", "length", "rounds", "updates", "ranked", "drawn", "annotators",
+             "members", "slots", "group_size", "baseline")  # fmt: skip
+    configuration = {name: getattr(options, name) for name in chosen} | {"comparisons": comparisons_of(options)}
+    for name, part in {} if people is None else {"external": people.external, "held_out": people.held_out}.items():
         configuration[name] = pgjax.text.digest(np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()))
     return pgjax.sweep(
         loop.algorithm,
@@ -239,7 +239,7 @@ def tune(
 def comparison(
     options: Options, loop: rlhf.Feedback, model: rlhf.RewardModel, corpus: pgjax.text.Corpus, people: Ranked | None
 ) -> Callable[[jax.Array, rlhf.Tuned, Any], dict[str, Any]]:
-    """Return a function of a run: what fresh outputs of its models are worth, and whether its reward model is right."""
+    """A function of a run: what fresh outputs of its models are worth, and whether its reward model is right."""
     V, W = corpus.tokenizer.vocabulary, corpus.prompts.shape[1]
 
     def rewards(chosen_by: jax.Array, before: jax.Array, after: jax.Array) -> dict[str, jax.Array]:
@@ -248,7 +248,7 @@ def comparison(
         return {"sft": before.mean(), "rl": after.mean(), "best_of_n": best.mean()}
 
     def simulated(key: jax.Array, before: rlhf.Evaluation, spread: jax.Array) -> dict[str, jax.Array]:
-        """Return pairs of outputs to one prompt, judged by others with the same biases and tastes of their own."""
+        """Pairs of outputs to one prompt, judged by others with the same biases and tastes of their own."""
         rank_key, who_key, taste_key = jax.random.split(key, 3)
         outputs = before.tokens.reshape(-1, 2, before.tokens.shape[1])
         differ = jnp.any(outputs[:, 0] != outputs[:, 1], axis=-1)  # nobody can say which of two equal texts is better
@@ -261,7 +261,7 @@ def comparison(
         likes = rlhf.utilities(people_of(options), gold, length, taste)
         order = rlhf.rank(rank_key, likes)
         measured = {"accuracy": rlhf.pair_accuracy(scores, order, differ)}
-        measured["ceiling"] = rlhf.accuracy_ceiling(likes, differ)
+        measured["bayes_accuracy"] = rlhf.bayes_accuracy(likes, differ)
         return measured | {"scores": scores, "order": order, "differ": differ, "outputs": outputs}
 
     def compare(key: jax.Array, tuned: rlhf.Tuned, supervised: Any) -> dict[str, Any]:
@@ -283,9 +283,9 @@ def comparison(
         if people is not None:
             N, K, L = people.held_out.tokens.shape
             tokens = jnp.asarray(people.held_out.tokens).reshape(N * K, L)
-            found["people"] = rlhf.ensemble_score(model, tuned.reward.params, tokens, tuned.reward.caution).reshape(
-                N, K
-            )
+            found["people"] = rlhf.ensemble_score(
+                model, tuned.reward.params, tokens, tuned.reward.uncertainty_penalty
+            ).reshape(N, K)
         return found
 
     return compare
@@ -327,7 +327,7 @@ def without_failed(
 
 
 def pairs_of_people(people: Ranked, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return every two outputs of which people said which is better, each way round.
+    """Every two outputs of which people said which is better, each way round.
 
     Args:
         people: Who ranked N times K outputs that are held out.
@@ -344,7 +344,7 @@ def pairs_of_people(people: Ranked, scores: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def by_simulated(options: Options, found: Any, results: xr.Dataset) -> tuple[dict[str, Any], rlhf.Calibration]:
-    """Return how the reward models of all runs judge pairs that simulated people judge too."""
+    """How the reward models of all runs judge pairs that simulated people judge too."""
     pairs = found["simulated"]
     differ = pairs["differ"].reshape(-1)
     trust = rlhf.calibration(pairs["scores"].reshape(-1, 2), pairs["order"].reshape(-1, 2), differ)
@@ -352,7 +352,7 @@ def by_simulated(options: Options, found: Any, results: xr.Dataset) -> tuple[dic
     judged = {
         "comparisons": comparisons_of(options),
         "accuracy": float(pairs["accuracy"].mean()),
-        "ceiling": float(pairs["ceiling"].mean()),
+        "bayes_accuracy": float(pairs["bayes_accuracy"].mean()),
         "calibration_error": trust.error,
         "identical_texts": [float(results.identical_texts.isel(iteration=i).mean()) for i in begins],
     }
@@ -360,11 +360,11 @@ def by_simulated(options: Options, found: Any, results: xr.Dataset) -> tuple[dic
 
 
 def by_people(people: Ranked, found: Any, results: xr.Dataset) -> tuple[dict[str, Any], rlhf.Calibration]:
-    """Return how the reward models of all runs judge the rankings by people that are held out."""
+    """How the reward models of all runs judge the rankings by people that are held out."""
     scores, order = pairs_of_people(people, found["people"])
     trust = rlhf.calibration(scores, order, np.ones(len(order), bool))
     judged = {
-        "fitted": len(people.given.mask),
+        "fitted": len(people.external.mask),
         "held_out": len(people.held_out.mask),
         "prompts": people.prompts,
         "pairs": len(order) // (2 * results.sizes["seed"]),
@@ -388,7 +388,7 @@ def save_some(options: Options, pairs: Mapping[str, Any], corpus: pgjax.text.Cor
 def side_by_side(
     corpus: pgjax.text.Corpus, before: Any, after: Any, best: np.ndarray, gold: rlhf.Gold | None
 ) -> list[dict[str, Any]]:
-    """Return samples to the same prompts as texts, with the gold reward of each, if there is one."""
+    """Samples to the same prompts as texts, with the gold reward of each, if there is one."""
     width, rows = corpus.prompts.shape[1], []
     columns = {"f_SL": before, "REINFORCE": after, "best of n": best}
     for i in range(len(before)):
@@ -454,10 +454,10 @@ def draw(
 
 def print_found(summary: Mapping[str, Any], out: Path) -> None:
     """Print the rewards and what they are worth, and say which numbers are of simulated people."""
-    names = {"sft": "f_SL", "rl": "REINFORCE", "best_of_n": f"best of {summary['best_of_n']}"}
+    labels = {"sft": "f_SL", "rl": "REINFORCE", "best_of_n": f"best of {summary['best_of_n']}"}
     reward = "gold" if "gold" in summary["rewards"] else "learned"
     lines = []
-    for key, name in names.items():
+    for key, name in labels.items():
         mean, low, high = (tables.written(number, ".3f") for number in summary["rewards"][reward][key].values())
         lines.append({"model": name, REWARDS[reward]: mean, "low": low, "high": high})
     print(pd.DataFrame(lines).to_string(index=False))
@@ -493,29 +493,31 @@ def main(options: Options) -> None:
         options.corpus, seed=0, sentences=options.sentences, length=options.context, prompt_words=options.prompt_words
     )
     gold = None if options.gold == "none" else names.gold_named(options.gold, corpus, seed=0)
-    policy, sizes = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads)
-    model, people = rlhf.reward_model(sizes), ranked_by_people(options, corpus)
+    policy, config = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads)
+    model, people = rlhf.reward_model(config), ranked_by_people(options, corpus)
     loop = rlhf.feedback(
         policy,
         model,
         gold,
         corpus.prompts,
-        vocabulary=corpus.tokenizer.vocabulary,
-        length=options.length,
-        rounds=options.rounds,
-        updates=options.updates,
-        rankings=comparisons_of(options),
-        outputs=options.ranked,
-        drawn=options.drawn,
-        given=None if people is None else people.given,
+        rlhf.FeedbackSettings(
+            vocabulary=corpus.tokenizer.vocabulary,
+            length=options.length,
+            rounds=options.rounds,
+            updates=options.updates,
+            rankings=comparisons_of(options),
+            outputs=options.ranked,
+            drawn=options.drawn,
+            annotators=options.annotators,
+            members=options.members,
+            slots=options.slots,
+            group_size=options.group_size,
+            evaluated=PROMPTS * CANDIDATES,
+            candidates=CANDIDATES,
+        ),
+        external=None if people is None else people.external,
         held_out=None if people is None else people.held_out,
-        annotators=options.annotators,
-        members=options.members,
-        episodes=options.episodes,
-        same_start=options.same_prompt,
-        evaluated=PROMPTS * CANDIDATES,
-        candidates=CANDIDATES,
-        baseline=names.text_baseline_named(options.baseline, options.same_prompt, sizes),
+        baseline=names.text_baseline_named(options.baseline, options.group_size, config),
     )
     loop.algorithm.hyperparameters(  # what cannot be used is refused before anything is computed
         learning_rate=options.learning_rate,

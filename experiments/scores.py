@@ -41,8 +41,8 @@ class Task(NamedTuple):
 SETTINGS: dict[str, Any] = {
     "policy": "auto",
     "hidden": (64, 64),
-    "episodes": 16,
-    "steps": 0,
+    "slots": 16,
+    "min_steps_per_slot": 0,
     "value_steps": 5,
     "optimizer": "adam",
     "discount": 0.99,
@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
 }
 METHODS: dict[str, dict[str, str]] = {
     "G_1 − ρ̂": {"credit": "whole-episode", "baseline": "running-average"},
-    "G_t − others' mean at t": {"credit": "reward-to-go", "baseline": "leave-one-out-by-time"},
+    "G_t − leave-one-out mean per step": {"credit": "reward-to-go", "baseline": "leave-one-out-by-time"},
     "G_t − v(X_t)": {"credit": "reward-to-go", "baseline": "learned-value"},
     "actor-critic: G_t^λ − v(X_t)": {"credit": "lambda-return", "baseline": "learned-value"},
 }
@@ -61,7 +61,7 @@ SHORT, LONG, PIXELS = 1024, 128, 32  # seeds
 WITH_MEMORY = {"policy": "recurrent", "hidden": (32, 32)}
 TASKS: dict[str, Task] = {
     "CartPole-v1": Task(SHORT, 30, (5e-3, 1e-2), {"value_steps": 2}, "500", 475.0),
-    "Catch-bsuite": Task(SHORT, 150, (3e-3, 6e-3), {"episodes": 8, "discount": 1.0, "value_steps": 1}, "1", 0.95),
+    "Catch-bsuite": Task(SHORT, 150, (3e-3, 6e-3), {"slots": 8, "discount": 1.0, "value_steps": 1}, "1", 0.95),
     "FourRooms-misc": Task(SHORT, 40, (5e-3, 1e-2), {"value_steps": 2}, "1", 0.95),
     "FrozenLake-misc": Task(SHORT, 200, (1e-1, 3e-1), {"value_steps": 2}),
     "maze": Task(SHORT, 100, (1e-1, 3e-1), {"discount": 1.0, "value_steps": 2}),
@@ -69,16 +69,22 @@ TASKS: dict[str, Task] = {
     "t-maze": Task(LONG, 300, (3e-3, 1e-2), {**WITH_MEMORY, "entropy_coefficient": 0.03}, "-", 3.6),
     "partial-maze": Task(LONG, 150, (3e-3, 1e-2), {**WITH_MEMORY, "discount": 0.98}),
     "navigation": Task(LONG, 200, (1e-3, 3e-3)),
-    "cooling": Task(LONG, 500, (2e-3, 4e-3), {"episodes": 8, "discount": 0.97, "trace_decay": 0.9}),
+    "cooling": Task(LONG, 500, (2e-3, 4e-3), {"slots": 8, "discount": 0.97, "trace_decay": 0.9}),
     "Acrobot-v1": Task(LONG, 250, (3e-3, 5e-3), {}, "−80", -100.0),
-    "Pendulum-v1": Task(LONG, 400, (3e-3, 6e-3), {"episodes": 8, "discount": 0.95}, "−130"),
-    "Swimmer-misc": Task(LONG, 50, (3e-3, 6e-3), {"episodes": 8}),
-    "Reacher-misc": Task(LONG, 250, (3e-3, 6e-3), {"episodes": 8, "discount": 0.95}),
+    "Pendulum-v1": Task(LONG, 400, (3e-3, 6e-3), {"slots": 8, "discount": 0.95}, "−130"),
+    "Swimmer-misc": Task(LONG, 50, (3e-3, 6e-3), {"slots": 8}),
+    "Reacher-misc": Task(LONG, 250, (3e-3, 6e-3), {"slots": 8, "discount": 0.95}),
     "Breakout-MinAtar": Task(
         PIXELS,
         1700,
         (1e-3, 3e-3),
-        {"episodes": 8, "steps": 16, "entropy_coefficient": 0.05, "value_steps": 2, "value_learning_rate": 1e-3},
+        {
+            "slots": 8,
+            "min_steps_per_slot": 16,
+            "entropy_coefficient": 0.05,
+            "value_steps": 2,
+            "value_learning_rate": 1e-3,
+        },
         "28 to 43",
     ),
 }
@@ -110,24 +116,24 @@ class Options:
 
 
 def settings_of(task: Task, method: str) -> dict[str, Any]:
-    """Return all options of experiments/reinforce.py that say what is run, but for the learning rate."""
+    """All options of experiments/reinforce.py that say what is run, but for the learning rate."""
     return {**SETTINGS, **task.settings, **METHODS[method]}
 
 
 def place(options: Options, name: str, method: str, what: str) -> Path:
-    """Return the directory of a sweep of a variant on a task; what is a choice or a report."""
+    """The directory of a sweep of a variant on a task; what is a choice or a report."""
     return options.out / f"{name}-{list(METHODS).index(method)}-{what}"
 
 
 def is_complete(path: Path) -> bool:
-    """Return whether there is a sweep of which every run is completed."""
+    """Whether there is a sweep of which every run is completed."""
     return path.is_dir() and bool(pgjax.read(path).completed.all())
 
 
 def run(
     name: str, method: str, seeds: range, rates: Sequence[float], iterations: int, options: Options, what: str
 ) -> xr.Dataset:
-    """Return the curves of a variant on a task, at one learning rate or several."""
+    """The curves of a variant on a task, at one learning rate or several."""
     environment, settings = names.environment_named(name), settings_of(TASKS[name], method)
     static = {key: value for key, value in settings.items() if key not in NUMBERS}
     algorithm = names.reinforce_named(environment, **static)
@@ -152,7 +158,7 @@ def run(
 
 
 def best_rate(results: xr.Dataset, rates: Sequence[float]) -> float:
-    """Return the learning rate with the largest interquartile mean of final returns; a run that fails is the worst."""
+    """The learning rate with the largest interquartile mean of final returns; a run that fails is the worst."""
     # experiments/estimators.py asks how fast runs learn, and chooses by the return of whole runs; this, where they end.
     if len(rates) == 1:
         return rates[0]
@@ -162,7 +168,7 @@ def best_rate(results: xr.Dataset, rates: Sequence[float]) -> float:
 
 
 def command_of(name: str, method: str, rate: float, seeds: int, iterations: int, study: int) -> str:
-    """Return the command that makes the reported runs of a row alone."""
+    """The command that makes the reported runs of a row alone."""
     words = ["uv", "run", "experiments/reinforce.py", "--env", name]
     for key, value in settings_of(TASKS[name], method).items():
         values = value if isinstance(value, tuple) else (value,)
@@ -173,7 +179,7 @@ def command_of(name: str, method: str, rate: float, seeds: int, iterations: int,
 
 
 def references(name: str, options: Options) -> dict[str, Any]:
-    """Return the mean returns of policies that learned nothing, with 95% intervals."""
+    """The mean returns of policies that learned nothing, with 95% intervals."""
     environment = names.environment_named(name)
     random = pgjax.random_policy(environment)
     known = {"random": pgjax.Expert(random, ()), "scripted": names.expert_named(name, environment)}
@@ -188,16 +194,16 @@ def references(name: str, options: Options) -> dict[str, Any]:
 
         def best(key: jax.Array) -> jax.Array:
             interests = pgjax.environments.interests(key, environment.params, environment.horizon)
-            return pgjax.environments.hindsight(environment.params, interests)
+            return pgjax.environments.clairvoyant_bound(environment.params, interests)
 
-        found["hindsight"] = pgjax.analysis.mean_interval(jax.jit(jax.vmap(best))(keys))
+        found["clairvoyant_bound"] = pgjax.analysis.mean_interval(jax.jit(jax.vmap(best))(keys))
     return found
 
 
 def row_of(
     name: str, method: str, rate: float, results: xr.Dataset, options: Options, iterations: int
 ) -> dict[str, Any]:
-    """Return what is reported of a variant on a task."""
+    """What is reported of a variant on a task."""
     task = TASKS[name]
     (found,) = pgjax.summarize(results, task.solved_at)
     seeds = found["seeds"]
@@ -215,7 +221,7 @@ def row_of(
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """Return the rows of a summary as a table in Markdown, the best variant of each task in bold."""
+    """The rows of a summary as a table in Markdown, the best variant of each task in bold."""
 
     def number(x: float) -> str:  # shorter where large than `tables.written`, as the table is wide
         return f"{x:.4g}" if abs(x) < 1e4 else f"{x:.3g}"
@@ -257,7 +263,7 @@ MARKS = ("<!-- scores: made by experiments/scores.py -->\n", "<!-- end of scores
 
 
 def around_marks(path: Path) -> tuple[str, str]:
-    """Return what a file has up to the first mark, and from the second on, marks included.
+    """What a file has up to the first mark, and from the second on, marks included.
 
     Raises:
         InputError: If there are no such marks in it, or no such file.

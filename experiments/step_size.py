@@ -44,7 +44,7 @@ class Options:
     """Number of the first run; the others follow it."""
     iterations: int = 150
     """Updates of a run."""
-    episodes: int = 8
+    slots: int = 8
     """Episodes of an update."""
     hidden: tuple[int, ...] = (16, 16)
     """Widths of the hidden layers on CartPole; on the maze the policy is a table."""
@@ -66,7 +66,7 @@ class Problem(NamedTuple):
 
 
 def half_decades(lowest: float) -> list[float]:
-    """Return ten learning rates 1, 3, 10, 30, …, from the lowest on."""
+    """Ten learning rates 1, 3, 10, 30, …, from the lowest on."""
     rates = [float(f"{digit}e{power}") for power in range(-6, 3) for digit in (1, 3)]
     return [rate for rate in rates if rate >= lowest][:10]
 
@@ -104,19 +104,19 @@ COLOURS = {  # of Okabe and Ito, as plotting.COLOURS, and light grey for what sa
 
 
 def progress(results: xr.Dataset, best: float) -> xr.DataArray:
-    """Return every update's return on a scale from 0, the mean of the first update's over all runs, to 1, the best."""
+    """Every update's return on a scale from 0, the mean of the first update's over all runs, to 1, the best."""
     start = results.episode_return.isel(iteration=0).mean()
     return (results.episode_return - start) / (best - start)
 
 
 def last_updates(results: xr.Dataset) -> int:
-    """Return how many updates at the end of a run together have `LAST_EPISODES` episodes, or all if none have."""
+    """How many updates at the end of a run together have `LAST_EPISODES` episodes, or all if none have."""
     per_update = int(results.episodes.isel(iteration=0).max())
     return min(results.sizes["iteration"], -(-LAST_EPISODES // per_update))
 
 
 def classify(results: xr.Dataset, best: float, actions: int) -> xr.DataArray:
-    """Return each run's class, one of the names in `CLASSES`, by how its curves end.
+    """Each run's class, one of the names in `CLASSES`, by how its curves end.
 
     The classes exclude each other, because they are asked for in this order: overstepped, solved, overcommitted, flat;
     what is left is unfinished.
@@ -148,7 +148,7 @@ def classify(results: xr.Dataset, best: float, actions: int) -> xr.DataArray:
 
 
 def describe(results: xr.Dataset, classes: xr.DataArray, where: Mapping[str, str], best: float) -> list[dict[str, Any]]:
-    """Return a row for each point of a sweep's grid, as plain numbers.
+    """A row for each point of a sweep's grid, as plain numbers.
 
     Beside the classes' counts and fractions, these with 95% intervals: the interquartile mean of the final return (over
     the last 100 episodes) with its 95% interval, over runs whose numbers are finite; the median over runs of entropy
@@ -182,7 +182,7 @@ def describe(results: xr.Dataset, classes: xr.DataArray, where: Mapping[str, str
 
 
 def finite(value: xr.DataArray) -> float | None:
-    """Return a number, or None if it is not finite (JSON has no word for that)."""
+    """A number, or None if it is not finite (JSON has no word for that)."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -198,7 +198,7 @@ class Example(NamedTuple):
 def find_examples(
     results: xr.Dataset, classes: xr.DataArray, rows: Sequence[Mapping[str, Any]], best: float, actions: int
 ) -> dict[str, Example]:
-    """Return an example of every class that occurs in a sweep."""
+    """An example of every class that occurs in a sweep."""
     examples = {}
     for name in CLASSES:
         row = max(rows, key=lambda row: row["counts"][name])
@@ -214,7 +214,7 @@ def find_examples(
 
 
 def heading(row: Mapping[str, Any]) -> str:
-    """Return the name of a point's column in the map."""
+    """The name of a point's column in the map."""
     ascent = {"sgd": "plain ascent", "adam": "Adam"}[row["optimizer"]]
     return ascent + (f" + {row['entropy_coefficient']:g} entropy" if row["entropy_coefficient"] else "")
 
@@ -292,7 +292,7 @@ def main(options: Options) -> None:
                 pgjax.reinforce(
                     environment,
                     names.policy_named(problem.policy, environment, options.hidden),
-                    episodes=options.episodes,
+                    slots=options.slots,
                     optimizer=names.OPTIMIZERS[optimizer],
                 ),
                 iterations=options.iterations,
@@ -327,7 +327,7 @@ def main(options: Options) -> None:
             "flat": FLAT,
         },
         "iterations": options.iterations,
-        "episodes": options.episodes,
+        "slots": options.slots,
         "best_returns": {name: PROBLEMS[name].best for name in options.env},
         "device": results.attrs["device"],
         "rows": rows,

@@ -42,7 +42,7 @@ class Options:
 
 
 def trained(options: Options) -> tuple[str, pgjax.Environment, pgjax.Expert]:
-    """Return where a trained run played, and the policy that it ended with.
+    """Where a trained run played, and the policy that it ended with.
 
     Raises:
         InputError: If there are no such results, or not of REINFORCE with an environment and a policy that have names.
@@ -74,7 +74,7 @@ def trained(options: Options) -> tuple[str, pgjax.Environment, pgjax.Expert]:
 
 
 def untrained(name: str, policy: str) -> tuple[str, pgjax.Environment, pgjax.Expert]:
-    """Return where a policy plays that nothing was learned for, and the policy.
+    """Where a policy plays that nothing was learned for, and the policy.
 
     Raises:
         InputError: If there is no such environment, or nothing is written by hand for it.
@@ -112,11 +112,11 @@ def main(options: Options) -> None:
         print(f"{name}: {len(episode.reward)} steps, return {float(episode.reward.sum()):.4g}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if len(played) > 1:
-        pgjax.analysis.save_pictures(played, options.out)
+        pgjax.analysis.save_frames(played, options.out)
     elif options.out.suffix == ".png":
-        pgjax.analysis.save_picture(*played[0], options.out)
+        pgjax.analysis.save_frame(*played[0], options.out)
     else:
-        pgjax.save_film(*played[0], options.out, options.frames_per_second, options.frames)
+        pgjax.save_animation(*played[0], options.out, options.frames_per_second, options.frames)
     print(f"written to {options.out}")
 
 

@@ -14,7 +14,7 @@ from pgjax.analysis import (
     interquartile_mean,
     learning_curves,
     play,
-    save_film,
+    save_animation,
     summarize,
     tolerance_interval,
 )
@@ -136,7 +136,7 @@ __all__ = [
     "rlhf",
     "run_keys",
     "running_average",
-    "save_film",
+    "save_animation",
     "summarize",
     "sweep",
     "sweeps",

@@ -10,7 +10,7 @@ from pgjax.trees import PyTree
 
 @jax.custom_batching.custom_vmap
 def together(condition: jax.Array) -> jax.Array:
-    """Return a condition; under `vmap`, whether it holds anywhere in the batch.
+    """A condition; under `vmap`, whether it holds anywhere in the batch.
 
     A `while_loop` whose condition differs over a batch turns into a select over all it carries; with this one it stays
     a loop, and what counts its rounds stays one number.
@@ -24,7 +24,7 @@ def _together_rule(axis_size: int, in_batched: Any, condition: jax.Array) -> tup
 
 
 def choose(condition: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
-    """Return `yes` where condition [E] holds and `no` elsewhere, for pytrees of arrays [E, ...]; or all [T, E, ...]."""
+    """`yes` where condition [E] holds and `no` elsewhere, for pytrees of arrays [E, ...]; or all [T, E, ...]."""
 
     def one(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)

@@ -18,7 +18,7 @@ def use_every_core() -> None:
 
 
 def memory_budget() -> int:
-    """Return the bytes a sweep may use on a device: 80% of an accelerator's, half of a host's shared by its devices."""
+    """The bytes a sweep may use on a device: 80% of an accelerator's, half of a host's shared by its devices."""
     device = jax.local_devices()[0]
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "bytes_limit" in statistics:

@@ -30,7 +30,7 @@ RANGES = {
     "mixture_decay": POSITIVE,
     "beta": POSITIVE,
     "kl_target": POSITIVE,
-    "steering": POSITIVE,
+    "kl_gain": POSITIVE,
     "episodes": (1.0, math.inf),
 }
 
@@ -91,7 +91,7 @@ def numbers_of(defaults: Any) -> Callable[..., Any]:
 
 
 def with_values(tree: PyTree, values: Mapping[str, Any]) -> PyTree:
-    """Return hyper-parameters with some replaced: {"learning_rate": 0.1, "environment.length": 1.0}.
+    """Hyper-parameters with some replaced: {"learning_rate": 0.1, "environment.length": 1.0}.
 
     What is replaced may be a whole subtree, and its value anything: where there was None, the parameters of a model. A
     number that takes the place of a number is given its type.
@@ -154,7 +154,7 @@ def _arriving(path: str, value: Any, dtype: Any) -> Any:
 
 
 def _replaced(tree: Any, chain: Sequence[Any], value: Any) -> Any:
-    """Return a tree with something else at the end of a chain of keys."""
+    """A tree with something else at the end of a chain of keys."""
     if not chain:
         return jnp.asarray(value, jnp.result_type(tree)) if is_number(tree) and is_number(value) else value
     known, replace = _children(tree)
@@ -162,7 +162,7 @@ def _replaced(tree: Any, chain: Sequence[Any], value: Any) -> Any:
 
 
 def _chain(tree: Any, path: str) -> tuple[Any, ...]:
-    """Return the keys that lead to what has a name; a key may have dots in it.
+    """The keys that lead to what has a name; a key may have dots in it.
 
     Raises:
         InputError: If nothing has it, or two things.
@@ -192,7 +192,7 @@ def _chain(tree: Any, path: str) -> tuple[Any, ...]:
 
 
 def _children(tree: Any) -> tuple[Mapping[Any, Any], Callable[[dict[Any, Any]], Any]]:
-    """Return what a tree holds by its names, and a function that returns it with some of that replaced."""
+    """What a tree holds by its names, and a function that returns it with some of that replaced."""
     if isinstance(tree, dict):
         return tree, lambda changes: {**tree, **changes}
     if hasattr(tree, "_fields"):
@@ -209,7 +209,7 @@ def is_number(value: Any) -> bool:
 
 
 def fingerprint(hyperparameters: PyTree) -> dict[str, Any]:
-    """Return hyper-parameters as plain numbers by name; of an array, such as a table, what tells it from another."""
+    """Hyper-parameters as plain numbers by name; of an array, such as a table, what tells it from another."""
 
     def plain(leaf: Any) -> Any:
         values = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)

@@ -26,7 +26,7 @@ def importance_sampling(trajectory: Trajectory, policy: Policy, params: Any) -> 
     be able to do all that f can.
 
     Args:
-        trajectory: [T, E] with b's `log_prob`, one episode a slot (`collect` with steps=0).
+        trajectory: [T, E] with b's `log_prob`, one episode a slot.
         policy: f.
         params: Its parameters.
 

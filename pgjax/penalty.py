@@ -20,7 +20,7 @@ class Penalized(NamedTuple):
 
 
 def kl_penalty(environment: Environment, reference: Policy, params: PyTree, beta: Any = 0.0) -> Environment:
-    """Return an environment whose reward at each step is R_{t+1} − β ln f(X_t, θ)_{A_t} / f(X_t, θ_SL)_{A_t}.
+    """An environment whose reward at each step is R_{t+1} − β ln f(X_t, θ)_{A_t} / f(X_t, θ_SL)_{A_t}.
 
     Its expected return is ρ(θ) − β KL(f ‖ f_SL), over whole episodes. ln f is that of the moment when the action was
     drawn, a number like any reward, and nothing is differentiated through it: the gradient of the expected KL is the

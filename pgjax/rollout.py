@@ -3,11 +3,11 @@
 Episodes end at different times, and a step computed for an episode that is over is wasted. Three things keep such
 padding small; this module is the one place that knows of them.
 
-*Slots.* E episodes run side by side, each in its slot. With a budget of `steps` > 0 a slot starts another episode
-whenever one ends before row `steps`, and the running ones are finished. Whether an episode is started depends only on
+*Slots.* E episodes run side by side, each in its slot. With `min_steps_per_slot` > 0 a slot starts another episode
+whenever one ends before that row, and the running ones are finished. Whether an episode is started depends only on
 what came before it, so the number N of episodes is a stopping time, and by Wald's identity a *sum* over episodes has
 the expectation E[N] times that of one: nothing is biased towards short episodes, as it would be if the unfinished ones
-were dropped. With `steps` = 0 it is one episode a slot, E in all.
+were dropped. With 0 it is one episode a slot, E in all.
 
 *Chunks.* Rows are computed by `chunk` at a time, until every slot is done. Under `vmap` over seeds the condition of
 that loop is made common to the batch, so it stays a plain loop (`together`).
@@ -46,33 +46,33 @@ GROWTH = 8  # from a buffer to the next
 
 
 def check_collection(
-    environment: Environment, policy: Policy, episodes: int, steps: int, chunk: int, same_start: int
+    environment: Environment, policy: Policy, slots: int, min_steps_per_slot: int, chunk: int, group_size: int
 ) -> None:
     """Raise unless episodes of this environment can be collected with this policy as asked.
 
     Raises:
-        InputError: If a count is out of range, a budget of steps is asked for where one episode a slot is needed, or
+        InputError: If a count is out of range, more than one episode a slot is asked for where one is needed, or
             groups of the same start do not divide the slots.
     """
-    if episodes < 1:
-        raise InputError(f"expected 1 or more episodes, got {episodes}")
-    if steps < 0:
-        raise InputError(f"expected a budget of 0 or more steps, got {steps}")
+    if slots < 1:
+        raise InputError(f"expected 1 or more slots, got {slots}")
+    if min_steps_per_slot < 0:
+        raise InputError(f"expected 0 or more steps for each slot, got {min_steps_per_slot}")
     if chunk < 1:
         raise InputError(f"expected chunks of 1 or more rows, got {chunk}")
-    if steps and has_memory(policy):
-        raise InputError(f"expected steps=0 for a policy with memory (one episode a slot), got {steps}")
-    if steps and environment.score is not None:
-        raise InputError(f"expected steps=0 for an environment with a score (one episode a slot), got {steps}")
-    if same_start < 1 or episodes % same_start:
-        raise InputError(f"expected groups of the same start that divide {episodes} episodes, got {same_start}")
-    if steps and same_start > 1:
-        raise InputError(f"expected steps=0 for episodes of the same start (one episode a slot), got {steps}")
+    if min_steps_per_slot and has_memory(policy):
+        raise InputError(f"expected min_steps_per_slot=0 for a policy with memory, got {min_steps_per_slot}")
+    if min_steps_per_slot and environment.score is not None:
+        raise InputError(f"expected min_steps_per_slot=0 for an environment with a score, got {min_steps_per_slot}")
+    if group_size < 1 or slots % group_size:
+        raise InputError(f"expected groups of the same start that divide {slots} slots, got {group_size}")
+    if min_steps_per_slot and group_size > 1:
+        raise InputError(f"expected min_steps_per_slot=0 for episodes of the same start, got {min_steps_per_slot}")
 
 
-def rows_needed(environment: Environment, steps: int, chunk: int) -> int:
-    """Return the rows of the longest possible collection: a whole number of chunks, and one for final observations."""
-    longest = max(steps, 1) - 1 + environment.horizon
+def rows_needed(environment: Environment, min_steps_per_slot: int, chunk: int) -> int:
+    """The rows of the longest possible collection: a whole number of chunks, and one for final observations."""
+    longest = max(min_steps_per_slot, 1) - 1 + environment.horizon
     return -(-longest // chunk) * chunk + 1
 
 
@@ -85,6 +85,42 @@ class Slots(NamedTuple):
     running: jax.Array  # [E] bool, within an episode
     cut_off: jax.Array  # [E] bool, the last row truncated an episode and did not terminate it
     time: jax.Array  # [E] int32, steps since the episode began
+
+
+class Stepped(NamedTuple):
+    """What a step leads to in every slot, whether an episode is running there or not."""
+
+    state: PyTree  # of the environment
+    observation: Any  # [E, ...]
+    memory: PyTree  # of the policy
+    played: jax.Array  # [E, ...], the actions as the environment was given them
+    row: Trajectory  # [E], the step; padding where no episode is running
+
+
+def episode_step(
+    environment: Environment, policy: Policy, key: jax.Array, params: PyTree, env_params: PyTree, slots: Slots
+) -> Stepped:
+    """A step of the episode in each slot: the policy acts, and the environment answers."""
+    running, E = slots.running, len(slots.running)
+    action_key, step_key = jax.random.split(key)
+    memory, distribution = policy.step(params, slots.memory, slots.observation)
+    action = distribution.sample(action_key)
+    played = environment.action_space.clip(action)
+    step = jax.vmap(environment.step, (0, 0, 0, None))
+    state, outcome = step(jax.random.split(step_key, E), slots.state, played, env_params)
+    over = jnp.asarray(outcome.truncated, bool) | (slots.time + 1 >= environment.horizon)
+    row = Trajectory(
+        observation=slots.observation,
+        action=action,
+        reward=jnp.where(running, jnp.asarray(outcome.reward, jnp.result_type(float)), 0),
+        terminated=running & jnp.asarray(outcome.terminated, bool),
+        truncated=running & over,
+        mask=running,
+        time=slots.time,
+        rows=jnp.int32(0),
+        log_prob=jnp.where(running, distribution.log_prob(action), 0),
+    )
+    return Stepped(state, outcome.observation, memory, played, row)
 
 
 class Player(NamedTuple):
@@ -100,15 +136,14 @@ class Player(NamedTuple):
 
 
 def player(
-    environment: Environment, policy: Policy, episodes: int, chunk: int, start_before: int, same_start: int = 1
+    environment: Environment, policy: Policy, slots: int, chunk: int, start_before: int, group_size: int = 1
 ) -> Player:
-    """Return what plays episodes in slots; arguments are those of `collect`."""
-    E = episodes
-    step = jax.vmap(environment.step, (0, 0, 0, None))
+    """What plays episodes in slots; arguments are those of `collect`."""
+    E = slots
 
     def fresh_starts(key: jax.Array, env_params: PyTree) -> tuple[PyTree, Any]:
-        keys = jax.random.split(key, E // same_start)
-        keys = keys if same_start == 1 else keys[jnp.arange(E) // same_start]
+        keys = jax.random.split(key, E // group_size)
+        keys = keys if group_size == 1 else keys[jnp.arange(E) // group_size]
         return jax.vmap(environment.reset, (0, None))(keys, env_params)
 
     def idle(key: jax.Array, env_params: PyTree) -> Slots:
@@ -126,36 +161,24 @@ def player(
         def one_step(
             carry: tuple[Slots, jax.Array], xs: tuple[jax.Array, jax.Array]
         ) -> tuple[tuple[Slots, jax.Array], Trajectory]:
-            (state, observation, memory, running, cut_off, time), supplied = carry
+            slots, supplied = carry
+            state, observation, _, running, cut_off, time = slots
             key, row = xs
             starting = ~running & ~cut_off & supplied & (row < start_before)
             state, observation = choose(starting, fresh, (state, observation))
             time = jnp.where(starting, 0, time)
             running, supplied = running | starting, supplied & ~starting
 
-            action_key, step_key = jax.random.split(key)
-            memory, distribution = policy.step(params, memory, observation)
-            action = distribution.sample(action_key)
-            played = environment.action_space.clip(action)
-            next_state, outcome = step(jax.random.split(step_key, E), state, played, env_params)
-            terminated = running & jnp.asarray(outcome.terminated, bool)
-            truncated = running & (jnp.asarray(outcome.truncated, bool) | (time + 1 >= environment.horizon))
-            row_of = Trajectory(
-                observation,
-                action,
-                jnp.where(running, jnp.asarray(outcome.reward, jnp.result_type(float)), 0),
-                terminated,
-                truncated,
-                mask=running,
-                time=time,
-                rows=row,
-                log_prob=jnp.where(running, distribution.log_prob(action), 0),
-            )
+            slots = slots._replace(state=state, observation=observation, running=running, time=time)
+            stepped = episode_step(environment, policy, key, params, env_params, slots)
+            terminated, truncated = stepped.row.terminated, stepped.row.truncated
             # After a termination there may be nothing to observe, 0/0 perhaps: padding repeats what was seen last.
-            state, observation = choose(running & ~terminated, (next_state, outcome.observation), (state, observation))
-            running = running & ~terminated & ~truncated
-            slots = Slots(state, observation, memory, running, truncated & ~terminated, time + 1)
-            return (slots, supplied), row_of
+            state, observation = choose(
+                running & ~terminated, (stepped.state, stepped.observation), (state, observation)
+            )
+            running, cut_off = running & ~stepped.row.last, truncated & ~terminated
+            slots = Slots(state, observation, stepped.memory, running, cut_off, time + 1)
+            return (slots, supplied), stepped.row._replace(rows=row)
 
         xs = (jax.random.split(step_key, chunk), row + jnp.arange(chunk))
         (slots, _), rows = jax.lax.scan(one_step, (slots, startable), xs)
@@ -176,18 +199,31 @@ def buffer_sizes(T: int, chunk: int) -> list[int]:
     return [*sizes, T]
 
 
+def in_buffer(trajectory: Trajectory, size: int) -> Trajectory:
+    """The trajectory in a buffer of so many rows; those that are not in use observe what row 0 does."""
+
+    def longer(leaf: jax.Array) -> jax.Array:
+        missing = (size - len(leaf), *leaf.shape[1:]) if leaf.ndim else ()
+        return jnp.concatenate([leaf, jnp.zeros(missing, leaf.dtype)]) if leaf.ndim else leaf
+
+    observation = trajectory.observation
+    padding = jnp.broadcast_to(observation[0], (size - len(observation), *observation.shape[1:]))
+    longest = jax.tree.map(longer, trajectory._replace(observation=()))
+    return longest._replace(observation=jnp.concatenate([observation, padding]))
+
+
 def collect(
     environment: Environment,
     policy: Policy,
-    episodes: int,
-    steps: int = 0,
+    slots: int,
+    min_steps_per_slot: int = 0,
     chunk: int = 16,
-    same_start: int = 1,
+    group_size: int = 1,
     then: Callable[..., PyTree] | None = None,
 ) -> Callable[..., Any]:
-    """Return a function (key, policy params, environment params) -> Trajectory [T, E] that runs whole episodes.
+    """A function (key, policy params, environment params) -> Trajectory [T, E] that runs whole episodes.
 
-    T is that of the longest possible collection: the horizon (and steps − 1, with a budget of them) rounded up to whole
+    T is that of the longest possible collection: the horizon (and `min_steps_per_slot` − 1, if any) rounded up to whole
     chunks, and one row more; how many are in use is `Trajectory.rows`. A `score` takes the place of the steps' rewards.
 
     With `then` the function is (key, policy params, environment params, *arguments) -> then(trajectory, *arguments),
@@ -197,16 +233,17 @@ def collect(
     Args:
         environment: Where.
         policy: Who acts.
-        episodes: E, the slots, at least 1.
-        steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
+        slots: E, at least 1.
+        min_steps_per_slot: A slot starts another episode while it has used fewer rows than this; 0 for one episode
+            each.
         chunk: Rows computed between two looks at whether all is done, at least 1.
-        same_start: So many slots beside each other begin with the same X_1, which divides E.
+        group_size: So many slots beside each other begin with the same X_1, which divides E.
         then: What is made of the trajectory, of shapes that do not depend on T; compiled once for each buffer.
 
     Raises:
-        InputError: If a count is out of range, `same_start` does not divide E, a budget of steps is asked for where one
-            episode a slot is needed (a policy with memory, a score, a common start), or the environment does not do
-            what the contract says (`check_environment`).
+        InputError: If a count is out of range, `group_size` does not divide E, a slot is to play several
+            episodes where it must play one (a policy with memory, a score, a common start), or the environment does not
+            do what the contract says (`check_environment`).
 
     Example:
         >>> import pgjax
@@ -217,13 +254,13 @@ def collect(
         >>> trajectory.reward.shape, float(trajectory.episodes)
         ((11, 3), 3.0)
     """
-    check_collection(environment, policy, episodes, steps, chunk, same_start)
+    check_collection(environment, policy, slots, min_steps_per_slot, chunk, group_size)
     check_environment(environment)
-    E, chunk = episodes, min(chunk, environment.horizon)
-    T = rows_needed(environment, steps, chunk)
+    E, chunk = slots, min(chunk, environment.horizon)
+    T = rows_needed(environment, min_steps_per_slot, chunk)
     sizes = [T] if then is None else buffer_sizes(T, chunk)
-    start_before = max(steps, 1)
-    idle, play = player(environment, policy, E, chunk, start_before, same_start)
+    start_before = max(min_steps_per_slot, 1)
+    idle, play = player(environment, policy, E, chunk, start_before, group_size)
 
     def run(key: jax.Array, params: PyTree, env_params: PyTree, *arguments: PyTree) -> Any:
         def one_chunk(carry: tuple[Slots, Trajectory]) -> tuple[Slots, Trajectory]:
@@ -243,18 +280,6 @@ def collect(
             slots, done = carry
             return together(jnp.any(slots.running) | (done.rows < start_before))
 
-        def with_room(trajectory: Trajectory, size: int) -> Trajectory:
-            """The trajectory in a buffer of so many rows; those that are not in use observe what row 0 does."""
-
-            def longer(leaf: jax.Array) -> jax.Array:
-                missing = (size - len(leaf), *leaf.shape[1:]) if leaf.ndim else ()
-                return jnp.concatenate([leaf, jnp.zeros(missing, leaf.dtype)]) if leaf.ndim else leaf
-
-            observation = trajectory.observation
-            padding = jnp.broadcast_to(observation[0], (size - len(observation), *observation.shape[1:]))
-            longest = jax.tree.map(longer, trajectory._replace(observation=()))
-            return longest._replace(observation=jnp.concatenate([observation, padding]))
-
         def finished(carry: tuple[Slots, Trajectory], sizes: list[int]) -> Any:
             """What is made of the episodes, once they are over, in the first of these buffers that holds them."""
             size, *larger = sizes
@@ -271,7 +296,7 @@ def collect(
                 return made()
             return jax.lax.cond(
                 unfinished((slots, trajectory)),
-                lambda: finished((slots, with_room(trajectory, larger[0])), larger),
+                lambda: finished((slots, in_buffer(trajectory, larger[0])), larger),
                 made,
             )
 
@@ -279,7 +304,7 @@ def collect(
         _, rows = jax.eval_shape(play, key, params, env_params, slots, jnp.int32(0), slots.running)
         first = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), rows)
         first = first._replace(observation=slots.observation[None], rows=jnp.int32(0))
-        return finished((slots, with_room(first, sizes[0])), sizes)
+        return finished((slots, in_buffer(first, sizes[0])), sizes)
 
     return run
 
@@ -287,7 +312,7 @@ def collect(
 def evaluate(
     environment: Environment, policy: Policy, episodes: int, chunk: int = 16
 ) -> Callable[[jax.Array, PyTree, PyTree], jax.Array]:
-    """Return a function (key, policy params, environment params) -> Σ_t R_{t+1} of each of some fresh episodes, [E].
+    """A function (key, policy params, environment params) -> Σ_t R_{t+1} of each of some fresh episodes, [E].
 
     Actions are sampled, as in training, and nothing is discounted. Arguments and errors are those of `collect`.
     """

@@ -11,7 +11,7 @@ from pgjax.trees import PyTree
 
 
 def part(rows: PyTree, start: jax.Array, size: int) -> PyTree:
-    """Return `size` rows from row `start` on, [size, E, ...], of a trajectory and of arrays like it."""
+    """`size` rows from row `start` on, [size, E, ...], of a trajectory and of arrays like it."""
 
     def cut(leaf: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(leaf, start, size) if leaf.ndim else leaf
@@ -24,7 +24,7 @@ STEPS = 128  # differentiated together: what measured fastest on a CPU for netwo
 
 
 def real_steps(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-    """Return where the real steps are: their places in the flattened [T·E], from the front on, and how many they are.
+    """Where the real steps are: their places in the flattened [T·E], from the front on, and how many they are.
 
     The rest of the places, [T·E] int32 in all, mean nothing.
     """
@@ -45,7 +45,7 @@ def real_steps(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
 
 
 def sum_over_steps(function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array) -> PyTree:
-    """Return function(trajectory, *arrays), a pytree of sums over steps, computed of the real steps alone.
+    """Function(trajectory, *arrays), a pytree of sums over steps, computed of the real steps alone.
 
     They are gathered from wherever they are in the trajectory, and passed on some at a time, as if they were the rows
     of a single slot; what is missing to a whole number of such parts has `mask` false and arrays of zero.
@@ -79,7 +79,7 @@ def sum_over_steps(function: Callable[..., PyTree], trajectory: Trajectory, *arr
 
 
 def map_over_rows(function: Callable[..., jax.Array], trajectory: Trajectory, *arrays: jax.Array) -> jax.Array:
-    """Return function(trajectory, *arrays), [T, E, ...], computed by chunks of the rows in use.
+    """Function(trajectory, *arrays), [T, E, ...], computed by chunks of the rows in use.
 
     That includes the row after them, which may hold final observations; later rows are left at zero or not, and mean
     nothing. The function has a value for each row that depends on no other. Arguments are those of `sum_over_steps`.

@@ -11,7 +11,7 @@ PyTree = Any
 
 
 def is_key(leaf: Any) -> bool:
-    """Return whether a leaf, or what stands for one, is made of random keys."""
+    """Whether a leaf, or what stands for one, is made of random keys."""
     return jnp.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key)
 
 
@@ -50,20 +50,20 @@ def _unlike_zarrs(quoted: str) -> str:
 
 
 def plain(leaf: Any) -> np.ndarray:
-    """Return a leaf on the host in a type that numpy has: of random keys, and of floats like bfloat16, the bits."""
+    """A leaf on the host in a type that numpy has: of random keys, and of floats like bfloat16, the bits."""
     values = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
     return values.view(f"u{values.itemsize}") if values.dtype.kind == "V" else values
 
 
 def plain_like(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Return the shape and type of `plain(leaf)`, for a leaf or what stands for one."""
+    """The shape and type of `plain(leaf)`, for a leaf or what stands for one."""
     like = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
     dtype = np.dtype(like.dtype)
     return tuple(like.shape), np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
 
 
 def unplain(values: np.ndarray, like: Any) -> Any:
-    """Return the leaf that `plain` was given: one of the type of another leaf, or of what stands for it."""
+    """The leaf that `plain` was given: one of the type of another leaf, or of what stands for it."""
     if is_key(like):
         return jax.random.wrap_key_data(jnp.asarray(values), impl=jax.random.key_impl(jnp.zeros((), like.dtype)))
     return values.view(like.dtype)

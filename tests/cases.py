@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import pgjax
-from common import launch
-from pgjax.algorithms.on_policy import Hyperparameters
+from pgjax.algorithms.on_policy import ReinforceHyperparameters
 from pgjax.sweeps import runner
 
 CREDITS = {
@@ -25,24 +24,24 @@ BASELINES = {
     "leave_one_out_by_time": pgjax.estimators.leave_one_out_by_time,
     "learned_value": lambda: pgjax.learned_value(pgjax.policies.tabular_value(3)),
     "learned_action_value": lambda: pgjax.learned_action_value(pgjax.policies.tabular_value(3, 2)),
-    "all_actions": lambda: pgjax.estimators.all_actions(pgjax.policies.tabular_value(3, 2)),
+    "expected_policy_gradient": lambda: pgjax.estimators.expected_policy_gradient(pgjax.policies.tabular_value(3, 2)),
 }
 
 
-def numbers(**values: float) -> Hyperparameters:
-    """Return hyper-parameters with these values, and those of `reinforce` for the rest."""
+def numbers(**values: float) -> ReinforceHyperparameters:
+    """Hyper-parameters with these values, and those of `reinforce` for the rest."""
     environment = pgjax.finite(random_mdp(), 2)
     return pgjax.reinforce(environment, pgjax.tabular(3, 2)).hyperparameters(**values)
 
 
-PREDICTING = {"learned_value", "learned_action_value", "all_actions"}  # what a credit can bootstrap from
+PREDICTING = {"learned_value", "learned_action_value", "expected_policy_gradient"}  # what a credit can bootstrap from
 
 
 def run_experiment(monkeypatch, study, *arguments):
     """Run an experiment's module as from the command line, with these arguments, and return its exit status."""
     monkeypatch.setattr(sys, "argv", [f"{study.__name__}.py", *map(str, arguments)])
     try:
-        launch.run(study.main, study.Options, study.__doc__)
+        study.launch.run(study.main, study.Options, study.__doc__)
     except SystemExit as ended:
         return ended.code
     return 0
@@ -59,7 +58,7 @@ def assert_refused(monkeypatch, capsys, study, arguments, message):
 
 
 def random_mdp(seed: int = 0, S: int = 3, A: int = 2, stochastic_reward: bool = False) -> pgjax.FiniteMDP:
-    """Return a random MDP in which every episode starts, moves and ends by chance; its last state is terminal."""
+    """A random MDP in which every episode starts, moves and ends by chance; its last state is terminal."""
     rng = np.random.default_rng(seed)
     d0 = np.append(rng.dirichlet(np.ones(S - 1)), 0)
     p = rng.dirichlet(np.ones(S), (S, A))
@@ -68,7 +67,7 @@ def random_mdp(seed: int = 0, S: int = 3, A: int = 2, stochastic_reward: bool = 
 
 
 def counting(limit: int = 5, horizon: int = 8) -> pgjax.Environment:
-    """Return an environment that says how many steps it has made, pays that number, and ends after `limit`."""
+    """An environment that says how many steps it has made, pays that number, and ends after `limit`."""
 
     def reset(key, params):
         return jnp.int32(0), jnp.zeros(1)
@@ -81,7 +80,7 @@ def counting(limit: int = 5, horizon: int = 8) -> pgjax.Environment:
 
 
 def ending_in(after: float, limit: int = 3, horizon: int = 5) -> pgjax.Environment:
-    """Return an environment that says at its end what is given, such as NaN: 0/0, where a goal has been reached."""
+    """An environment that says at its end what is given, such as NaN: 0/0, where a goal has been reached."""
     environment = counting(limit, horizon)
 
     def step(key, state, action, params):
@@ -93,7 +92,7 @@ def ending_in(after: float, limit: int = 3, horizon: int = 5) -> pgjax.Environme
 
 
 def remembering() -> pgjax.Policy:
-    """Return a policy with memory: its logits depend on a decaying sum of all observations so far."""
+    """A policy with memory: its logits depend on a decaying sum of all observations so far."""
 
     def memory(episodes):
         return jnp.zeros((episodes, 1))
@@ -114,7 +113,7 @@ def remembering() -> pgjax.Policy:
 
 
 def recall(horizon: int = 4) -> pgjax.Environment:
-    """Return an environment that shows a bit once, as ±1 and then 0, and pays 1 for naming it at the last step.
+    """An environment that shows a bit once, as ±1 and then 0, and pays 1 for naming it at the last step.
 
     Without memory the last action knows nothing of the bit, so that no such policy is worth more than 1/2.
     """

@@ -6,7 +6,7 @@ import pgjax
 from pgjax import progress
 from tests.cases import random_mdp
 
-ALGORITHM = pgjax.reinforce(pgjax.finite(random_mdp(), horizon=5), pgjax.tabular(3, 2), episodes=4)
+ALGORITHM = pgjax.reinforce(pgjax.finite(random_mdp(), horizon=5), pgjax.tabular(3, 2), slots=4)
 
 
 def sweep(**options):

@@ -24,7 +24,7 @@ def collected(environment, policy=POLICY, params=PARAMS, key=0, **options):
 
 
 def test_one_episode_a_slot_row_by_row():
-    trajectory = collected(counting(limit=3), episodes=2, chunk=2)
+    trajectory = collected(counting(limit=3), slots=2, chunk=2)
     assert int(trajectory.rows) == 4
     column = {
         "observation": [0, 1, 2],
@@ -42,7 +42,7 @@ def test_one_episode_a_slot_row_by_row():
 
 
 def test_the_horizon_truncates():
-    trajectory = collected(counting(limit=100, horizon=4), episodes=2)
+    trajectory = collected(counting(limit=100, horizon=4), slots=2)
     np.testing.assert_array_equal(trajectory.mask.sum(0), 4)
     np.testing.assert_array_equal(trajectory.truncated[3], True)
     assert not trajectory.terminated.any()
@@ -51,10 +51,10 @@ def test_the_horizon_truncates():
 
 @pytest.mark.parametrize(("horizon", "chunk"), [(4, 4), (6, 4), (4, 16)])  # at the end of a chunk, and of the buffer
 def test_the_row_after_a_truncation_holds_the_final_observation(horizon, chunk):
-    trajectory = collected(counting(limit=100, horizon=horizon), episodes=2, chunk=chunk)
+    trajectory = collected(counting(limit=100, horizon=horizon), slots=2, chunk=chunk)
     observation = np.asarray(trajectory.observation)[..., 0]
     np.testing.assert_array_equal(observation[: horizon + 1], np.repeat(np.arange(horizon + 1), 2).reshape(-1, 2))
-    packed = collected(counting(limit=100, horizon=horizon), episodes=2, steps=17, chunk=chunk)
+    packed = collected(counting(limit=100, horizon=horizon), slots=2, min_steps_per_slot=17, chunk=chunk)
     ends = np.argwhere(np.asarray(packed.truncated))
     assert len(ends) >= 6
     for t, e in ends:
@@ -69,7 +69,7 @@ def test_the_row_after_a_truncation_holds_the_final_observation(horizon, chunk):
     [(100, 40, 8, True), (20, 48, 12, True), (100, 48, 12, True), (5, 6, 3, True), (100, 23, 23, False)],
 )
 def test_a_sum_or_a_map_by_chunks_is_that_of_all_rows(limit, horizon, chunk, spare):
-    trajectory = collected(counting(limit, horizon), episodes=3, chunk=chunk)
+    trajectory = collected(counting(limit, horizon), slots=3, chunk=chunk)
     if not spare:
         trajectory = jax.tree.map(lambda leaf: leaf[:-1] if leaf.ndim else leaf, trajectory)
     weights = jax.random.normal(jax.random.key(0), trajectory.reward.shape)
@@ -86,7 +86,7 @@ def test_a_sum_or_a_map_by_chunks_is_that_of_all_rows(limit, horizon, chunk, spa
 
 def test_a_budget_of_steps_fills_slots_with_whole_episodes():
     # Chunks of 4 bring one fresh start each, so episodes of 3 steps begin in rows 0, 3, 8 (2nd of its chunk waits), …
-    trajectory = collected(counting(limit=3), episodes=2, steps=9, chunk=4)
+    trajectory = collected(counting(limit=3), slots=2, min_steps_per_slot=9, chunk=4)
     starts = np.flatnonzero(np.asarray(trajectory.first)[:, 0])
     lasts = np.flatnonzero(np.asarray(trajectory.terminated)[:, 0])
     np.testing.assert_array_equal(starts, [0, 4, 8])
@@ -95,16 +95,16 @@ def test_a_budget_of_steps_fills_slots_with_whole_episodes():
 
 
 def test_a_slot_restarts_within_a_chunk():
-    trajectory = collected(counting(limit=5), episodes=1, steps=12, chunk=8)
+    trajectory = collected(counting(limit=5), slots=1, min_steps_per_slot=12, chunk=8)
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(trajectory.first)[:, 0]), [0, 8])
-    trajectory = collected(counting(limit=5, horizon=16), episodes=1, steps=40, chunk=4)
+    trajectory = collected(counting(limit=5, horizon=16), slots=1, min_steps_per_slot=40, chunk=4)
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(trajectory.first)[:, 0])[:3], [0, 5, 10])
 
 
 @pytest.mark.parametrize("steps", [0, 1, 50])
 def test_every_episode_is_whole(steps):
     trajectory = collected(
-        CARTPOLE, CARTPOLE_POLICY, CARTPOLE_POLICY.init(jax.random.key(0)), episodes=4, steps=steps, chunk=16
+        CARTPOLE, CARTPOLE_POLICY, CARTPOLE_POLICY.init(jax.random.key(0)), slots=4, min_steps_per_slot=steps, chunk=16
     )
     first, last, mask = (np.asarray(x) for x in (trajectory.first, trajectory.last, trajectory.mask))
     assert first.sum() == last.sum() >= 4
@@ -118,7 +118,7 @@ def test_every_episode_is_whole(steps):
 
 def test_under_vmap_the_loop_stays_a_loop():
     # out_axes=None is refused for what differs over a batch: the number of rows must be common to it, at any depth.
-    run = pgjax.collect(CARTPOLE, CARTPOLE_POLICY, episodes=2)
+    run = pgjax.collect(CARTPOLE, CARTPOLE_POLICY, slots=2)
     params = CARTPOLE_POLICY.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(0), (2, 3))
     one = jax.vmap(lambda key: run(key, params, CARTPOLE.params).rows, out_axes=None)
@@ -135,7 +135,7 @@ def test_together_is_any_over_the_batch():
 
 
 def test_an_episode_does_not_depend_on_what_runs_beside_it():
-    run = pgjax.collect(CARTPOLE, CARTPOLE_POLICY, episodes=2, steps=30)
+    run = pgjax.collect(CARTPOLE, CARTPOLE_POLICY, slots=2, min_steps_per_slot=30)
     params = CARTPOLE_POLICY.init(jax.random.key(0))
     keys = pgjax.run_keys(0, range(8))
     alone = jax.jit(run)(keys[5], params, CARTPOLE.params)
@@ -147,7 +147,7 @@ def test_an_episode_does_not_depend_on_what_runs_beside_it():
 
 def test_little_is_padding_when_slots_are_packed():
     # Untrained CartPole episodes last 22 steps on average: a scan over all 500 rows would be 4% real.
-    run = pgjax.collect(CARTPOLE, CARTPOLE_POLICY, episodes=16, steps=128)
+    run = pgjax.collect(CARTPOLE, CARTPOLE_POLICY, slots=16, min_steps_per_slot=128)
     params = CARTPOLE_POLICY.init(jax.random.key(0))
     trajectories = jax.jit(jax.vmap(run, (0, None, None)))(pgjax.run_keys(0, range(16)), params, CARTPOLE.params)
     assert trajectories.mask.sum() / (trajectories.rows.sum() * 16) > 0.5
@@ -164,33 +164,33 @@ def test_memory_starts_afresh_and_is_carried_over_chunks():
         unroll=lambda params, trajectory: Categorical(jnp.zeros((*trajectory.observation.shape[:2], 2))),
     )  # fmt: skip
     for key in (0, 1):
-        trajectory = collected(counting(limit=7), policy, (), key=key, episodes=2, chunk=2)
+        trajectory = collected(counting(limit=7), policy, (), key=key, slots=2, chunk=2)
         np.testing.assert_array_equal(trajectory.action[:7], [[0, 0], [0, 0], [1, 1], [0, 0], [0, 0], [1, 1], [0, 0]])
 
 
 def test_a_score_replaces_the_rewards():
     environment = counting(limit=3)._replace(score=lambda trajectory, params: Score(trajectory.last * 7))
-    trajectory = collected(environment, episodes=2)
+    trajectory = collected(environment, slots=2)
     np.testing.assert_array_equal(trajectory.reward[:3], [[0, 0], [0, 0], [7, 7]])
     assert trajectory.reward.dtype == jnp.float32
 
 
 def test_what_cannot_be_collected_is_refused():
-    with pytest.raises(pgjax.InputError, match="1 or more episodes, got 0"):
-        pgjax.collect(counting(), POLICY, episodes=0)
-    with pytest.raises(pgjax.InputError, match="0 or more steps, got -1"):
-        pgjax.collect(counting(), POLICY, episodes=1, steps=-1)
+    with pytest.raises(pgjax.InputError, match="1 or more slots, got 0"):
+        pgjax.collect(counting(), POLICY, slots=0)
+    with pytest.raises(pgjax.InputError, match="0 or more steps for each slot, got -1"):
+        pgjax.collect(counting(), POLICY, slots=1, min_steps_per_slot=-1)
     with pytest.raises(pgjax.InputError, match="policy with memory"):
-        pgjax.collect(counting(), remembering(), episodes=1, steps=5)
+        pgjax.collect(counting(), remembering(), slots=1, min_steps_per_slot=5)
     with pytest.raises(pgjax.InputError, match="with a score"):
-        pgjax.collect(counting()._replace(score=lambda *_: 0), POLICY, episodes=1, steps=5)
+        pgjax.collect(counting()._replace(score=lambda *_: 0), POLICY, slots=1, min_steps_per_slot=5)
 
 
 def test_noise_differs_between_slots_rows_and_chunks():
     mdp = random_mdp()
     environment = pgjax.finite(mdp._replace(terminal=jnp.zeros(3, bool)), horizon=64)
     policy = pgjax.tabular(3, 2)
-    trajectory = collected(environment, policy, policy.init(jax.random.key(0)), episodes=8, chunk=16)
+    trajectory = collected(environment, policy, policy.init(jax.random.key(0)), slots=8, chunk=16)
     actions = np.asarray(trajectory.action)[:64]
     columns = {tuple(column) for column in actions.T}
     blocks = {tuple(block.reshape(-1)) for block in actions.reshape(4, 16, 8)}
@@ -205,7 +205,7 @@ def test_evaluation_is_the_return_of_fresh_episodes():
 
 
 def test_real_steps_are_gathered_from_wherever_they_are():
-    trajectory = collected(counting(limit=3), episodes=2, steps=9, chunk=4)
+    trajectory = collected(counting(limit=3), slots=2, min_steps_per_slot=9, chunk=4)
     places, count = real_steps(trajectory)
     np.testing.assert_array_equal(places[:count], np.flatnonzero(np.asarray(trajectory.mask)))
     seen = sum_over_steps(lambda steps: jnp.sum(jnp.where(steps.mask, steps.observation[..., 0], 0)), trajectory)
@@ -216,7 +216,7 @@ def test_real_steps_are_gathered_from_wherever_they_are():
 def test_padding_observes_what_was_observed(steps):
     # At the end there is nothing to observe, NaN; and rows that no slot came to were never written.
     environment = ending_in(jnp.nan)
-    run = jax.jit(pgjax.collect(environment, POLICY, episodes=2, steps=steps, chunk=4))
+    run = jax.jit(pgjax.collect(environment, POLICY, slots=2, min_steps_per_slot=steps, chunk=4))
     trajectory = run(jax.random.key(0), POLICY.init(jax.random.key(1)), ())
     assert (~trajectory.mask).any()
     assert np.isfinite(trajectory.observation).all()
@@ -241,7 +241,7 @@ def test_episodes_come_out_alike_in_whichever_buffer(monkeypatch, limit):
     for first in (4, 1024):
         monkeypatch.setattr(pgjax.rollout, "FIRST_ROWS", first)
         monkeypatch.setattr(pgjax.rollout, "GROWTH", 2)
-        run = pgjax.collect(environment, POLICY, episodes=2, chunk=4, then=made)
+        run = pgjax.collect(environment, POLICY, slots=2, chunk=4, then=made)
         found.append(jax.jit(jax.vmap(run, (0, None, None, None)))(keys, params, (), 2.0))
     jax.tree.map(np.testing.assert_array_equal, *found)
     reward, observed, rows = found[0]
@@ -258,7 +258,7 @@ def test_buffers_grow_to_the_longest_episode():
 def test_old_keys_play_the_same_episodes():
     environment = pgjax.maze("#S..S.E#", horizon=10)
     policy = pgjax.policy_for(environment)
-    run = jax.jit(pgjax.collect(environment, policy, episodes=6, same_start=3))
+    run = jax.jit(pgjax.collect(environment, policy, slots=6, group_size=3))
     params = policy.init(jax.random.key(0))
     old, new = (run(key, params, environment.params) for key in (jax.random.PRNGKey(5), jax.random.key(5)))
     jax.tree.map(np.testing.assert_array_equal, old, new)

@@ -20,6 +20,13 @@ from pgjax.paths import full_path
 
 Options = TypeVar("Options")
 
+RENAMED = {
+    "--episodes": "--slots",
+    "--steps": "--min-steps-per-slot",
+    "--same-prompt": "--group-size",
+    "all-actions": "expected-policy-gradient",
+}
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -60,6 +67,7 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     command: Any = Command[options]  # type: ignore[valid-type]
     try:
         try:
+            check_names(sys.argv[1:], {field.name for field in fields(options)})  # type: ignore[arg-type]
             chosen = tyro.cli(command, description=description, config=(tyro.conf.OmitArgPrefixes,))
             check_finite(chosen.study)
             connect(chosen.launch)
@@ -88,6 +96,19 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         if isinstance(ended.code, int) and ended.code:
             end(None, ended.code)
         raise
+
+
+def check_names(arguments: Sequence[str], known: Collection[str]) -> None:
+    """Raise if an option, or what is chosen by one, has a name of an earlier version that this study no longer knows.
+
+    Raises:
+        InputError: If one has; it says what the name is now.
+    """
+    for argument in arguments:
+        before, _, _ = argument.partition("=")
+        now = RENAMED.get(before)
+        if now is not None and before.removeprefix("--").replace("-", "_") not in known:
+            raise InputError(f"expected {now}, which {before} is called now, got {argument}")
 
 
 def check_finite(options: Any) -> None:
@@ -176,12 +197,12 @@ class Runs(Protocol):
 
 
 def seeds_of(options: Runs) -> range:
-    """Return the numbers of the runs that a study makes of everything."""
+    """The numbers of the runs that a study makes of everything."""
     return range(options.first_seed, options.first_seed + options.seeds)
 
 
 def keys_after_training(options: Runs) -> jax.Array:
-    """Return a key for each run of a study, for what is done with it when it has learned: no key of any training."""
+    """A key for each run of a study, for what is done with it when it has learned: no key of any training."""
     return run_keys(options.study + 2**30, seeds_of(options))
 
 
@@ -197,7 +218,7 @@ def study_of_pretraining(options: Runs) -> int:
 
 
 def configuration_of_options(options: Any, where_not_what: Collection[str] = ()) -> dict[str, Any]:
-    """Return the options that say what a run computes: results with others are other results.
+    """The options that say what a run computes: results with others are other results.
 
     Args:
         options: A study's frozen dataclass.

@@ -21,7 +21,7 @@ from pgjax.environments.robot import navigation
 from pgjax.errors import InputError
 from pgjax.estimators.baselines import (
     Baseline,
-    all_actions,
+    expected_policy_gradient,
     learned_action_value,
     learned_value,
     leave_one_out,
@@ -56,7 +56,7 @@ from pgjax.policies.gru import recurrent
 from pgjax.policies.tables import tabular
 from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share
 from pgjax.text.corpora import Corpus, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
-from pgjax.text.decoder import Sizes, transformer_value
+from pgjax.text.decoder import TransformerConfig, transformer_value
 
 CREDITS: dict[str, Callable[[], Credit]] = {
     "whole-episode": whole_episode,
@@ -83,7 +83,7 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
 LEARNED_BASELINES: dict[str, Callable[..., Baseline]] = {
     "learned-value": learned_value,
     "learned-action-value": learned_action_value,
-    "all-actions": all_actions,
+    "expected-policy-gradient": expected_policy_gradient,
 }
 
 
@@ -94,7 +94,7 @@ BaselineName = Literal[
     "leave-one-out-by-time",
     "learned-value",
     "learned-action-value",
-    "all-actions",
+    "expected-policy-gradient",
 ]
 
 
@@ -137,7 +137,7 @@ SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.
 
 
 def environment_named(name: str) -> Environment:
-    """Return an environment of pgjax, of gymnax, or of brax ("brax:ant").
+    """An environment of pgjax, of gymnax, or of brax ("brax:ant").
 
     Raises:
         InputError: If there is none of that name.
@@ -154,7 +154,7 @@ def environment_named(name: str) -> Environment:
 
 
 def expert_named(name: str, environment: Environment) -> Expert | None:
-    """Return what is written by hand or computed for an environment of that name, None if there is nothing.
+    """What is written by hand or computed for an environment of that name, None if there is nothing.
 
     Raises:
         InputError: If the environment is another one, and its observations or actions do not fit.
@@ -177,7 +177,7 @@ def expert_named(name: str, environment: Environment) -> Expert | None:
 
 
 def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[int], bfloat16: bool = False) -> Policy:
-    """Return a policy for an environment: auto, tabular, mlp, cnn, categorical or gaussian (an mlp), or recurrent.
+    """A policy for an environment: auto, tabular, mlp, cnn, categorical or gaussian (an mlp), or recurrent.
 
     Hidden widths are those of the layers after the convolution of a cnn; of a recurrent one, the last is that of the
     hidden state, and the others are its encoder's.
@@ -216,21 +216,21 @@ def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[in
     return mlp(states, actions, hidden, product_dtype=jnp.bfloat16 if bfloat16 else jnp.float32)
 
 
-def text_baseline_named(name: TextBaselineName, same_start: int, sizes: Sizes) -> Baseline:
-    """Return a baseline for texts: among outputs to the same prompt, or a learned one that is a transformer.
+def text_baseline_named(name: TextBaselineName, group_size: int, config: TransformerConfig) -> Baseline:
+    """A baseline for texts: among outputs to the same prompt, or a learned one that is a transformer.
 
     Raises:
-        InputError: If less than two outputs have the same prompt, or there is no transformer of these sizes.
+        InputError: If less than two outputs have the same prompt, or there is no transformer of these config.
     """
     if name == "learned-value":
-        return learned_value(transformer_value(sizes), steps=2)
+        return learned_value(transformer_value(config), steps=2)
     if name == "running-average":
         return running_average()
-    return (leave_one_out if name == "leave-one-out" else leave_one_out_by_time)(among=same_start)
+    return (leave_one_out if name == "leave-one-out" else leave_one_out_by_time)(group_size=group_size)
 
 
 def corpus_named(name: str, seed: int, sentences: int, length: int, prompt_words: int) -> Corpus:
-    """Return a corpus: grammar (made from a seed), python-docs, or a file of text.
+    """A corpus: grammar (made from a seed), python-docs, or a file of text.
 
     Args:
         name: Which.
@@ -251,7 +251,7 @@ def corpus_named(name: str, seed: int, sentences: int, length: int, prompt_words
 
 
 def gold_named(name: str, corpus: Corpus, seed: int) -> Gold:
-    """Return a gold reward: words, length, or letters: followed by the letters that are wanted.
+    """A gold reward: words, length, or letters: followed by the letters that are wanted.
 
     For a grammar, its words have values drawn with a seed; for another corpus, its frequent words are worth 1 each.
 
@@ -269,7 +269,7 @@ def gold_named(name: str, corpus: Corpus, seed: int) -> Gold:
 
 
 def baseline_named(name: str, environment: Environment, hidden: Sequence[int], steps: int) -> Baseline:
-    """Return a baseline; a learned one is a table where states are few, else a network with these hidden layers.
+    """A baseline; a learned one is a table where states are few, else a network with these hidden layers.
 
     Raises:
         InputError: If it needs discrete actions and they are not, or learns in less than one gradient step an update.
@@ -287,13 +287,13 @@ def reinforce_named(
     hidden: Sequence[int],
     credit: CreditName,
     baseline: BaselineName,
-    episodes: int,
-    steps: int,
+    slots: int,
+    min_steps_per_slot: int,
     value_steps: int,
     optimizer: OptimizerName,
     bfloat16: bool = False,
 ) -> Algorithm:
-    """Return REINFORCE of these parts; see `policy_named`, `baseline_named` and `pgjax.reinforce`.
+    """REINFORCE of these parts; see `policy_named`, `baseline_named` and `pgjax.reinforce`.
 
     Raises:
         InputError: If a part does not fit the environment or another one.
@@ -301,8 +301,8 @@ def reinforce_named(
     return reinforce(
         environment,
         policy_named(policy, environment, hidden, bfloat16),
-        episodes=episodes,
-        steps=steps,
+        slots=slots,
+        min_steps_per_slot=min_steps_per_slot,
         credit=CREDITS[credit](),
         baseline=baseline_named(baseline, environment, hidden, value_steps),
         optimizer=OPTIMIZERS[optimizer],

@@ -16,12 +16,12 @@ def average_of(runs: Any) -> dict[str, Any]:
 
 
 def written(number: float | None, form: str = ".4g") -> str:
-    """Return a number as tables have it, "-" if there is none."""
+    """A number as tables have it, "-" if there is none."""
     return "-" if number is None else f"{number:{form}}"
 
 
 def written_interval(bounds: Sequence[float] | None) -> str:
-    """Return an interval as tables have it, "-" if there is none."""
+    """An interval as tables have it, "-" if there is none."""
     return "-" if bounds is None else f"[{written(bounds[0])}, {written(bounds[1])}]"
 
 
@@ -47,12 +47,12 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def some(numbers: Sequence[int], most: int = 20) -> str:
-    """Return the first of some numbers as a sentence has them."""
+    """The first of some numbers as a sentence has them."""
     return ", ".join(map(str, numbers[:most])) + (", …" if len(numbers) > most else "")
 
 
 def hyperparameters_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the hyper-parameters of a row of `pgjax.summarize`: what stands before its results."""
+    """The hyper-parameters of a row of `pgjax.summarize`: what stands before its results."""
     names = list(row)
     return {name: row[name] for name in names[: names.index("seeds")]}
 

@@ -35,7 +35,7 @@ class Algorithm(NamedTuple):
 
 
 def train(algorithm: Algorithm, iterations: int) -> Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]:
-    """Return run(key, hyperparameters) -> (state, curves): a whole run of the algorithm, ready for `vmap` and `jit`.
+    """Run(key, hyperparameters) -> (state, curves): a whole run of the algorithm, ready for `vmap` and `jit`.
 
     The state is the algorithm's after its last update, the curves are the metrics of every iteration, each
     [iterations].
@@ -110,7 +110,7 @@ def advance(
 
 
 def pretrained(policy: Policy, algorithm: Algorithm, iterations: int, hyperparameters: PyTree = None) -> Policy:
-    """Return the policy with, as its first parameters, those that a whole run of an algorithm ends with.
+    """The policy with, as its first parameters, those that a whole run of an algorithm ends with.
 
     The run is part of the policy's `init`, and so of whatever the policy is given to: each seed has its own. To start
     from parameters that are there already, use `policy._replace(init=lambda key: params)`.
@@ -146,7 +146,7 @@ def by_name(metrics: PyTree) -> dict[str, jax.Array]:
 
 
 def run_keys(study: int, seeds: Iterable[int]) -> jax.Array:
-    """Return a key [len(seeds)] for each run: `fold_in(key(study), seed)`, whatever runs beside it.
+    """A key [len(seeds)] for each run: `fold_in(key(study), seed)`, whatever runs beside it.
 
     The generator is threefry, whichever `jax_default_prng_impl` names: of the others, some draw other numbers for a run
     alone and among others.

@@ -15,7 +15,7 @@ from pgjax.environments.base import Environment, strong
 from pgjax.estimators.baselines import Baseline, leave_one_out_by_time
 from pgjax.estimators.gradient import policy_gradient
 from pgjax.estimators.returns import Credit, reward_to_go
-from pgjax.estimators.streaming import Eligibility, as_trajectory, eligibility, needs_no_trajectory
+from pgjax.estimators.streaming import StreamingGradient, as_trajectory, needs_no_trajectory, streaming_gradient
 from pgjax.hyperparameters import numbers_of
 from pgjax.policies.base import Policy, check_fit
 from pgjax.rollout import collect
@@ -23,7 +23,7 @@ from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 
 
-class Hyperparameters(NamedTuple):
+class ReinforceHyperparameters(NamedTuple):
     """The numbers of a REINFORCE run; all are traced, so any can be swept. Each is a scalar but for `environment`."""
 
     learning_rate: Any = 3e-3  # η
@@ -35,19 +35,19 @@ class Hyperparameters(NamedTuple):
     environment: PyTree = ()  # the environment's params
 
 
-class State(NamedTuple):
+class ReinforceState(NamedTuple):
     """What a REINFORCE run carries."""
 
     key: jax.Array  # the run's own, never used up: iteration i draws from fold_in(key, i)
     iteration: jax.Array  # [] int32
-    hyperparameters: Hyperparameters
+    hyperparameters: ReinforceHyperparameters
     params: PyTree  # θ
     optimizer: PyTree
     baseline: PyTree
-    episode: PyTree = ()  # the one that is running, where its gradient is added up meanwhile (`pgjax.eligibility`)
+    episode: PyTree = ()  # the one that is running, where its gradient is added up meanwhile
 
 
-class Metrics(NamedTuple):
+class ReinforceMetrics(NamedTuple):
     """What one update of REINFORCE reports; each a float scalar."""
 
     episode_return: jax.Array  # mean of Σ_t R_{t+1} over the update's episodes, undiscounted
@@ -63,43 +63,46 @@ def reinforce(
     environment: Environment,
     policy: Policy,
     *,
-    episodes: int = 16,
-    steps: int = 0,
-    same_start: int = 1,
+    slots: int = 16,
+    min_steps_per_slot: int = 0,
+    group_size: int = 1,
     credit: Credit | None = None,
     baseline: Baseline | None = None,
     optimizer: Optimizer = optax.adam,
     chunk: int = 16,
 ) -> Algorithm:
-    """Return the REINFORCE algorithm: its numbers are `Hyperparameters`, it carries a `State`, and reports `Metrics`.
+    """The REINFORCE algorithm.
+
+    Its numbers are `ReinforceHyperparameters`, it carries a `ReinforceState`, and reports `ReinforceMetrics`.
 
     An update collects episodes, estimates ∇ρ(θ) from them (`policy_gradient`), and gives that to the optimizer. With
-    one episode a slot the estimate is the mean over E episodes. With a budget of steps it is, in expectation,
+    one episode a slot the estimate is the mean over E episodes. With more, it is, in expectation,
     E[episodes of a slot] times as long: the direction stays, and the length grows with the number of episodes; dividing
     by that random number instead would be a ratio estimator, with a bias.
 
     With one episode an update, a policy without memory, a Monte-Carlo credit and no baseline or the running average, no
-    trajectory is stored: the gradient is added up as the episode goes on (`pgjax.eligibility`), and in a batch of runs
-    each goes on as soon as its own episode is over.
+    trajectory is stored: the gradient is added up as the episode goes on (`estimators/streaming.py`), and in a batch of
+    runs each goes on as soon as its own episode is over.
 
     What an environment's score notes of episodes is among the metrics' `notes`, under the names that it has there.
 
     A method is a choice of credit and baseline:
 
-    - the lecture's REINFORCE(θ, η, β, max_iters): `whole_episode()` and `running_average()`, with `episodes=1` and
+    - the lecture's REINFORCE(θ, η, β, max_iters): `whole_episode()` and `running_average()`, with `slots=1` and
       `optimizer=optax.sgd`;
     - its "more common gradient estimate", G_t − v(X_t): `reward_to_go()` and
       `learned_value(value_for(environment))`;
     - actor-critic with GAE(λ): `lambda_return()` and `learned_value(value_for(environment))`;
-    - the all-action estimator Σ_a ∇f(X_t)_a Q(X_t, a): `lambda_return()`, which Q is fitted to, and
-      `all_actions(action_value_for(environment))`.
+    - the expected policy gradient Σ_a ∇f(X_t)_a Q(X_t, a): `lambda_return()`, which Q is fitted to, and
+      `expected_policy_gradient(action_value_for(environment))`.
 
     Args:
         environment: Where episodes are played.
         policy: f; its actions must fit the environment.
-        episodes: E, slots collected side by side, see `pgjax.collect`.
-        steps: A slot starts another episode while it has used fewer rows than this; 0 for one episode a slot.
-        same_start: So many slots beside each other begin with the same X_1, see `leave_one_out`.
+        slots: E, in which episodes are collected side by side, see `pgjax.collect`.
+        min_steps_per_slot: A slot starts another episode while it has used fewer rows than this; 0 for one episode
+            each.
+        group_size: So many slots beside each other begin with the same X_1, see `leave_one_out`.
         credit: What each step is judged by; `reward_to_go()` if not given.
         baseline: What is subtracted from it; `leave_one_out_by_time()` if not given.
         optimizer: From the learning rate, a traced number, to an optax transformation; it is given the gradient to
@@ -121,10 +124,10 @@ def reinforce(
     credit = reward_to_go() if credit is None else credit
     estimator = policy_gradient(environment, policy, credit, baseline)
 
-    def init(key: jax.Array, hyperparameters: Hyperparameters) -> State:
+    def init(key: jax.Array, hyperparameters: ReinforceHyperparameters) -> ReinforceState:
         key, params_key, baseline_key = jax.random.split(key, 3)
         params = policy.init(params_key)
-        return State(
+        return ReinforceState(
             key,
             jnp.int32(0),
             hyperparameters._replace(environment=strong(hyperparameters.environment)),
@@ -134,8 +137,8 @@ def reinforce(
         )
 
     def ascend(
-        state: State, gradient: PyTree, mean_return: jax.Array, trajectory: Trajectory, returns: jax.Array
-    ) -> State:
+        state: ReinforceState, gradient: PyTree, mean_return: jax.Array, trajectory: Trajectory, returns: jax.Array
+    ) -> ReinforceState:
         chosen = optimizer(state.hyperparameters.learning_rate)
         descent = jax.tree.map(jnp.negative, gradient)
         params, optimizer_state = descend(chosen, descent, state.optimizer, state.params, value=-mean_return)
@@ -146,14 +149,14 @@ def reinforce(
             baseline=baseline.update(state.baseline, trajectory, returns),
         )
 
-    def learn(trajectory: Trajectory, state: State) -> tuple[State, Metrics]:
+    def learn(trajectory: Trajectory, state: ReinforceState) -> tuple[ReinforceState, ReinforceMetrics]:
         estimate = estimator(state.params, state.baseline, trajectory, state.hyperparameters)
         dtype = trajectory.reward.dtype
-        metrics = Metrics(
+        metrics = ReinforceMetrics(
             episode_return=jnp.sum(trajectory.reward) / trajectory.episodes,
             episodes=trajectory.episodes,
             steps=jnp.sum(trajectory.mask, dtype=dtype),
-            computed=jnp.asarray(trajectory.rows * episodes, dtype),
+            computed=jnp.asarray(trajectory.rows * slots, dtype),
             entropy=estimate.entropy,
             gradient_norm=optax.tree.norm(estimate.gradient),
             notes={name: jnp.sum(note) / trajectory.episodes for name, note in trajectory.notes.items()},
@@ -162,25 +165,25 @@ def reinforce(
         following = ascend(state, estimate.gradient, metrics.episode_return, trajectory, estimate.returns)
         return following, metrics
 
-    rollout = collect(environment, policy, episodes, steps, chunk, same_start, then=learn)
+    rollout = collect(environment, policy, slots, min_steps_per_slot, chunk, group_size, then=learn)
 
-    def update(state: State) -> tuple[State, Metrics]:
+    def update(state: ReinforceState) -> tuple[ReinforceState, ReinforceMetrics]:
         key = jax.random.fold_in(state.key, state.iteration)
         return rollout(key, state.params, state.hyperparameters.environment, state)
 
-    hyperparameters = numbers_of(Hyperparameters(environment=strong(environment.params)))
+    hyperparameters = numbers_of(ReinforceHyperparameters(environment=strong(environment.params)))
     algorithm = Algorithm(init, update, hyperparameters)
-    if episodes == 1 and not steps and needs_no_trajectory(environment, policy, credit, baseline):
-        return by_eligibility(algorithm, eligibility(environment, policy, credit, baseline, chunk), ascend)
+    if slots == 1 and not min_steps_per_slot and needs_no_trajectory(environment, policy, credit, baseline):
+        return streaming(algorithm, streaming_gradient(environment, policy, credit, baseline, chunk), ascend)
     return algorithm
 
 
-def by_eligibility(
+def streaming(
     algorithm: Algorithm,
-    running: Eligibility,
-    ascend: Callable[[State, PyTree, jax.Array, Trajectory, jax.Array], State],
+    running: StreamingGradient,
+    ascend: Callable[[ReinforceState, PyTree, jax.Array, Trajectory, jax.Array], ReinforceState],
 ) -> Algorithm:
-    """Return REINFORCE of one episode an update with its updates cut into steps of some rows each.
+    """REINFORCE of one episode an update with its updates cut into steps of some rows each.
 
     Args:
         algorithm: The same, that stores a trajectory.
@@ -189,16 +192,16 @@ def by_eligibility(
             to the next state.
     """
 
-    def init(key: jax.Array, hyperparameters: Hyperparameters) -> State:
+    def init(key: jax.Array, hyperparameters: ReinforceHyperparameters) -> ReinforceState:
         state = algorithm.init(key, hyperparameters)
         unused = jax.random.fold_in(state.key, np.uint32(2**32 - 1))  # that of no iteration
         return state._replace(episode=running.before(unused, state.params, hyperparameters.environment))
 
-    def step(state: State, going: jax.Array) -> tuple[State, Metrics, jax.Array]:
+    def step(state: ReinforceState, going: jax.Array) -> tuple[ReinforceState, ReinforceMetrics, jax.Array]:
         key = jax.random.fold_in(state.key, state.iteration)
         episode, over = running.play(key, state.params, state.baseline, state.hyperparameters, state.episode, going)
         played = state._replace(episode=episode)
-        metrics = Metrics(
+        metrics = ReinforceMetrics(
             episode.reward,
             jnp.ones_like(episode.reward),
             episode.steps,
@@ -207,15 +210,17 @@ def by_eligibility(
             optax.tree.norm(episode.gradient),
         )
 
-        def updated() -> State:
+        def updated() -> ReinforceState:
             following = ascend(played, episode.gradient, episode.reward, as_trajectory(episode), episode.so_far[None])
             following = following._replace(episode=running.again(episode))
             return jax.tree.map(lambda new, old: old if new is old else jnp.where(over, new, old), following, played)
 
         return jax.lax.cond(together(over), updated, lambda: played), metrics, over
 
-    def update(state: State) -> tuple[State, Metrics]:
-        def one(carry: tuple[State, Metrics, jax.Array]) -> tuple[State, Metrics, jax.Array]:
+    def update(state: ReinforceState) -> tuple[ReinforceState, ReinforceMetrics]:
+        def one(
+            carry: tuple[ReinforceState, ReinforceMetrics, jax.Array],
+        ) -> tuple[ReinforceState, ReinforceMetrics, jax.Array]:
             return step(carry[0], jnp.bool_(True))
 
         state, metrics, _ = jax.lax.while_loop(lambda carry: ~carry[2], one, step(state, jnp.bool_(True)))

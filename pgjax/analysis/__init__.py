@@ -4,7 +4,7 @@ What is listed here is public; the rest may change.
 """
 
 from pgjax.analysis.plotting import compare_learning_curves, learning_curves
-from pgjax.analysis.rendering import play, save_film, save_picture, save_pictures
+from pgjax.analysis.rendering import play, save_animation, save_frame, save_frames
 from pgjax.analysis.statistics import (
     confidence_interval,
     failed,
@@ -26,9 +26,9 @@ __all__ = [
     "mean_interval",
     "play",
     "proportion_interval",
-    "save_film",
-    "save_picture",
-    "save_pictures",
+    "save_animation",
+    "save_frame",
+    "save_frames",
     "summarize",
     "tolerance_interval",
 ]

@@ -26,13 +26,13 @@ ESTIMATOR_COLOURS = {
     "G_1": COLOURS[0],
     "G_1 − ρ̂": COLOURS[1],
     "G_t": COLOURS[2],
-    "G_t − others' mean at t": COLOURS[3],
+    "G_t − leave-one-out mean per step": COLOURS[3],
     "G_t − v(X_t)": COLOURS[4],
     "G_t − v(X_t), learned": COLOURS[4],
     "actor-critic: G_t^λ − v(X_t)": COLOURS[5],
     "actor-critic: G_t^0.95 − v(X_t)": COLOURS[5],
-    "all actions, learned Q": COLOURS[6],
-    "G_t − Q(X_t, A_t), put back, learned": COLOURS[7],
+    "expected policy gradient, learned Q": COLOURS[6],
+    "G_t − Q control variate, learned": COLOURS[7],
 }
 
 

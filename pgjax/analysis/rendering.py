@@ -16,7 +16,7 @@ from pgjax.environments.drawings import draw_anything
 from pgjax.errors import InputError
 from pgjax.paths import full_path
 from pgjax.policies.base import Policy, check_fit
-from pgjax.trajectory import Trajectory
+from pgjax.rollout import Slots, Stepped, episode_step
 from pgjax.trees import PyTree, plain
 
 
@@ -42,46 +42,29 @@ def play(
     @jax.jit
     def run(key: jax.Array, params: PyTree, env_params: PyTree) -> Any:
         reset_key, play_key = jax.random.split(key)
-        state, observation = environment.reset(reset_key, env_params)
+        state, observation = jax.tree.map(lambda leaf: leaf[None], environment.reset(reset_key, env_params))
+        running, time = jnp.ones(1, bool), jnp.zeros(1, jnp.int32)
+        first = Slots(state, observation, policy.memory(1), running, cut_off=~running, time=time)
 
-        def one(carry: Any, xs: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
-            state, observation, memory, running = carry
-            key, time = xs
-            action_key, step_key = jax.random.split(key)
-            memory, distribution = policy.step(params, memory, jax.tree.map(lambda leaf: leaf[None], observation))
-            action = distribution.sample(action_key)
-            played = environment.action_space.clip(action)[0]
-            next_state, step = environment.step(step_key, state, played, env_params)
-            terminated = running & jnp.asarray(step.terminated, bool)
-            truncated = running & (jnp.asarray(step.truncated, bool) | (time + 1 >= environment.horizon))
-            row = Trajectory(
-                observation,
-                action[0],
-                jnp.where(running, jnp.asarray(step.reward, float), 0),
-                terminated,
-                truncated,
-                mask=running,
-                time=time,
-                rows=jnp.int32(0),
-                log_prob=jnp.where(running, distribution.log_prob(action)[0], 0),
-            )
-            carry = (next_state, step.observation, memory, running & ~terminated & ~truncated)
-            return carry, (state, played, row)
+        def one(slots: Slots, key: jax.Array) -> tuple[Slots, tuple[PyTree, Stepped]]:
+            stepped = episode_step(environment, policy, key, params, env_params, slots)
+            running = slots.running & ~stepped.row.last
+            after = Slots(stepped.state, stepped.observation, stepped.memory, running, slots.cut_off, slots.time + 1)
+            return after, (slots.state, stepped)
 
-        xs = (jax.random.split(play_key, environment.horizon), jnp.arange(environment.horizon))
-        last, (state, played, rows) = jax.lax.scan(one, (state, observation, policy.memory(1), jnp.bool_(True)), xs)
-        return last[:2], state, played, rows
+        last, (state, stepped) = jax.lax.scan(one, first, jax.random.split(play_key, environment.horizon))
+        row, final = stepped.row, (last.state, last.observation)
+        whole = row._replace(rows=jnp.sum(row.mask, dtype=jnp.int32))
+        reward = whole_score(environment, whole, env_params).reward
+        return jax.tree.map(lambda leaf: leaf[0], final), jax.tree.map(
+            lambda leaf: leaf[:, 0], (state, stepped.played, row._replace(rows=row.time), reward)
+        )
 
-    (final_state, final_observation), state, played, rows = run(key, params, env_params)
-    reward = rows.reward
-    if environment.score is not None:
-        whole = jax.tree.map(lambda leaf: leaf[:, None], rows._replace(rows=jnp.zeros(0)))
-        whole = whole._replace(rows=jnp.sum(rows.mask, dtype=jnp.int32))
-        reward = whole_score(environment, whole, env_params).reward[:, 0]
+    (final_state, final_observation), (state, played, rows, reward) = run(key, params, env_params)
     n = int(rows.mask.sum())
 
     def through(before: Any, last: Any) -> np.ndarray:
-        """Return what was before each of the n steps and after the last, [n + 1, ...]."""
+        """What was before each of the n steps and after the last, [n + 1, ...]."""
         return np.concatenate([plain(before)[:n], plain(before[n] if n < len(before) else last)[None]])
 
     return Episode(
@@ -110,7 +93,7 @@ def frame(environment: Environment, episode: Episode, t: int, axes: Axes) -> Non
     )
 
 
-def save_picture(environment: Environment, episode: Episode, path: str | Path, t: int | None = None) -> None:
+def save_frame(environment: Environment, episode: Episode, path: str | Path, t: int | None = None) -> None:
     """Save a picture of an episode, PNG: after t steps, or at its end.
 
     Raises:
@@ -121,7 +104,7 @@ def save_picture(environment: Environment, episode: Episode, path: str | Path, t
     figure.savefig(path, dpi=120)
 
 
-def save_pictures(episodes: Sequence[tuple[Environment, Episode]], path: str | Path, columns: int = 4) -> None:
+def save_frames(episodes: Sequence[tuple[Environment, Episode]], path: str | Path, columns: int = 4) -> None:
     """Save a picture of several episodes beside each other, PNG, each after two thirds of its steps.
 
     Raises:
@@ -141,7 +124,7 @@ def save_pictures(episodes: Sequence[tuple[Environment, Episode]], path: str | P
     figure.savefig(path, dpi=100)
 
 
-def save_film(
+def save_animation(
     environment: Environment, episode: Episode, path: str | Path, frames_per_second: int = 15, most: int = 200
 ) -> None:
     """Save a film of an episode, GIF; of a longer one than `most` frames, every second step, or every third, and so on.

@@ -16,7 +16,7 @@ from pgjax.errors import InputError
 
 
 def interquartile_mean(runs: Any, axis: int = 0) -> np.ndarray:
-    """Return the mean of the middle half of n runs along an axis: ⌊n/4⌋ are left out at either end.
+    """The mean of the middle half of n runs along an axis: ⌊n/4⌋ are left out at either end.
 
     Source: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*, 2021.
 
@@ -127,7 +127,7 @@ def mean_interval(runs: Any, confidence: float = 0.95) -> dict[str, float | None
 def tolerance_interval(
     runs: Any, axis: int = 0, coverage: float = 0.9, confidence: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return an interval (low, high) along an axis in which, with this confidence, this fraction of all runs lies.
+    """An interval (low, high) along an axis in which, with this confidence, this fraction of all runs lies.
 
     It assumes nothing of the distribution: it is the narrowest pair of order statistics, as equally far from both ends
     as can be, that holds enough. Where there are too few runs for it, it is (−inf, inf): from 46 runs on there is one
@@ -152,7 +152,7 @@ def tolerance_interval(
 
 
 def final_return(results: xr.Dataset, episodes: int = 100) -> xr.DataArray:
-    """Return each run's mean return over its last episodes: over the last iterations that together have enough of them.
+    """Each run's mean return over its last episodes: over the last iterations that together have enough of them.
 
     Args:
         results: A sweep's, with `episode_return` and `episodes`.
@@ -171,14 +171,14 @@ def final_return(results: xr.Dataset, episodes: int = 100) -> xr.DataArray:
 
 
 def failed(results: xr.Dataset) -> xr.DataArray:
-    """Return which runs have, in any of their curves, a number that is not finite: bool, the dimensions of the runs."""
+    """Which runs have, in any of their curves, a number that is not finite: bool, the dimensions of the runs."""
     curves = results[[name for name, array in results.data_vars.items() if "iteration" in array.dims]]
     finite = xr.apply_ufunc(np.isfinite, curves.to_dataarray())
     return ~finite.all(["variable", "iteration"])
 
 
 def proportion_interval(successes: int, runs: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson interval (low, high) of a proportion, such as that of the runs that solved a task.
+    """The Wilson interval (low, high) of a proportion, such as that of the runs that solved a task.
 
     Raises:
         ValueError: If there are no runs, or more successes than runs.
@@ -195,7 +195,7 @@ def proportion_interval(successes: int, runs: int, confidence: float = 0.95) -> 
 
 
 def summarize(results: xr.Dataset, solved_at: float | None = None, episodes: int = 100) -> list[dict[str, Any]]:
-    """Return what a sweep of REINFORCE found: one row for each point of its grid, as plain numbers.
+    """What a sweep of REINFORCE found: one row for each point of its grid, as plain numbers.
 
     Args:
         results: The dataset of a sweep in which every run is completed.

@@ -10,7 +10,7 @@ from pgjax.environments.finite_mdp import FiniteMDP, finite, tables
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
 from pgjax.environments.mazes import LAYOUTS, maze, maze_tables, partial_maze, t_maze
 from pgjax.environments.noise import noisy_actions
-from pgjax.environments.recommender import hindsight, interests, recommendation
+from pgjax.environments.recommender import clairvoyant_bound, interests, recommendation
 from pgjax.environments.robot import navigation
 
 __all__ = [
@@ -24,12 +24,12 @@ __all__ = [
     "Score",
     "Step",
     "check_environment",
+    "clairvoyant_bound",
     "cooling",
     "finite",
     "from_brax",
     "from_gymnax",
     "gymnax_names",
-    "hindsight",
     "interests",
     "maze",
     "maze_tables",

@@ -38,7 +38,7 @@ class Discrete(NamedTuple):
         return jnp.int32
 
     def clip(self, value: jax.Array) -> jax.Array:
-        """Return the value as it is: every integer a policy can choose is inside."""
+        """The value as it is: every integer a policy can choose is inside."""
         return value
 
 
@@ -51,12 +51,12 @@ class Box(NamedTuple):
     dtype: Any = jnp.float32
 
     def clip(self, value: jax.Array) -> jax.Array:
-        """Return the nearest values inside the box, for values [..., *shape]."""
+        """The nearest values inside the box, for values [..., *shape]."""
         low, high = (jnp.broadcast_to(jnp.asarray(bound, self.dtype), value.shape) for bound in (self.low, self.high))
         return jnp.clip(value, low, high)
 
     def middle(self) -> tuple[jax.Array, jax.Array]:
-        """Return its centre and its half-width, each [*shape]; where a side is infinite, 0 and 1."""
+        """Its centre and its half-width, each [*shape]; where a side is infinite, 0 and 1."""
         low, high = np.broadcast_to(self.low, self.shape), np.broadcast_to(self.high, self.shape)
         finite = np.isfinite(low) & np.isfinite(high)
         low, high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
@@ -133,7 +133,7 @@ class Environment(NamedTuple):
 
 
 def strong(tree: PyTree) -> PyTree:
-    """Return the tree with every leaf an array of its own dtype, none weak, so that a loop can carry it."""
+    """The tree with every leaf an array of its own dtype, none weak, so that a loop can carry it."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
 

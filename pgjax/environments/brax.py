@@ -11,7 +11,7 @@ from pgjax.trees import PyTree
 
 
 def from_brax(name: str, horizon: int = 1000, **options: Any) -> Environment:
-    """Return a brax environment, without its wrappers: nothing resets by itself, and nothing is repeated.
+    """A brax environment, without its wrappers: nothing resets by itself, and nothing is repeated.
 
     Observations are arrays [n] without bounds, actions are arrays [d] in −1 … 1. Brax has no parameters that could be
     swept.

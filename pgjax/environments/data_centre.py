@@ -108,7 +108,7 @@ def conduct(
     params: Cooling,
     hours: Any = HOURS,
 ) -> Interval:
-    """Return how two temperatures develop, exactly, while all else stays as it is.
+    """How two temperatures develop, exactly, while all else stays as it is.
 
     C_s Ṫ_s = P_s − G (T_s − T_a) and C_a Ṫ_a = P_a + G (T_s − T_a) − H T_a, that is ẋ = Ax + b. With z = hΔ for the two
     eigenvalues h of A, φ_1(z) = (e^z − 1)/z and φ_2(z) = (φ_1(z) − 1)/z,
@@ -152,7 +152,7 @@ def conduct(
 
 
 def phi(z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return φ_1(z) = (e^z − 1)/z and φ_2(z) = (φ_1(z) − 1)/z for z ≤ 0, near 0 by their series."""
+    """φ_1(z) = (e^z − 1)/z and φ_2(z) = (φ_1(z) − 1)/z for z ≤ 0, near 0 by their series."""
     small = jnp.abs(z) < 0.1
     away = jnp.where(small, 1, z)
     near = 1 / 2 + z * (1 / 6 + z * (1 / 24 + z / 120))
@@ -161,7 +161,7 @@ def phi(z: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def performance(outdoor: Any, params: Cooling) -> jax.Array:
-    """Return the chiller's coefficient of performance, heat by work: a fraction of Carnot's, η T_c/(T_h − T_c), capped.
+    """The chiller's coefficient of performance, heat by work: a fraction of Carnot's, η T_c/(T_h − T_c), capped.
 
     T_c is that of the chilled water, and T_h − T_c the difference to the outdoor temperature (°C) with what the
     exchangers add.
@@ -172,18 +172,18 @@ def performance(outdoor: Any, params: Cooling) -> jax.Array:
 
 
 def clock(t: Any) -> jax.Array:
-    """Return the hour of the day, 0 ≤ hour < 24, after t steps from midnight."""
+    """The hour of the day, 0 ≤ hour < 24, after t steps from midnight."""
     return (HOURS * t) % 24
 
 
 def price(hour: Any, params: Cooling) -> jax.Array:
-    """Return the price of electricity at an hour, €/kWh."""
+    """The price of electricity at an hour, €/kWh."""
     at_peak = (params.peak_begins <= hour) & (hour < params.peak_ends)
     return jnp.where(at_peak, params.price_peak, params.price_base)
 
 
 def surroundings(hour: Any, unrest: Any, mean: Any, swing: Any, params: Cooling) -> tuple[jax.Array, jax.Array]:
-    """Return the load, from 0 to 1, and the outdoor temperature, °C, at an hour."""
+    """The load, from 0 to 1, and the outdoor temperature, °C, at an hour."""
     angle = 2 * np.pi / 24
     rise = params.load_rise * jnp.exp(2 * jnp.cos(angle * (hour - params.load_hour)) - 2)
     load = jnp.clip(params.load_base + rise + unrest, 0, 1)
@@ -191,7 +191,7 @@ def surroundings(hour: Any, unrest: Any, mean: Any, swing: Any, params: Cooling)
 
 
 def observe(room: Room, params: Cooling) -> jax.Array:
-    """Return what sensors tell of a room, the `READINGS` [9], each scaled to about −1 … 1."""
+    """What sensors tell of a room, the `READINGS` [9], each scaled to about −1 … 1."""
     hour = clock(room.t)
     angle = 2 * np.pi / 24 * hour
     readings = [room.air, room.servers, room.outdoor, room.load, price(hour, params)]
@@ -201,7 +201,7 @@ def observe(room: Room, params: Cooling) -> jax.Array:
 
 
 def cooling(horizon: int = 96, params: Cooling | None = None) -> Environment:
-    """Return the environment of a data centre, which begins at midnight and makes four steps an hour.
+    """The environment of a data centre, which begins at midnight and makes four steps an hour.
 
     A_t = (f, w) is the fan speed f ∈ [0.2, 1] and the opening w ∈ [0, 1] of the valve; X_t are the `READINGS`, scaled.
     With m = f ṁ c_p the servers give off ε_s m (T_s − T_a) to the air, whose temperature is T_a, and the coil takes

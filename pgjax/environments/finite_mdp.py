@@ -78,7 +78,7 @@ def tables(d0: Any, p: Any, r: Any, terminal: Any = None) -> FiniteMDP:
 
 
 def finite(mdp: FiniteMDP, horizon: int, name: str = "finite") -> Environment:
-    """Return the environment of a finite MDP: X_t is the state's index, and an episode is at most `horizon` steps.
+    """The environment of a finite MDP: X_t is the state's index, and an episode is at most `horizon` steps.
 
     The horizon T is part of the problem (ρ(θ) = E[Σ_{t ≤ T} R_{t+1}]; nothing is worth anything after it), so
     reaching it *terminates* an episode: a bootstrap must not look beyond.

@@ -15,7 +15,7 @@ from pgjax.trees import PyTree
 
 
 def gymnax_names() -> list[str]:
-    """Return the names that `from_gymnax` takes: all registered with gymnax, but for the one that wants a download."""
+    """The names that `from_gymnax` takes: all registered with gymnax, but for the one that wants a download."""
     import gymnax  # pulls in plotting libraries, so only when it is used
 
     return [name for name in gymnax.registered_envs if name != "MNISTBandit-bsuite"]
@@ -38,7 +38,7 @@ def like(first: PyTree, tree: PyTree) -> PyTree:
 
 
 def from_gymnax(name: str, **env_params: Any) -> Environment:
-    """Return a gymnax environment, without its automatic reset.
+    """A gymnax environment, without its automatic reset.
 
     Args:
         name: Its gymnax name, for example "CartPole-v1".

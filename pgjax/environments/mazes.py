@@ -121,14 +121,14 @@ def read_layout(layout: str) -> tuple[Maze, np.ndarray]:
 
 
 def maze(layout: str = LECTURE, horizon: int = 100) -> Environment:
-    """Return the environment of a maze.
+    """The environment of a maze.
 
     X_t is the number of the cell, A_t ∈ {0 north, 1 east, 2 south, 3 west}, R_{t+1} = −1 each step. Walking into a wall
     leaves the agent where it is. The episode terminates at an exit, and is truncated after `horizon` steps.
 
     Args:
         layout: The maze as text, see `read_layout`; `pgjax.environments.LAYOUTS` has some.
-        horizon: T, the patience in steps, at least 1.
+        horizon: T, the horizon in steps, at least 1.
 
     Raises:
         InputError: If the layout cannot be read or the horizon is below 1.
@@ -169,7 +169,7 @@ class PartialMaze(NamedTuple):
 
 
 def partial_maze(layout: str = LECTURE, horizon: int = 100, sight: int = 1) -> Environment:
-    """Return the environment of a maze in which the agent sees only what is around it.
+    """The environment of a maze in which the agent sees only what is around it.
 
     All is as in `maze`, but X_t are two windows of (2·sight + 1)² cells around the agent, [2 (2·sight + 1)²], row by
     row: first 1 where a wall is and 0 elsewhere, then 1 where an exit is. Cells that look alike cannot be told apart
@@ -177,7 +177,7 @@ def partial_maze(layout: str = LECTURE, horizon: int = 100, sight: int = 1) -> E
 
     Args:
         layout: The maze as text, see `read_layout`.
-        horizon: T, the patience in steps, at least 1.
+        horizon: T, the horizon in steps, at least 1.
         sight: How many cells far it sees in each direction, through walls too; at least 0.
 
     Raises:
@@ -231,7 +231,7 @@ class Corridor(NamedTuple):
 
 
 def t_maze(length: int = 8, horizon: int = 30) -> Environment:
-    """Return the T-maze: a sign at the start says to which side to turn at the end of a corridor.
+    """The T-maze: a sign at the start says to which side to turn at the end of a corridor.
 
     X_t is [north, south, corridor, junction]: at the start the first or the second is 1, then the third, and at the
     junction the last. A_t ∈ {0 north, 1 east, 2 south, 3 west}. At the junction, north and south end the episode, with
@@ -315,7 +315,7 @@ def draw_maze(
 
 
 def maze_tables(layout: str = LECTURE) -> FiniteMDP:
-    """Return the maze of `maze(layout)` as the tables of a finite MDP, S cells and A = 4, for exact computations.
+    """The maze of `maze(layout)` as the tables of a finite MDP, S cells and A = 4, for exact computations.
 
     Raises:
         InputError: If the layout cannot be read.

@@ -24,7 +24,7 @@ class Noisy(NamedTuple):
 
 
 def noisy_actions(environment: Environment, noise: Any = 0.0) -> Environment:
-    """Return an environment in which something else may be played than what was chosen.
+    """An environment in which something else may be played than what was chosen.
 
     Of n discrete actions, one drawn uniformly from those allowed is played with probability `noise`. To an action of a
     `Box` is added independent normal noise with a standard deviation of `noise` times the box's half-width (times 1

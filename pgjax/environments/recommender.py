@@ -12,7 +12,7 @@ from pgjax.environments.base import Box, Discrete, Environment, Episode, Step
 from pgjax.environments.drawings import COLOURS
 from pgjax.errors import InputError
 
-SLATES = 5000  # the most that `hindsight` enumerates
+SLATES = 5000  # the most that `clairvoyant_bound` enumerates
 
 
 class Recommendation(NamedTuple):
@@ -38,12 +38,12 @@ class State(NamedTuple):
 
 
 def drifted(interest: jax.Array, noise: jax.Array, params: Recommendation) -> jax.Array:
-    """Return u_{t+1} = ρ u_t + √(1−ρ²) ε from u_t and ε, each [d]; N(0, I) is stationary."""
+    """U_{t+1} = ρ u_t + √(1−ρ²) ε from u_t and ε, each [d]; N(0, I) is stationary."""
     return params.persistence * interest + jnp.sqrt(1 - params.persistence**2) * noise
 
 
 def click_probabilities(interest: jax.Array, shown: jax.Array, last: jax.Array, params: Recommendation) -> jax.Array:
-    """Return the probability of a click on each item of a slate, and at the end that of none, [K + 1].
+    """The probability of a click on each item of a slate, and at the end that of none, [K + 1].
 
     A conditional logit: Pr(i) = e^{η_i} / (e^c + Σ_j e^{η_j}), with η_i = a u·v_i − b max(0, v_i·m), where m is the
     mean embedding of the slate before.
@@ -65,7 +65,7 @@ def click_probabilities(interest: jax.Array, shown: jax.Array, last: jax.Array, 
 def recommendation(
     items: int = 10, slate: int = 1, dimension: int = 4, horizon: int = 20, seed: int = 0
 ) -> Environment:
-    """Return an environment that shows a user a slate of items at each step, and pays 1 for a click on one of them.
+    """An environment that shows a user a slate of items at each step, and pays 1 for a click on one of them.
 
     The user's interest u_t [d] is hidden. It starts as N(0, I) and drifts by a stationary autoregression (`drifted`),
     whatever is shown. Whether the user clicks depends on it and on the slate shown one step before
@@ -79,7 +79,7 @@ def recommendation(
     with the largest q·v_i, so that actions do not multiply with the catalogue.
 
     The interests depend on keys alone: with the same keys all policies meet the same users, and `State.interest` of an
-    episode's states before each of its steps is what `hindsight` needs.
+    episode's states before each of its steps is what `clairvoyant_bound` needs.
 
     Args:
         items: N, at least 2.
@@ -203,8 +203,8 @@ def interests(key: jax.Array, params: Recommendation, horizon: int) -> jax.Array
     return jnp.concatenate([noise[:1], jax.lax.scan(one, noise[0], noise[1:])[1]])
 
 
-def hindsight(params: Recommendation, interests: jax.Array, slate: int = 1) -> jax.Array:
-    """Return the most clicks to expect, [], of any recommender that knows a user's interests, past and future.
+def clairvoyant_bound(params: Recommendation, interests: jax.Array, slate: int = 1) -> jax.Array:
+    """The most clicks to expect, [], of any recommender that knows a user's interests, past and future.
 
     Nothing that is shown changes them, and of the past only the last slate matters, so that it is the best of all
     sequences of slates: max Σ_t Pr(click_t), by dynamic programming from the last step back. On the same interests no

@@ -70,7 +70,7 @@ def layout(obstacles: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def chord(heading: Any, v: Any, omega: Any, duration: float) -> tuple[jax.Array, jax.Array]:
-    """Return the length (m) and the direction (rad) of the straight line between the ends of a unicycle's path.
+    """The length (m) and the direction (rad) of the straight line between the ends of a unicycle's path.
 
     At constant speed v and turning rate ω the path is an arc, and after Δt exactly
     |Δx| = v·Δt·sin(ωΔt/2) / (ωΔt/2) in the direction θ + ωΔt/2, while the heading has become θ + ωΔt.
@@ -80,7 +80,7 @@ def chord(heading: Any, v: Any, omega: Any, duration: float) -> tuple[jax.Array,
 
 
 def slipping(wheels: jax.Array, v: jax.Array, omega: jax.Array, slip: Any) -> tuple[jax.Array, jax.Array]:
-    """Return v and ω when the left and the right wheel lose the fractions slip·wheels [2] of their speeds v ∓ ω·axle/2.
+    """V and ω when the left and the right wheel lose the fractions slip·wheels [2] of their speeds v ∓ ω·axle/2.
 
     A wheel that slips more than the other turns the robot to its side.
     """
@@ -92,7 +92,7 @@ def slipping(wheels: jax.Array, v: jax.Array, omega: jax.Array, slip: Any) -> tu
 def free_distances(
     position: jax.Array, direction: jax.Array, centres: jax.Array, radii: jax.Array, margin: float = 0.0
 ) -> jax.Array:
-    """Return how far it is from a position to the next obstacle or wall, [k] in m.
+    """How far it is from a position to the next obstacle or wall, [k] in m.
 
     A circle of radius r at c relative to the position is met at d·c − √(r² − (d × c)²), if that root is real and
     d·c > 0; a wall at a distance g along an axis is at g/|d|.
@@ -118,7 +118,7 @@ def free_distances(
 
 
 def ray_angles(rays: int) -> np.ndarray:
-    """Return where the sensors look, [rays] in rad from the heading: from 90° to the right to 90° to the left."""
+    """Where the sensors look, [rays] in rad from the heading: from 90° to the right to 90° to the left."""
     return np.linspace(-math.pi / 2, math.pi / 2, rays)
 
 
@@ -132,7 +132,7 @@ def navigation(
     bump_cost: Any = 0.2,
     goal_reward: Any = 1.0,
 ) -> Environment:
-    """Return the environment of a robot with two wheels that is to reach a goal in a room of 10 m by 10 m.
+    """The environment of a robot with two wheels that is to reach a goal in a room of 10 m by 10 m.
 
     The robot, a disc of radius 0.25 m, and the middle of the goal, a disc of radius 0.5 m, are placed uniformly where
     the robot fits, at least 2 m apart; the heading is uniform. (They are the first that do of 32 positions; that none

@@ -5,7 +5,7 @@ What is listed here is public; the rest may change.
 
 from pgjax.estimators.baselines import (
     Baseline,
-    all_actions,
+    expected_policy_gradient,
     given_action_values,
     given_values,
     learned_action_value,
@@ -31,9 +31,9 @@ from pgjax.estimators.returns import (
 __all__ = [
     "Baseline",
     "Credit",
-    "all_actions",
     "discounted_lambda_return",
     "discounted_reward_to_go",
+    "expected_policy_gradient",
     "given_action_values",
     "given_values",
     "lambda_return",

@@ -48,7 +48,7 @@ def _nothing(*_: Any) -> tuple[()]:
 
 
 def no_baseline() -> Baseline:
-    """Return the baseline that is 0."""
+    """The baseline that is 0."""
     return Baseline(_nothing, lambda state, trajectory, returns, _: jnp.zeros_like(returns), _nothing, online=True)
 
 
@@ -60,7 +60,7 @@ class RunningAverage(NamedTuple):
 
 
 def running_average() -> Baseline:
-    """Return the baseline that is the lecture's ρ̂: 0 at first, and ρ̂ ← β ρ̂ + (1 − β) G_1 after each update.
+    """The baseline that is the lecture's ρ̂: 0 at first, and ρ̂ ← β ρ̂ + (1 − β) G_1 after each update.
 
     β is the hyper-parameter `baseline_decay`. With several episodes an update, G_1 is their mean. An update uses the ρ̂
     of before it, which has not seen the actions it judges.
@@ -79,48 +79,48 @@ def running_average() -> Baseline:
     return Baseline(init, values, update, online=True)
 
 
-def _of_other_slots(per_slot: jax.Array, among: int | None) -> jax.Array:
-    """Return the sum over all slots of its group but one's own, for [..., E]."""
+def _of_other_slots(per_slot: jax.Array, group_size: int | None) -> jax.Array:
+    """The sum over all slots of its group but one's own, for [..., E]."""
     E = per_slot.shape[-1]
-    group = E if among is None else among
+    group = E if group_size is None else group_size
     if group < 2 or E % group:
-        expected = "2 or more episodes an update" if among is None else f"groups of 2 or more that divide {E} episodes"
+        expected = "2 or more slots" if group_size is None else f"groups of 2 or more that divide {E} slots"
         raise InputError(f"expected {expected} for a leave-one-out baseline, got {group}")
     grouped = per_slot.reshape(*per_slot.shape[:-1], E // group, group)
     return (jnp.sum(grouped, axis=-1, keepdims=True) - grouped).reshape(per_slot.shape)
 
 
-def leave_one_out(among: int | None = None) -> Baseline:
-    """Return the baseline that is the mean G_1 of the *other* slots' episodes, the same for every step of a slot.
+def leave_one_out(group_size: int | None = None) -> Baseline:
+    """The baseline that is the mean G_1 of the *other* slots' episodes, the same for every step of a slot.
 
     The others are all, or those of groups of so many slots beside each other: with as many of the same start
-    (`reinforce(same_start=...)`), whatever a start adds to every return changes nothing.
+    (`reinforce(group_size=...)`), whatever a start adds to every return changes nothing.
 
     It is left out by slot, not by episode: where a slot holds several episodes, how many of them there are depends on
     their own actions. With one episode a slot and groups of K (all E, if not given), G_1 − baseline =
     K/(K − 1) · (G_1 − the mean of its group).
 
     Args:
-        among: K; all slots, if not given.
+        group_size: K; all slots, if not given.
 
     Raises:
         InputError: If K is below 2; when it is called, if K does not divide the slots, or there is only one.
 
     Source: Kool, van Hoof & Welling, *Buy 4 REINFORCE samples, get a baseline for free!*, 2019.
     """
-    if among is not None and among < 2:
-        raise InputError(f"expected groups of 2 or more for a leave-one-out baseline, got {among}")
+    if group_size is not None and group_size < 2:
+        raise InputError(f"expected groups of 2 or more for a leave-one-out baseline, got {group_size}")
 
     def values(state: PyTree, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
-        others = _of_other_slots(jnp.sum(jnp.where(trajectory.first, returns, 0), axis=0), among)
-        episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype), among)
+        others = _of_other_slots(jnp.sum(jnp.where(trajectory.first, returns, 0), axis=0), group_size)
+        episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype), group_size)
         return jnp.broadcast_to(others / episodes, returns.shape)
 
     return Baseline(_nothing, values, _nothing)
 
 
-def leave_one_out_by_time(among: int | None = None) -> Baseline:
-    """Return the baseline that is, for step t of an episode, the mean return at step t of the *other* slots' episodes.
+def leave_one_out_by_time(group_size: int | None = None) -> Baseline:
+    """The baseline that is, for step t of an episode, the mean return at step t of the *other* slots' episodes.
 
     The others are those of `leave_one_out`, where it is also said why slots are left out whole. An episode that was
     over by then counts as 0, the return to go when nothing is to come; so this belongs to the reward-to-go credits.
@@ -128,8 +128,8 @@ def leave_one_out_by_time(among: int | None = None) -> Baseline:
     Raises:
         InputError: See `leave_one_out`.
     """
-    if among is not None and among < 2:
-        raise InputError(f"expected groups of 2 or more for a leave-one-out baseline, got {among}")
+    if group_size is not None and group_size < 2:
+        raise InputError(f"expected groups of 2 or more for a leave-one-out baseline, got {group_size}")
 
     def values(state: PyTree, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
         T, E = returns.shape
@@ -137,14 +137,14 @@ def leave_one_out_by_time(among: int | None = None) -> Baseline:
         per_time = (
             jnp.zeros((T, E), returns.dtype).at[trajectory.time, slot].add(jnp.where(trajectory.mask, returns, 0))
         )
-        episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype), among)
-        return (_of_other_slots(per_time, among) / episodes[None])[trajectory.time, slot]
+        episodes = _of_other_slots(jnp.sum(trajectory.first, axis=0, dtype=returns.dtype), group_size)
+        return (_of_other_slots(per_time, group_size) / episodes[None])[trajectory.time, slot]
 
     return Baseline(_nothing, values, _nothing)
 
 
 def given_values(table: jax.Array) -> Baseline:
-    """Return the baseline v given by a table: [S], or [T, S] where it depends on the step of the episode.
+    """The baseline v given by a table: [S], or [T, S] where it depends on the step of the episode.
 
     With the exact v of `pgjax.exact.solve` it is the ideal that a learned one comes near to. For a state that is not in
     the table it is NaN; steps beyond T have the last one's row.
@@ -160,12 +160,12 @@ def given_values(table: jax.Array) -> Baseline:
 
 
 def given_action_values(table: jax.Array) -> Baseline:
-    """Return what makes the all-action estimator Σ_a ∇f(X_t)_a Q(X_t, a), with Q given by a table, [S, A] or [T, S, A].
+    """What makes the expected policy gradient Σ_a ∇f(X_t)_a Q(X_t, a), with Q given by a table, [S, A] or [T, S, A].
 
     Raises:
         InputError: When it is called, if the table has neither two axes nor three.
 
-    Source: see `all_actions`.
+    Source: see `expected_policy_gradient`.
     """
 
     def action_values(state: PyTree, trajectory: Trajectory) -> jax.Array:
@@ -175,7 +175,7 @@ def given_action_values(table: jax.Array) -> Baseline:
 
 
 def _look_up(table: Any, axes: int, trajectory: Trajectory) -> jax.Array:
-    """Return a row of the table for each observation, NaN where it has none."""
+    """A row of the table for each observation, NaN where it has none."""
     values = jnp.asarray(table)
     if values.ndim not in (axes, axes + 1):
         raise InputError(f"expected a table of {axes} or, by time, {axes + 1} axes, got one of shape {values.shape}")
@@ -196,7 +196,7 @@ class Learned(NamedTuple):
 
 
 def _scale(moments: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return μ and σ of the returns so far; 0 and 1 before there are any."""
+    """μ and σ of the returns so far; 0 and 1 before there are any."""
     weight, total, square = moments
     known = weight > 0
     mean = jnp.where(known, total / jnp.where(known, weight, 1), 0)
@@ -210,7 +210,7 @@ def _learned(
     steps: int,
     judged: Callable[[jax.Array, Trajectory], jax.Array],
 ) -> tuple[Callable[..., Learned], Callable[..., jax.Array], Callable[..., Learned]]:
-    """Return init, predict and update of a value function; `judged` picks what the returns are compared with."""
+    """Init, predict and update of a value function; `judged` picks what the returns are compared with."""
     if steps < 1:
         raise InputError(f"expected 1 or more gradient steps an update for a learned value, got {steps}")
     check_optimizer(optimizer, value.init)
@@ -257,12 +257,12 @@ def _learned(
 
 
 def _of_the_action(values: jax.Array, trajectory: Trajectory) -> jax.Array:
-    """Return Q(X_t, A_t), [T, E], of Q(X_t, ·), [T, E, A]."""
+    """Q(X_t, A_t), [T, E], of Q(X_t, ·), [T, E, A]."""
     return jnp.take_along_axis(values, trajectory.action[..., None], axis=-1)[..., 0]
 
 
 def learned_value(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
-    """Return the baseline v(X_t) that is learned, by regression on the returns that the credit gives.
+    """The baseline v(X_t) that is learned, by regression on the returns that the credit gives.
 
     An update uses the v of before it, which has not seen the actions it judges; then it takes some gradient steps on
     the mean squared error over all steps of the trajectory. The network predicts in units of the returns' running mean
@@ -286,7 +286,7 @@ def learned_value(value: ValueFunction, *, optimizer: Optimizer = optax.adam, st
 
 
 def learned_action_value(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
-    """Return the baseline Q(X_t, A_t) that is learned, with Σ_a ∇f(X_t)_a Q(X_t, a) added for what it takes away.
+    """The baseline Q(X_t, A_t) that is learned, with Σ_a ∇f(X_t)_a Q(X_t, a) added for what it takes away.
 
     It is as unbiased as the credit, whatever Q is, and if Q is exact the action itself brings no variance any more.
     Arguments, learning and errors are those of `learned_value`, with a value for each action (`action_value_for`).
@@ -301,8 +301,8 @@ def learned_action_value(value: ValueFunction, *, optimizer: Optimizer = optax.a
     return Baseline(init, values, update, action_values=predict)
 
 
-def all_actions(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
-    """Return what makes the all-action estimator: Σ_a ∇f(X_t)_a Q(X_t, a), with a Q that is learned.
+def expected_policy_gradient(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
+    """What makes the expected policy gradient: Σ_a ∇f(X_t)_a Q(X_t, a), with a Q that is learned.
 
     It subtracts all that was sampled, so that only the learned Q moves the policy; the returns of the credit are what Q
     is fitted to. Its bias is that of Q. Arguments, learning and errors are those of `learned_action_value`.

@@ -49,7 +49,7 @@ def check_baseline(environment: Environment, credit: Credit, baseline: Baseline)
 def policy_gradient(
     environment: Environment, policy: Policy, credit: Credit, baseline: Baseline
 ) -> Callable[[PyTree, PyTree, Trajectory, Any], Estimate]:
-    """Return a function (params, baseline state, trajectory, hyperparameters) -> Estimate of ∇ρ(θ).
+    """A function (params, baseline state, trajectory, hyperparameters) -> Estimate of ∇ρ(θ).
 
     The estimate, to ascend, is
 
@@ -70,7 +70,7 @@ def policy_gradient(
         per_action = (environment.action_space.n,)
 
     def state_values(params: PyTree, trajectory: Trajectory, predictions: Any) -> jax.Array:
-        """Return v(X_t) [T, E], for every row: what is predicted of it, or of its actions under the policy."""
+        """V(X_t) [T, E], for every row: what is predicted of it, or of its actions under the policy."""
         if baseline.state_values is not None:
             return predictions
 
@@ -84,7 +84,7 @@ def policy_gradient(
     def objective(
         params: PyTree, coefficient: jax.Array, trajectory: Trajectory, advantage: jax.Array, weight: jax.Array, Q: Any
     ) -> Any:
-        """Return the sum whose gradient is the estimate, and the entropy summed over real steps."""
+        """The sum whose gradient is the estimate, and the entropy summed over real steps."""
         distribution = policy.unroll(params, trajectory)
         entropy = jnp.sum(jnp.where(trajectory.mask, distribution.entropy(), 0))
         log_prob = jnp.where(trajectory.mask, distribution.log_prob(trajectory.action), 0)  # −∞ in padding, perhaps

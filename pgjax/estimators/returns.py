@@ -29,7 +29,7 @@ class Online(NamedTuple):
     """What some rows of an episode, [C, E], say of its credit while it still runs.
 
     A credit that can say so lets Σ_t weight_t credit_t ∇ln f_t be added up as the episode goes on, with a trace
-    z = Σ_t later_t ∇ln f_t of the steps so far in place of a trajectory. See `pgjax.eligibility`.
+    z = Σ_t later_t ∇ln f_t of the steps so far in place of a trajectory. See `estimators/streaming.py`.
     """
 
     credit: jax.Array  # [C, E], weight_t · credit_t as far as the rewards up to the last of these rows make it
@@ -55,12 +55,12 @@ class Credit(NamedTuple):
 
 
 def every_step_alike(trajectory: Trajectory, hyperparameters: Any) -> jax.Array:
-    """Return the weight 1, [T, E]."""
+    """The weight 1, [T, E]."""
     return jnp.ones_like(trajectory.reward)
 
 
 def discounted_by_time(trajectory: Trajectory, hyperparameters: Any) -> jax.Array:
-    """Return the weight γ^{t−1}, [T, E]: what step t counts in ρ(θ).
+    """The weight γ^{t−1}, [T, E]: what step t counts in ρ(θ).
 
     Source: Thomas, *Bias in natural actor-critic algorithms*, 2014.
     """
@@ -70,7 +70,7 @@ def discounted_by_time(trajectory: Trajectory, hyperparameters: Any) -> jax.Arra
 def lambda_returns(
     trajectory: Trajectory, discount: jax.Array | float, trace_decay: jax.Array | float, next_values: jax.Array
 ) -> jax.Array:
-    """Return G_t^λ = R_{t+1} + γ ((1 − λ) v(X_{t+1}) + λ G_{t+1}^λ), [T, E], 0 in padding.
+    """G_t^λ = R_{t+1} + γ ((1 − λ) v(X_{t+1}) + λ G_{t+1}^λ), [T, E], 0 in padding.
 
     After the last step of an episode, γ v(X_{t+1}) alone is to come: so it looks through a truncation, at the value of
     the final observation, and never through a termination, where v is 0. It is TD(λ)'s target; λ = 0 trusts the
@@ -99,7 +99,7 @@ def lambda_returns(
 
 
 def rewards_to_go(trajectory: Trajectory, discount: jax.Array | float) -> jax.Array:
-    """Return G_t = Σ_{k ≥ 0} γ^k R_{t+k+1} to the end of the episode, [T, E], 0 in padding.
+    """G_t = Σ_{k ≥ 0} γ^k R_{t+k+1} to the end of the episode, [T, E], 0 in padding.
 
     Example:
         >>> reward = jnp.array([[1.0], [2.0], [4.0], [0.0]])  # three steps and a row of padding; E = 1
@@ -113,7 +113,7 @@ def rewards_to_go(trajectory: Trajectory, discount: jax.Array | float) -> jax.Ar
 
 
 def whole_returns(trajectory: Trajectory, discount: jax.Array | float) -> jax.Array:
-    """Return G_1 = Σ_t γ^{t−1} R_{t+1} of the whole episode at every step of it, [T, E], 0 in padding."""
+    """G_1 = Σ_t γ^{t−1} R_{t+1} of the whole episode at every step of it, [T, E], 0 in padding."""
 
     def forward(current: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         first, to_go = row
@@ -126,7 +126,7 @@ def whole_returns(trajectory: Trajectory, discount: jax.Array | float) -> jax.Ar
 
 
 def whole_episode() -> Credit:
-    """Return the credit that judges every step by G_1.
+    """The credit that judges every step by G_1.
 
     Source: the lecture's REINFORCE; Williams, *Simple statistical gradient-following algorithms for connectionist
     reinforcement learning*, 1992.
@@ -144,7 +144,7 @@ def whole_episode() -> Credit:
 
 
 def reward_to_go() -> Credit:
-    """Return the credit that judges a step by G_t: what was received before A_t does not depend on it.
+    """The credit that judges a step by G_t: what was received before A_t does not depend on it.
 
     Source: the lecture's "more common gradient estimate"; Sutton & Barto, *Reinforcement Learning*, 2018, §13.3.
     """
@@ -167,7 +167,7 @@ def _to_go(weight: Callable[[Trajectory, Any], jax.Array]) -> Credit:
 
 
 def discounted_reward_to_go() -> Credit:
-    """Return the credit G_t with the weight γ^{t−1}, with which the gradient of the discounted objective is exact.
+    """The credit G_t with the weight γ^{t−1}, with which the gradient of the discounted objective is exact.
 
     Source: Sutton & Barto, *Reinforcement Learning*, 2018, §13.3; Thomas, *Bias in natural actor-critic algorithms*,
     2014.
@@ -176,7 +176,7 @@ def discounted_reward_to_go() -> Credit:
 
 
 def lambda_return() -> Credit:
-    """Return the credit that judges a step by G_t^λ, see `lambda_returns`; with a learned v(X_t) it is actor-critic.
+    """The credit that judges a step by G_t^λ, see `lambda_returns`; with a learned v(X_t) it is actor-critic.
 
     λ is the hyper-parameter `trace_decay`. It bootstraps, and so needs a baseline that predicts; `reinforce` refuses
     any other.
@@ -190,5 +190,5 @@ def lambda_return() -> Credit:
 
 
 def discounted_lambda_return() -> Credit:
-    """Return the credit G_t^λ with the weight γ^{t−1}; all else is as in `lambda_return`."""
+    """The credit G_t^λ with the weight γ^{t−1}; all else is as in `lambda_return`."""
     return lambda_return()._replace(weight=discounted_by_time)

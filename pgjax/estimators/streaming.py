@@ -44,7 +44,7 @@ class Episode(NamedTuple):
     computed: jax.Array  # [] float, rows computed since the last episode was over, idle ones included
 
 
-class Eligibility(NamedTuple):
+class StreamingGradient(NamedTuple):
     """Plays an episode and adds up its gradient, some rows at a time.
 
     `before(key, params, environment params) -> Episode`, not started; `play(key, params, baseline state,
@@ -58,14 +58,14 @@ class Eligibility(NamedTuple):
 
 
 def needs_no_trajectory(environment: Environment, policy: Policy, credit: Credit, baseline: Baseline) -> bool:
-    """Return whether the gradient can be added up while an episode runs."""
+    """Whether the gradient can be added up while an episode runs."""
     return credit.online is not None and baseline.online and environment.score is None and not has_memory(policy)
 
 
-def eligibility(
+def streaming_gradient(
     environment: Environment, policy: Policy, credit: Credit, baseline: Baseline, chunk: int
-) -> Eligibility:
-    """Return what plays one episode and adds up its gradient; see `needs_no_trajectory`, which must hold.
+) -> StreamingGradient:
+    """What plays one episode and adds up its gradient; see `needs_no_trajectory`, which must hold.
 
     Args:
         environment: Where.
@@ -122,11 +122,11 @@ def eligibility(
             episode.computed + rows.mask.shape[0],
         ), jnp.any(rows.last)
 
-    return Eligibility(before, play, again)
+    return StreamingGradient(before, play, again)
 
 
 def as_trajectory(episode: Episode) -> Trajectory:
-    """Return an episode that is over as the trajectory of one step, [1, 1], from which a baseline learns G_1."""
+    """An episode that is over as the trajectory of one step, [1, 1], from which a baseline learns G_1."""
     one = jnp.ones((1, 1), bool)
     zero = jnp.zeros((1, 1), jnp.int32)
     slots = episode.slots

@@ -27,7 +27,7 @@ ON, OFF = 0, 1  # the states
 
 
 def road(actions: int = 1024, cliff: bool = False) -> FiniteMDP:
-    """Return the tables of the road, or of the cliff: states `ON` and `OFF`, of which episodes start in the first.
+    """The tables of the road, or of the cliff: states `ON` and `OFF`, of which episodes start in the first.
 
     Action 0 keeps to the road, and leads back to it unless it is a cliff. R_{t+1} = −1 for each step from a state off
     the road.
@@ -49,7 +49,7 @@ def road(actions: int = 1024, cliff: bool = False) -> FiniteMDP:
 
 
 def taught(expert: jax.Array, seen: jax.Array, error: Any) -> jax.Array:
-    """Return the policy of an imitator, [S, A], that was taught what the expert does in the states it has seen.
+    """The policy of an imitator, [S, A], that was taught what the expert does in the states it has seen.
 
     There it does so with probability 1 − ε, and something else with equal chances; elsewhere anything with equal
     chances, as a softmax policy that was never trained.
@@ -64,7 +64,7 @@ def taught(expert: jax.Array, seen: jax.Array, error: Any) -> jax.Array:
 
 
 def cloned(mdp: FiniteMDP, horizon: int, expert: jax.Array, error: Any) -> jax.Array:
-    """Return what behaviour cloning comes to, [S, A]: taught where the expert goes.
+    """What behaviour cloning comes to, [S, A]: taught where the expert goes.
 
     Args:
         mdp: The problem's tables.
@@ -79,7 +79,7 @@ def cloned(mdp: FiniteMDP, horizon: int, expert: jax.Array, error: Any) -> jax.A
 
 
 def corrected(mdp: FiniteMDP, horizon: int, expert: jax.Array, error: Any) -> jax.Array:
-    """Return what DAgger comes to, [S, A]: taught where it goes itself. Arguments and errors are those of `cloned`."""
+    """What DAgger comes to, [S, A]: taught where it goes itself. Arguments and errors are those of `cloned`."""
     seen = jnp.any(state_distribution(mdp, horizon, expert) > 0, axis=0)
     for _ in seen:  # as many rounds as there are states are enough
         f = taught(expert, seen, error)
@@ -87,25 +87,25 @@ def corrected(mdp: FiniteMDP, horizon: int, expert: jax.Array, error: Any) -> ja
     return taught(expert, seen, error)
 
 
-def error_rate(mdp: FiniteMDP, horizon: int, f: jax.Array, expert: jax.Array, driver: jax.Array) -> jax.Array:
-    """Return how often f differs from the expert in the states that a driver meets, [].
+def error_rate(mdp: FiniteMDP, horizon: int, f: jax.Array, expert: jax.Array, roll_in: jax.Array) -> jax.Array:
+    """How often f differs from the expert in the states that a roll_in meets, [].
 
     Args:
         mdp: The problem's tables.
         horizon: T, at least 1.
         f: [S, A], a policy.
         expert: [S, A], the deterministic one it is compared with.
-        driver: [S, A], who acts.
+        roll_in: [S, A], who acts.
 
     Raises:
         InputError: See `cloned`.
     """
-    visits = jnp.sum(state_distribution(mdp, horizon, driver), axis=0)
+    visits = jnp.sum(state_distribution(mdp, horizon, roll_in), axis=0)
     return visits @ jnp.sum(f * (1 - expert), axis=1) / jnp.sum(visits)
 
 
 def cost(mdp: FiniteMDP, horizon: int, f: jax.Array, expert: jax.Array) -> jax.Array:
-    """Return how much less than the expert a policy earns in an episode, ρ* − ρ, [], without discount.
+    """How much less than the expert a policy earns in an episode, ρ* − ρ, [], without discount.
 
     Arguments and errors are those of `error_rate`.
     """
@@ -113,7 +113,7 @@ def cost(mdp: FiniteMDP, horizon: int, f: jax.Array, expert: jax.Array) -> jax.A
 
 
 def exponent(horizons: Any, costs: Any) -> float:
-    """Return the k of cost ∝ T^k that fits best: the slope of the least-squares line through the logarithms.
+    """The k of cost ∝ T^k that fits best: the slope of the least-squares line through the logarithms.
 
     Args:
         horizons: T, [n], above 0, two or more different ones.

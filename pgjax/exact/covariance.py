@@ -39,7 +39,7 @@ class _Remaining(NamedTuple):
 
 
 def moments(mdp: FiniteMDP, horizon: int, f: jax.Array, estimator: Estimator) -> Moments:
-    """Return the exact first and second moments of an estimator on one episode, by dynamic programming.
+    """The exact first and second moments of an estimator on one episode, by dynamic programming.
 
     With e the unit vector of the pair (X_t, A_t), u = reward_t and ' for what follows in the next state, the rest of
     an episode brings
@@ -72,15 +72,15 @@ def moments(mdp: FiniteMDP, horizon: int, f: jax.Array, estimator: Estimator) ->
     goes_on = reached * ~mdp.terminal[None, None]
 
     def at_pair(coefficient: jax.Array) -> jax.Array:
-        """Return Σ_a coefficient[s, a] e, [S, n]."""
+        """Σ_a coefficient[s, a] e, [S, n]."""
         return jnp.einsum("sa,san->sn", coefficient, e)
 
     def beside_pair(vector: jax.Array) -> jax.Array:
-        """Return Σ_a e vector[s, a]ᵀ, [S, n, n]."""
+        """Σ_a e vector[s, a]ᵀ, [S, n, n]."""
         return jnp.einsum("san,sam->snm", e, vector)
 
     def ahead(x: jax.Array, given: jax.Array = goes_on) -> jax.Array:
-        """Return the expectation of what follows, split by action: [S, A, …] of x [S', …]."""
+        """The expectation of what follows, split by action: [S, A, …] of x [S', …]."""
         return jnp.einsum("sap,p...->sa...", given, x)
 
     def backward(after: _Remaining, now: tuple[jax.Array, ...]) -> tuple[_Remaining, None]:
@@ -168,7 +168,7 @@ def _and_transpose(matrices: jax.Array) -> jax.Array:
 
 
 def scores(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Array:
-    """Return ∇ ln f(s, θ)_a for every state and action, [S A, d], with the d parameters in a row.
+    """∇ ln f(s, θ)_a for every state and action, [S A, d], with the d parameters in a row.
 
     The order of the parameters is that of `jax.flatten_util.ravel_pytree`. Errors are those of `log_probabilities`.
     """
@@ -179,7 +179,7 @@ def scores(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Array:
 def mean_and_covariance(
     mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, estimator: Estimator
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the expectation [d] and the covariance [d, d] of an estimator of ∇ρ(θ) on one episode; exact.
+    """The expectation [d] and the covariance [d, d] of an estimator of ∇ρ(θ) on one episode; exact.
 
     The mean over E independent episodes has the same expectation and 1/E of the covariance. The parameters are in a
     row, see `scores`.

@@ -25,12 +25,12 @@ class Episodes(NamedTuple):
     dynamics: jax.Array  # [N], d_0(x_1) Π_t p(x_t, a_t, x_{t+1}): the part of Pr(τ) that no policy changes
 
     def probability(self, f: jax.Array) -> jax.Array:
-        """Return Pr(τ), [N], under a policy's table f [S, A]; differentiable in f."""
+        """Pr(τ), [N], under a policy's table f [S, A]; differentiable in f."""
         chosen = jnp.where(self.running, f[self.states, self.actions], 1)
         return self.dynamics * jnp.prod(chosen, axis=0)
 
     def trajectory(self) -> Trajectory:
-        """Return all of them as a trajectory [T + 1, N], one episode a slot, with the row for final observations."""
+        """All of them as a trajectory [T + 1, N], one episode a slot, with the row for final observations."""
         T, N = self.states.shape
 
         def and_padding(rows: jax.Array) -> jax.Array:
@@ -51,7 +51,7 @@ class Episodes(NamedTuple):
 
 
 def every_episode(mdp: FiniteMDP, horizon: int) -> Episodes:
-    """Return every episode, for the lecture's Σ_τ Pr(τ) G_1 as it stands.
+    """Every episode, for the lecture's Σ_τ Pr(τ) G_1 as it stands.
 
     Raises:
         InputError: If the horizon is below 1, or there are more than a million: S · (A · S)^T is the number of paths of

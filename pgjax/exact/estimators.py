@@ -58,7 +58,7 @@ def _estimator(
 
 
 def whole_episode_estimator(mdp: FiniteMDP, horizon: int, discount: Any = 1.0, baseline: Any = 0.0) -> Estimator:
-    """Return Σ_t (G_1 − b_t(X_t)) ∇ ln f(X_t)_{A_t}, with a baseline b of shape [], [S] or [T, S].
+    """Σ_t (G_1 − b_t(X_t)) ∇ ln f(X_t)_{A_t}, with a baseline b of shape [], [S] or [T, S].
 
     Raises:
         InputError: If the horizon is below 1, or the baseline of another shape.
@@ -68,7 +68,7 @@ def whole_episode_estimator(mdp: FiniteMDP, horizon: int, discount: Any = 1.0, b
 
 
 def reward_to_go_estimator(mdp: FiniteMDP, horizon: int, discount: Any = 1.0, baseline: Any = 0.0) -> Estimator:
-    """Return Σ_t γ^{t−1} (G_t − b_t(X_t)) ∇ ln f(X_t)_{A_t}, with a baseline b of shape [], [S] or [T, S].
+    """Σ_t γ^{t−1} (G_t − b_t(X_t)) ∇ ln f(X_t)_{A_t}, with a baseline b of shape [], [S] or [T, S].
 
     Raises:
         InputError: If the horizon is below 1, or the baseline of another shape.
@@ -80,7 +80,7 @@ def reward_to_go_estimator(mdp: FiniteMDP, horizon: int, discount: Any = 1.0, ba
 def lambda_return_estimator(
     mdp: FiniteMDP, horizon: int, discount: Any, trace_decay: Any, values: jax.Array
 ) -> Estimator:
-    """Return Σ_t γ^{t−1} (G_t^λ − v_t(X_t)) ∇ ln f(X_t)_{A_t}, with the critic's values v of shape [S] or [T, S].
+    """Σ_t γ^{t−1} (G_t^λ − v_t(X_t)) ∇ ln f(X_t)_{A_t}, with the critic's values v of shape [S] or [T, S].
 
     G_t^λ = R_{t+1} + γ ((1 − λ) v_{t+1}(X_{t+1}) + λ G_{t+1}^λ), and nothing is to come when the episode is over.
 
@@ -97,17 +97,17 @@ def lambda_return_estimator(
     return _estimator(mdp, horizon, reward, v, decay=discount * trace_decay, weight=weight)
 
 
-def all_actions_estimator(
+def expected_policy_gradient_estimator(
     mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any, action_values: jax.Array
 ) -> Estimator:
-    """Return Σ_t γ^{t−1} Σ_a ∇f(X_t)_a Q_t(X_t, a), with the critic's values Q of shape [S, A] or [T, S, A].
+    """Σ_t γ^{t−1} Σ_a ∇f(X_t)_a Q_t(X_t, a), with the critic's values Q of shape [S, A] or [T, S, A].
 
     It is for the policy whose table is f, [S, A].
 
     Raises:
         InputError: If the horizon is below 1.
 
-    Source: see `pgjax.estimators.all_actions`.
+    Source: see `pgjax.estimators.expected_policy_gradient`.
     """
     weight, Q = _discounts(mdp, horizon, discount), _by_time(mdp, horizon, action_values)
     expected = weight.reshape(-1, 1, 1) * f[None] * Q
@@ -118,19 +118,19 @@ def all_actions_estimator(
 def action_value_estimator(
     mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any, action_values: jax.Array
 ) -> Estimator:
-    """Return Σ_t γ^{t−1} [(G_t − Q_t(X_t, A_t)) ∇ ln f(X_t)_{A_t} + Σ_a ∇f(X_t)_a Q_t(X_t, a)].
+    """Σ_t γ^{t−1} [(G_t − Q_t(X_t, A_t)) ∇ ln f(X_t)_{A_t} + Σ_a ∇f(X_t)_a Q_t(X_t, a)].
 
-    Arguments and errors are those of `all_actions_estimator`.
+    Arguments and errors are those of `expected_policy_gradient_estimator`.
 
     Source: see `pgjax.learned_action_value`.
     """
-    expected = all_actions_estimator(mdp, horizon, f, discount, action_values).expected
+    expected = expected_policy_gradient_estimator(mdp, horizon, f, discount, action_values).expected
     return reward_to_go_estimator(mdp, horizon, discount)._replace(
         baseline=_by_time(mdp, horizon, action_values), expected=expected
     )
 
 
 def _by_time(mdp: FiniteMDP, horizon: int, action_values: jax.Array) -> jax.Array:
-    """Return Q [T, S, A] of Q [S, A] or [T, S, A]."""
+    """Q [T, S, A] of Q [S, A] or [T, S, A]."""
     Q = action_values if action_values.ndim == 3 else action_values[None]
     return jnp.broadcast_to(Q, (horizon, *mdp.p.shape[:2]))

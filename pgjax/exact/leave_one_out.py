@@ -20,7 +20,7 @@ def _second_moment(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree,
 
 
 def information(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree) -> jax.Array:
-    """Return E[∇ ln f(X_t)_{A_t} ∇ ln f(X_t)_{A_t}ᵀ] for each step, 0 where the episode is over, [T, d, d].
+    """E[∇ ln f(X_t)_{A_t} ∇ ln f(X_t)_{A_t}ᵀ] for each step, 0 where the episode is over, [T, d, d].
 
     Their sum is the Fisher information of an episode. Arguments and errors are those of `gradient`.
     """
@@ -30,7 +30,7 @@ def information(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree) ->
 
 
 def return_variances(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Return the mean and the variance of G_t over episodes, where an episode that is over by t has G_t = 0; [T] each.
+    """The mean and the variance of G_t over episodes, where an episode that is over by t has G_t = 0; [T] each.
 
     Entry 0 is E[G_1] = ρ(θ) and Var[G_1]. Arguments and errors are those of `solve`.
 
@@ -55,7 +55,7 @@ def return_variances(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any =
 def leave_one_out_covariance(
     mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, episodes: int, discount: Any = 1.0
 ) -> jax.Array:
-    """Return the covariance [d, d] of 1/E Σ_i (G_1^i − mean of the others') Σ_t ∇ ln f(X_t^i)_{A_t^i}, for E episodes.
+    """The covariance [d, d] of 1/E Σ_i (G_1^i − mean of the others') Σ_t ∇ ln f(X_t^i)_{A_t^i}, for E episodes.
 
     The mean of the E − 1 others is independent of episode i, and scores have mean zero; what is left between two
     episodes is that each is in the other's baseline. Other arguments are those of `gradient`.
@@ -77,7 +77,7 @@ def leave_one_out_covariance(
 def leave_one_out_by_time_covariance(
     mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, episodes: int, discount: Any = 1.0
 ) -> jax.Array:
-    """Return the covariance [d, d] of 1/E Σ_i Σ_t γ^{t−1} (G_t^i − mean of the others' G_t) ∇ ln f(X_t^i)_{A_t^i}.
+    """The covariance [d, d] of 1/E Σ_i Σ_t γ^{t−1} (G_t^i − mean of the others' G_t) ∇ ln f(X_t^i)_{A_t^i}.
 
     An episode that is over by t has G_t = 0. Arguments and errors are those of `leave_one_out_covariance`.
     """
@@ -95,7 +95,7 @@ def leave_one_out_by_time_covariance(
     one = _second_moment(mdp, horizon, policy, params, judged) + fisher / (episodes - 1)
 
     def backward(following: jax.Array, now: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        """Return E[G_u ∇ ln f(X_t)_{A_t}] for all u, [T, d], from E[G_u | X_{t+1}] [T, S] for u > t."""
+        """E[G_u ∇ ln f(X_t)_{A_t}] for all u, [T, d], from E[G_u | X_{t+1}] [T, S] for u > t."""
         t, states, values, action_values = now
         u = jnp.arange(horizon)[:, None]
         later = jnp.einsum("sap,up->usa", mdp.p, jnp.where(mdp.terminal[None], 0, following))

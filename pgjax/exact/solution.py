@@ -58,12 +58,12 @@ class Solution(NamedTuple):
 
 
 def rewards_of(mdp: FiniteMDP) -> jax.Array:
-    """Return the reward of every step (s, a, s'), [S, A, S]."""
+    """The reward of every step (s, a, s'), [S, A, S]."""
     return jnp.broadcast_to(mdp.r if mdp.r.ndim == 3 else mdp.r[..., None], mdp.p.shape)
 
 
 def promoted(mdp: FiniteMDP, f: jax.Array) -> tuple[FiniteMDP, jax.Array]:
-    """Return tables and policy in their common dtype.
+    """Tables and policy in their common dtype.
 
     Raises:
         InputError: If the policy's table is not of shape [S, A].
@@ -82,7 +82,7 @@ def check_horizon(horizon: int) -> None:
 
 
 def log_probabilities(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Array:
-    """Return ln f(s, θ)_a for every state and action, [S, A]; differentiable in params.
+    """Ln f(s, θ)_a for every state and action, [S, A]; differentiable in params.
 
     Raises:
         InputError: If the policy has a memory (its actions then depend on more than the state), or chooses from another
@@ -98,12 +98,12 @@ def log_probabilities(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Arr
 
 
 def probabilities(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Array:
-    """Return f(s, θ)_a for every state and action, [S, A]; errors are those of `log_probabilities`."""
+    """F(s, θ)_a for every state and action, [S, A]; errors are those of `log_probabilities`."""
     return jnp.exp(log_probabilities(mdp, policy, params))
 
 
 def state_distribution(mdp: FiniteMDP, horizon: int, f: jax.Array) -> jax.Array:
-    """Return Pr(X_t = s and the episode is not over), [T, S]; arguments and errors are those of `solve`."""
+    """Pr(X_t = s and the episode is not over), [T, S]; arguments and errors are those of `solve`."""
     check_horizon(horizon)
     mdp, f = promoted(mdp, f)
 
@@ -114,7 +114,7 @@ def state_distribution(mdp: FiniteMDP, horizon: int, f: jax.Array) -> jax.Array:
 
 
 def expected_return(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> jax.Array:
-    """Return ρ(θ) = Σ_t γ^{t−1} Σ_s Pr(X_t = s) Σ_a f(s)_a r(s, a), []; differentiable in f.
+    """ρ(θ) = Σ_t γ^{t−1} Σ_s Pr(X_t = s) Σ_a f(s)_a r(s, a), []; differentiable in f.
 
     Arguments and errors are those of `solve`.
 
@@ -131,7 +131,7 @@ def expected_return(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 
 
 
 def solve(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> Solution:
-    """Return ρ(θ), the distribution of states, v_t and Q_t, by dynamic programming.
+    """ρ(θ), the distribution of states, v_t and Q_t, by dynamic programming.
 
     Args:
         mdp: The problem's tables.
@@ -166,7 +166,7 @@ class Optimum(NamedTuple):
 
 
 def optimal(mdp: FiniteMDP, horizon: int, discount: Any = 1.0) -> Optimum:
-    """Return ρ*, v*_t and Q*_t, by v*_t(s) = max_a Q*_t(s, a); arguments are those of `solve`.
+    """ρ*, v*_t and Q*_t, by v*_t(s) = max_a Q*_t(s, a); arguments are those of `solve`.
 
     Raises:
         InputError: If the horizon is below 1.
@@ -180,7 +180,7 @@ def optimal(mdp: FiniteMDP, horizon: int, discount: Any = 1.0) -> Optimum:
 def backward_induction(
     mdp: FiniteMDP, horizon: int, value: Callable[[jax.Array], jax.Array], discount: Any = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Return v_t [T, S] and Q_t [T, S, A] by Q_t(s, a) = r(s, a) + γ Σ_s' p(s, a, s') v_{t+1}(s').
+    """V_t [T, S] and Q_t [T, S, A] by Q_t(s, a) = r(s, a) + γ Σ_s' p(s, a, s') v_{t+1}(s').
 
     Args:
         mdp: The problem's tables.
@@ -203,7 +203,7 @@ def backward_induction(
 
 
 def gradient(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, discount: Any = 1.0) -> PyTree:
-    """Return ∇ρ(θ), a pytree like params, by automatic differentiation of ρ(θ).
+    """∇ρ(θ), a pytree like params, by automatic differentiation of ρ(θ).
 
     Args:
         mdp: The problem's tables.
@@ -221,7 +221,7 @@ def gradient(mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, disco
 def policy_gradient_theorem(
     mdp: FiniteMDP, horizon: int, policy: Policy, params: PyTree, discount: Any = 1.0
 ) -> PyTree:
-    """Return ∇ρ(θ) = Σ_t γ^{t−1} Σ_s Pr(X_t = s) Σ_a ∇f(s)_a Q_t(s, a), a pytree like params.
+    """∇ρ(θ) = Σ_t γ^{t−1} Σ_s Pr(X_t = s) Σ_a ∇f(s)_a Q_t(s, a), a pytree like params.
 
     Arguments and errors are those of `gradient`.
 
@@ -235,5 +235,5 @@ def policy_gradient_theorem(
 
 
 def _discounts(mdp: FiniteMDP, horizon: int, discount: Any) -> jax.Array:
-    """Return γ^{t−1}, [T]."""
+    """γ^{t−1}, [T]."""
     return discount ** jnp.arange(horizon, dtype=mdp.d0.dtype)

@@ -74,7 +74,7 @@ class Verdict(NamedTuple):
 
 
 def largest_z_by_chance(components: int, error_rate: float = 0.01) -> float:
-    """Return what the largest |z| of so many unbiased components exceeds with at most this probability (Bonferroni).
+    """What the largest |z| of so many unbiased components exceeds with at most this probability (Bonferroni).
 
     Example:
         >>> round(largest_z_by_chance(984), 2)
@@ -170,7 +170,7 @@ def verify(
 
 
 def _z(first: np.ndarray, second: np.ndarray, samples: int, rounding: float) -> np.ndarray:
-    """Return the mean in units of its standard error; 0 where every sample was 0, inf where one was not finite."""
+    """The mean in units of its standard error; 0 where every sample was 0, inf where one was not finite."""
     with np.errstate(invalid="ignore", over="ignore"):
         mean = first / samples
         error = np.sqrt(np.maximum(second / samples - mean**2, 0) / samples + rounding**2)
@@ -179,7 +179,7 @@ def _z(first: np.ndarray, second: np.ndarray, samples: int, rounding: float) -> 
 
 
 def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
-    """Return every credit × baseline whose expectation is ∇ρ(θ), for a problem whose solution is known.
+    """Every credit × baseline whose expectation is ∇ρ(θ), for a problem whose solution is known.
 
     With γ < 1 those without the weight γ^{t−1} are not among them. Some want two episodes an update or more.
     """
@@ -188,9 +188,9 @@ def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
         "0": no_baseline(),
         "ρ̂": running_average(),
         "others' mean": leave_one_out(),
-        "others' mean at t": leave_one_out_by_time(),
+        "leave-one-out mean per step": leave_one_out_by_time(),
         "learned v": learned_value(tabular_value(S)),
-        "learned Q, put back": learned_action_value(tabular_value(S, A)),
+        "learned Q control variate": learned_action_value(tabular_value(S, A)),
         "exact v": given_values(solution.values),
     }
     judged = {"G_1": whole_episode(), "γ^t G_t": discounted_reward_to_go()}
@@ -205,12 +205,14 @@ def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
     }
     for name, credit in bootstrapped.items():
         found[f"{name} − exact v"] = Candidate(credit, baselines["exact v"])
-        found[f"{name}, all actions of the exact Q"] = Candidate(credit, given_action_values(solution.action_values))
+        found[f"{name}, expected policy gradient of the exact Q"] = Candidate(
+            credit, given_action_values(solution.action_values)
+        )
     return found
 
 
 def one_step_late() -> Credit:
-    """Return the credit G_{t+1} for step t: the reward of the action itself is missed."""
+    """The credit G_{t+1} for step t: the reward of the action itself is missed."""
 
     def returns(trajectory: Trajectory, hyperparameters: Any, _: Any) -> jax.Array:
         to_go = rewards_to_go(trajectory, hyperparameters.discount)
@@ -220,7 +222,7 @@ def one_step_late() -> Credit:
 
 
 def updated_before_use() -> Baseline:
-    """Return the running average that has taken in the very episodes it judges."""
+    """The running average that has taken in the very episodes it judges."""
     proper = running_average()
 
     def values(state: Any, trajectory: Trajectory, returns: jax.Array, predictions: Any) -> jax.Array:
@@ -230,7 +232,7 @@ def updated_before_use() -> Baseline:
 
 
 def nobody_left_out() -> Baseline:
-    """Return the mean over all episodes of the update, one's own among them."""
+    """The mean over all episodes of the update, one's own among them."""
 
     def values(state: Any, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
         return jnp.full_like(returns, jnp.sum(jnp.where(trajectory.first, returns, 0)) / trajectory.episodes)
@@ -239,7 +241,7 @@ def nobody_left_out() -> Baseline:
 
 
 def sees_its_action(action_values: jax.Array) -> Baseline:
-    """Return the baseline Q_t(X_t, A_t), without putting back what that takes away."""
+    """The baseline Q_t(X_t, A_t), without putting back what that takes away."""
     known = given_action_values(action_values)
 
     def values(state: Any, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
@@ -250,7 +252,7 @@ def sees_its_action(action_values: jax.Array) -> Baseline:
 
 
 def without_unfinished(steps: int) -> Callable[[Trajectory], Trajectory]:
-    """Return what drops the episodes that are not over when the budget of steps is spent."""
+    """What drops the episodes that are not over when the budget of steps is spent."""
 
     def finished(trajectory: Trajectory) -> Trajectory:
         def backward(inside: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -272,7 +274,7 @@ def without_unfinished(steps: int) -> Callable[[Trajectory], Trajectory]:
 
 
 def broken(solution: Solution, discount: float, steps: int) -> dict[str, Candidate]:
-    """Return estimators with a mistake each, which their means must betray in this setting."""
+    """Estimators with a mistake each, which their means must betray in this setting."""
     to_go, none = discounted_reward_to_go(), no_baseline()
     wrong = {
         "reward-to-go one step late": Candidate(one_step_late(), none),

@@ -37,7 +37,7 @@ class Mixture(NamedTuple):
         return choose(jax.random.bernoulli(which, self.beta), self.first.sample(one), self.second.sample(other))
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Return ln(β f(a) + (1 − β) g(a)), [...]; of one that is certain, β is 0 or 1, the other's say is nothing."""
+        """Ln(β f(a) + (1 − β) g(a)), [...]; of one that is certain, β is 0 or 1, the other's say is nothing."""
         first, second = self.first.log_prob(action), self.second.log_prob(action)
         mixed = jnp.logaddexp(jnp.log(self.beta) + first, jnp.log1p(-self.beta) + second)
         return jnp.where(self.beta <= 0, second, jnp.where(self.beta >= 1, first, mixed))
@@ -48,7 +48,7 @@ class Mixture(NamedTuple):
 
 
 def mixture(expert: Policy, learner: Policy) -> Policy:
-    """Return the policy that at each step acts as the expert with probability β, else as the learner.
+    """The policy that at each step acts as the expert with probability β, else as the learner.
 
     Its parameters are (β, the expert's, the learner's), β a scalar; it remembers what either of them does.
     """
@@ -91,7 +91,7 @@ class Buffer(NamedTuple):
 
 
 def empty_buffer(examples: Demonstrations, capacity: int) -> Buffer:
-    """Return a buffer for so many examples of the shapes of these, [T, M]."""
+    """A buffer for so many examples of the shapes of these, [T, M]."""
 
     def empty(leaf: Any) -> jax.Array:
         return jnp.zeros((leaf.shape[0], capacity, *leaf.shape[2:]), leaf.dtype)
@@ -100,7 +100,7 @@ def empty_buffer(examples: Demonstrations, capacity: int) -> Buffer:
 
 
 def add(buffer: Buffer, examples: Demonstrations, key: jax.Array) -> Buffer:
-    """Return the buffer after some examples [T, M] were put in; those without a known action are not."""
+    """The buffer after some examples [T, M] were put in; those without a known action are not."""
     known = jnp.any(examples.mask, axis=0)
     priority = jnp.where(known, jax.random.uniform(key, known.shape), -1.0)
     both = jnp.concatenate([buffer.priority, priority])
@@ -118,7 +118,7 @@ Schedule = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def exponential_mixture(iteration: jax.Array, decay: jax.Array) -> jax.Array:
-    """Return β_i = p^i, []: with p = 0 the expert acts in the first iteration and never again, with p = 1 always.
+    """β_i = p^i, []: with p = 0 the expert acts in the first iteration and never again, with p = 1 always.
 
     With p = 1 DAgger is behaviour cloning whose demonstrations are drawn little by little.
 
@@ -128,7 +128,7 @@ def exponential_mixture(iteration: jax.Array, decay: jax.Array) -> jax.Array:
 
 
 def linear_mixture(iteration: jax.Array, decay: jax.Array) -> jax.Array:
-    """Return β_i = max(0, 1 − p·i), [], which is 0 from iteration 1/p on."""
+    """β_i = max(0, 1 − p·i), [], which is 0 from iteration 1/p on."""
     return jnp.maximum(0, 1 - decay * iteration)
 
 
@@ -167,7 +167,7 @@ def dagger(
     policy: Policy,
     expert: Expert,
     *,
-    episodes: int = 1,
+    slots: int = 1,
     labels: int = 0,
     capacity: int = 8192,
     schedule: Schedule = exponential_mixture,
@@ -177,7 +177,7 @@ def dagger(
     optimizer: Optimizer = optax.adam,
     chunk: int = 16,
 ) -> Algorithm:
-    """Return DAgger: an update plays episodes, asks the expert at what they met, and fits the policy to all answers.
+    """DAgger: an update plays episodes, asks the expert at what they met, and fits the policy to all answers.
 
     Episodes are played by the mixture β_i f* + (1 − β_i) f, whose returns are reported. The policy goes on from the
     parameters it had, and the latest are kept, not the best on held-out answers. Answers are kept in a buffer; once it
@@ -187,7 +187,7 @@ def dagger(
         environment: Where episodes are played.
         policy: f, who learns; its actions must fit the environment.
         expert: f*, who is asked.
-        episodes: E, of an update, at least 1.
+        slots: E, the episodes of an update, at least 1.
         labels: The expert is asked at so many steps of each, chosen at random; 0 for all.
         capacity: Steps that the buffer holds; for a policy with memory, as many whole episodes as that is, at least E.
         schedule: β_i, see `exponential_mixture`.
@@ -211,7 +211,7 @@ def dagger(
         raise InputError(f"expected a capacity of 1 or more steps, got {capacity}")
     check_fit(environment, policy)
     check_fit(environment, expert.policy)
-    rollout = collect(environment, mixture(expert.policy, policy), episodes, chunk=chunk)
+    rollout = collect(environment, mixture(expert.policy, policy), slots, chunk=chunk)
     fitter = fitting(policy, distance, optimizer, batch, steps)
 
     def ask(key: jax.Array, beta: jax.Array, params: PyTree, env_params: PyTree) -> Any:
@@ -227,7 +227,7 @@ def dagger(
     shape = jax.eval_shape(schedule, jnp.int32(0), jnp.ones(())).shape
     if shape != ():
         raise InputError(f"expected a schedule that returns one number, got an array of shape {shape}")
-    columns = max(episodes, capacity // form.mask.shape[0]) if has_memory(policy) else capacity
+    columns = max(slots, capacity // form.mask.shape[0]) if has_memory(policy) else capacity
 
     def init(key: jax.Array, hyperparameters: DAggerHyperparameters) -> DAggerState:
         key, params_key = jax.random.split(key)

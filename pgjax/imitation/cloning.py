@@ -71,7 +71,7 @@ def behaviour_cloning(
     steps: int = 100,
     optimizer: Optimizer = optax.adam,
 ) -> Algorithm:
-    """Return behaviour cloning: classification or regression of the expert's actions, by maximum likelihood.
+    """Behaviour cloning: classification or regression of the expert's actions, by maximum likelihood.
 
     With the default distance it minimises the lecture's l_D(θ) = −Σ_i ln f(x_i, θ)_{a_i}, per step: cross-entropy for a
     Categorical policy, for a Gaussian one squared errors in units of the variance that it also learns. Of all θ that

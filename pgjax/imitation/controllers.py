@@ -128,7 +128,7 @@ def navigation_controller(
 def recommendation_controller(
     environment: Environment, *, dislike: float = 0.5, boredom: float = 0.4
 ) -> Callable[[jax.Array], jax.Array]:
-    """Return a recommender written by hand, observation [..., 3d + 1] -> action: show what is like what was clicked.
+    """A recommender written by hand, observation [..., 3d + 1] -> action: show what is like what was clicked.
 
     It shows the item with the largest v·(liked − dislike·passed) − boredom·max(0, v·last), of the environment's own
     catalogue. Where actions are queries, it asks for liked − dislike·passed − boredom·last, scaled to a largest number
@@ -186,7 +186,7 @@ def pid_controller(
     fan: Any = 0.3,
     ratio: Any = 0.2,
 ) -> Expert:
-    """Return the expert that holds the air of `cooling` at a set point by the valve, as a building's controls do.
+    """The expert that holds the air of `cooling` at a set point by the valve, as a building's controls do.
 
     With the error e = T_a − setpoint the valve opens to kp e + I + kd ė, in 0 … 1, where I is the integral of ki e,
     itself held in 0 … 1, so that it does not wind up while the valve is at its end. It begins at 1/2. The fan's speed

@@ -107,7 +107,7 @@ def save_demonstrations(path: str | Path, demonstrations: Demonstrations) -> Non
 
 
 def of_steps(demonstrations: Demonstrations) -> dict[str, np.ndarray]:
-    """Return observations, actions and the expert [T, N, ...] by their names in the file.
+    """Observations, actions and the expert [T, N, ...] by their names in the file.
 
     Raises:
         InputError: If the expert is neither Categorical nor Gaussian.
@@ -182,7 +182,7 @@ def load_demonstrations(path: str | Path, environment: Environment) -> Demonstra
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Return those arrays of a file that the format knows; they are of numbers, and no object is unpickled.
+    """Those arrays of a file that the format knows; they are of numbers, and no object is unpickled.
 
     Raises:
         InputError: If it cannot be read, is no whole .npz, or an array is missing or not of numbers.
@@ -226,14 +226,14 @@ def check_entries(path: Path, name: str, array: np.ndarray, good: np.ndarray, wa
 
 
 def flags(path: Path, name: str, array: np.ndarray, M: int) -> np.ndarray:
-    """Return an array of booleans, or of 0 and 1, as booleans [M]; raise an InputError if it is anything else."""
+    """An array of booleans, or of 0 and 1, as booleans [M]; raise an InputError if it is anything else."""
     check_shape(path, name, array, (M,))
     check_entries(path, name, array, (array == 0) | (array == 1), "booleans")
     return array.astype(bool)
 
 
 def of_space(path: Path, name: str, array: np.ndarray, space: Space) -> np.ndarray:
-    """Return an array in the type of a space; raise an InputError if an entry is not finite or no such integer."""
+    """An array in the type of a space; raise an InputError if an entry is not finite or no such integer."""
     dtype = np.dtype(space.dtype)
     if jnp.issubdtype(dtype, jnp.floating):
         converted = as_floats(array, dtype)
@@ -249,7 +249,7 @@ def of_space(path: Path, name: str, array: np.ndarray, space: Space) -> np.ndarr
 
 
 def of_expert(path: Path, arrays: dict[str, np.ndarray], space: Space, labelled: np.ndarray) -> Distribution | None:
-    """Return f*(X_t) [M] if a file has it; raise an InputError if it is not of this action space or no distribution."""
+    """F*(X_t) [M] if a file has it; raise an InputError if it is not of this action space or no distribution."""
     given = [name for name in EXPERT if name in arrays]
     if not given:
         return None
@@ -275,6 +275,6 @@ def of_expert(path: Path, arrays: dict[str, np.ndarray], space: Space, labelled:
 
 
 def as_floats(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """Return an array in a type of floats; what is too large for it becomes infinite."""
+    """An array in a type of floats; what is too large for it becomes infinite."""
     with np.errstate(over="ignore"):
         return array.astype(dtype)

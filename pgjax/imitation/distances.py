@@ -17,12 +17,12 @@ Distance = Callable[[Distribution, jax.Array, Any], jax.Array]
 
 
 def negative_log_likelihood(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
-    """Return −ln f(X_t)_{A_t}, the lecture's l_D, in nats, [...]: all that can be known from actions alone."""
+    """−ln f(X_t)_{A_t}, the lecture's l_D, in nats, [...]: all that can be known from actions alone."""
     return -f.log_prob(action)
 
 
 def cross_entropy(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
-    """Return −E_{f*}[ln f(X_t)], in nats, [...]: the mean of −ln f over what the expert could have done.
+    """−E_{f*}[ln f(X_t)], in nats, [...]: the mean of −ln f over what the expert could have done.
 
     It has the gradient of KL(f* ‖ f), and is finite for a deterministic expert with continuous actions too.
 
@@ -33,7 +33,7 @@ def cross_entropy(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
 
 
 def forward_kl(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
-    """Return KL(f* ‖ f), in nats, [...], which makes f cover all that the expert does.
+    """KL(f* ‖ f), in nats, [...], which makes f cover all that the expert does.
 
     It is infinite for an expert that is certain of a continuous action: there `cross_entropy` has the same gradient.
 
@@ -44,7 +44,7 @@ def forward_kl(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
 
 
 def reverse_kl(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
-    """Return KL(f ‖ f*), in nats, [...], which keeps f from doing what the expert never does; infinite where it does.
+    """KL(f ‖ f*), in nats, [...], which keeps f from doing what the expert never does; infinite where it does.
 
     Raises:
         InputError: See `cross_entropy`.
@@ -53,7 +53,7 @@ def reverse_kl(f: Distribution, action: jax.Array, expert: Any) -> jax.Array:
 
 
 def of_one_kind(f: Distribution, expert: Any) -> Any:
-    """Return the expert's distribution.
+    """The expert's distribution.
 
     Raises:
         InputError: If it is not known, or of another kind than the agent's.
@@ -96,5 +96,5 @@ def check_distance(policy: Policy, distance: Distance, demonstrations: Demonstra
 
 
 def kind_of(array: Any) -> str:
-    """Return whether an array is of integers or of real numbers, in a word."""
+    """Whether an array is of integers or of real numbers, in a word."""
     return "integer" if jnp.issubdtype(array.dtype, jnp.integer) else "real"

@@ -32,7 +32,7 @@ class Expert(NamedTuple):
 
 
 def scripted(controller: Callable[[jax.Array], jax.Array], environment: Environment) -> Expert:
-    """Return the expert that always does what a function says.
+    """The expert that always does what a function says.
 
     Its distribution gives that action the probability 1: a Categorical with logits 0 and −inf, or a Gaussian with
     log_std = −inf around the action clipped to the box, which has no density: its `log_prob` is not a number. It has
@@ -67,7 +67,7 @@ def scripted(controller: Callable[[jax.Array], jax.Array], environment: Environm
 
 
 def certain(environment: Environment, observation: jax.Array, action: Any) -> Distribution:
-    """Return the distribution [...] that at observations [..., *shape] always takes these actions, see `scripted`.
+    """The distribution [...] that at observations [..., *shape] always takes these actions, see `scripted`.
 
     Raises:
         InputError: If they are not actions [..., *action shape] of the environment.
@@ -92,7 +92,7 @@ def scripted_with_memory(
     controller: Callable[[PyTree, jax.Array], tuple[PyTree, jax.Array]],
     environment: Environment,
 ) -> Expert:
-    """Return the expert that always does what a function says that remembers; all else is as in `scripted`.
+    """The expert that always does what a function says that remembers; all else is as in `scripted`.
 
     Args:
         memory: E -> what E episodes begin with.
@@ -117,7 +117,7 @@ def scripted_with_memory(
 
 
 def optimal_expert(mdp: FiniteMDP, horizon: int, discount: float = 1.0) -> Expert:
-    """Return an expert that acts optimally in `finite(mdp, horizon)`; of equally good actions it takes the first.
+    """An expert that acts optimally in `finite(mdp, horizon)`; of equally good actions it takes the first.
 
     If the greedy policy of the first step's Q*_1 earns ρ* (to a relative 1e-6), it is that, a `tabular` policy. If not,
     what is best depends on the steps that are left, and it is a `tabular_by_time` policy, which counts them.
@@ -143,7 +143,7 @@ def optimal_expert(mdp: FiniteMDP, horizon: int, discount: float = 1.0) -> Exper
 
 
 def shortest_paths(layout: str = LECTURE) -> Expert:
-    """Return the expert that takes a shortest way out of `maze(layout)` from every cell, whatever the horizon.
+    """The expert that takes a shortest way out of `maze(layout)` from every cell, whatever the horizon.
 
     Raises:
         InputError: If the layout cannot be read.
@@ -153,7 +153,7 @@ def shortest_paths(layout: str = LECTURE) -> Expert:
 
 
 def dead_reckoning(layout: str = LECTURE, sight: int = 1) -> Expert:
-    """Return the expert that takes a shortest way out of `partial_maze(layout, sight=sight)`: it knows where it is.
+    """The expert that takes a shortest way out of `partial_maze(layout, sight=sight)`: it knows where it is.
 
     It has the map, and remembers each of its moves since the start.
 
@@ -176,7 +176,7 @@ def dead_reckoning(layout: str = LECTURE, sight: int = 1) -> Expert:
 
 
 def sign_follower(environment: Environment) -> Expert:
-    """Return the expert that walks through a `t_maze` and turns to the side of the sign that it saw.
+    """The expert that walks through a `t_maze` and turns to the side of the sign that it saw.
 
     Raises:
         InputError: If observations are not four numbers, or actions not four.

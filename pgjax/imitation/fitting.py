@@ -18,7 +18,7 @@ from pgjax.trees import PyTree
 def examples_of(
     demonstrations: Demonstrations, policy: Policy, distance: Distance, labels: int, key: jax.Array
 ) -> tuple[Demonstrations, jax.Array]:
-    """Return the examples [T, M] for a policy, and which of the episodes each is from, [M].
+    """The examples [T, M] for a policy, and which of the episodes each is from, [M].
 
     Args:
         demonstrations: [T, N], whole episodes.
@@ -84,7 +84,7 @@ def fitting(
     batch: int,
     steps: int,
 ) -> Fitting:
-    """Return how a policy is fitted; arguments are those of `behaviour_cloning`.
+    """How a policy is fitted; arguments are those of `behaviour_cloning`.
 
     Raises:
         InputError: If a count is below 1, or the optimizer cannot be used (`check_optimizer`).

@@ -20,11 +20,11 @@ from pgjax.trees import PyTree
 def labelled(
     expert: Expert, trajectory: Trajectory, action: jax.Array | None = None, key: Any = None
 ) -> Demonstrations:
-    """Return what the expert says of the steps of a trajectory: Demonstrations [T, E], with its distribution.
+    """What the expert says of the steps of a trajectory: Demonstrations [T, E], with its distribution.
 
     Args:
         expert: Who is asked.
-        trajectory: [T, E], whoever played it, one episode a slot (`collect` with steps=0).
+        trajectory: [T, E], whoever played it, one episode a slot.
         action: [T, E, ...], what the expert did there; drawn with `key` from its distribution if not given.
         key: What to draw it with.
 
@@ -41,7 +41,7 @@ def labelled(
 def demonstrate(
     environment: Environment, expert: Expert, episodes: int, chunk: int = 16
 ) -> Callable[..., Demonstrations]:
-    """Return a function (key, environment params) -> Demonstrations [T, N] of N whole episodes that the expert plays.
+    """A function (key, environment params) -> Demonstrations [T, N] of N whole episodes that the expert plays.
 
     Without environment params it is in the environment as it was given.
 

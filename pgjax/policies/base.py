@@ -31,7 +31,7 @@ class Policy(NamedTuple):
 
 
 def memoryless(init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, Any], Distribution]) -> Policy:
-    """Return the policy whose action depends on the present observation alone.
+    """The policy whose action depends on the present observation alone.
 
     Args:
         init: key -> params.
@@ -62,12 +62,12 @@ def allowed(action_space: Discrete, logits: jax.Array) -> jax.Array:
 
 
 def has_memory(policy: Policy) -> bool:
-    """Return whether the policy remembers anything between steps."""
+    """Whether the policy remembers anything between steps."""
     return bool(jax.tree.leaves(jax.eval_shape(lambda: policy.memory(1))))
 
 
 def describe(space: Space) -> str:
-    """Return a space in words."""
+    """A space in words."""
     if isinstance(space, Discrete):
         return f"one of {space.n} integers"
     return f"an array of shape {tuple(space.shape)}"

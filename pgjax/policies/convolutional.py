@@ -17,7 +17,7 @@ from pgjax.trees import PyTree
 
 
 def patches(image: jax.Array, window: int, stride: int = 1) -> jax.Array:
-    """Return what a window sees at each place where it lies within the image.
+    """What a window sees at each place where it lies within the image.
 
     Args:
         image: [..., H, W, C].
@@ -59,12 +59,12 @@ class ImageNetwork(linen.Module):
 
 
 def is_image(space: Space) -> bool:
-    """Return whether observations are images: arrays [H, W, C] or [H, W] of 3 pixels or more each way."""
+    """Whether observations are images: arrays [H, W, C] or [H, W] of 3 pixels or more each way."""
     return not isinstance(space, Discrete) and len(space.shape) in (2, 3) and min(space.shape[:2]) >= 3
 
 
 def image_of(space: Space, observation: jax.Array) -> jax.Array:
-    """Return observations [..., H, W, C] or [..., H, W] as real-valued images [..., H, W, C], see `as_reals`."""
+    """Observations [..., H, W, C] or [..., H, W] as real-valued images [..., H, W, C], see `as_reals`."""
     assert isinstance(space, Box)  # as `is_image` says
     image = as_reals(space, observation)
     return image if len(space.shape) == 3 else image[..., None]
@@ -73,7 +73,7 @@ def image_of(space: Space, observation: jax.Array) -> jax.Array:
 def image_network(
     space: Space, filters: int, window: int, stride: int | None, hidden: Sequence[int], outputs: int
 ) -> ImageNetwork:
-    """Return the network for images of a space; arguments are those of `cnn`.
+    """The network for images of a space; arguments are those of `cnn`.
 
     Raises:
         InputError: If they are no images, the window does not fit into them, or there is no filter or stride.
@@ -97,7 +97,7 @@ def cnn(
     stride: int | None = None,
     hidden: Sequence[int] = (64, 64),
 ) -> Policy:
-    """Return a convolutional policy: actions are chosen, from images, as `pgjax.mlp` chooses them.
+    """A convolutional policy: actions are chosen, from images, as `pgjax.mlp` chooses them.
 
     Args:
         observation_space: What it sees, images [H, W, C] or [H, W].
@@ -135,7 +135,7 @@ def cnn_value(
     stride: int | None = None,
     hidden: Sequence[int] = (64, 64),
 ) -> ValueFunction:
-    """Return a network like that of `pgjax.cnn`, near zero at first: v [T, E], or Q [T, E, A] for A = `actions`.
+    """A network like that of `pgjax.cnn`, near zero at first: v [T, E], or Q [T, E, A] for A = `actions`.
 
     Other arguments are those of `pgjax.cnn`.
 

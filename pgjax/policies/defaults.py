@@ -11,7 +11,7 @@ from pgjax.policies.tables import tabular, tabular_value
 
 
 def policy_for(environment: Environment) -> Policy:
-    """Return a fitting default policy, see `pgjax.tabular`, `pgjax.cnn` and `pgjax.mlp`.
+    """A fitting default policy, see `pgjax.tabular`, `pgjax.cnn` and `pgjax.mlp`.
 
     A table over few discrete states; for images a convolution and two layers of 64; else a tanh network of two layers
     of 64. Actions are Categorical where they are discrete and diagonal Gaussian where they are continuous.
@@ -31,7 +31,7 @@ def policy_for(environment: Environment) -> Policy:
 
 
 def value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> ValueFunction:
-    """Return a fitting v [T, E]: a table over few discrete states, else a network with these hidden layers.
+    """A fitting v [T, E]: a table over few discrete states, else a network with these hidden layers.
 
     For images it is that of `pgjax.policies.cnn_value`, else that of `pgjax.policies.mlp_value`.
     """
@@ -39,7 +39,7 @@ def value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> Val
 
 
 def action_value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> ValueFunction:
-    """Return a fitting Q [T, E, A], as `value_for`.
+    """A fitting Q [T, E, A], as `value_for`.
 
     Raises:
         InputError: If the actions are not discrete.

@@ -18,11 +18,11 @@ class Distribution(Protocol):
         ...
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Return ln f(X_t)_{A_t}, in nats (for a continuous action, of the density)."""
+        """Ln f(X_t)_{A_t}, in nats (for a continuous action, of the density)."""
         ...
 
     def entropy(self) -> jax.Array:
-        """Return −E[ln f], in nats."""
+        """−E[ln f], in nats."""
         ...
 
 
@@ -42,32 +42,32 @@ class Categorical(NamedTuple):
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Return the log-probability [...] of actions [...]."""
+        """The log-probability [...] of actions [...]."""
         log_probs = jax.nn.log_softmax(self.logits)
         return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
 
     def entropy(self) -> jax.Array:
-        """Return the entropy [...] in nats, between 0 and ln n."""
+        """The entropy [...] in nats, between 0 and ln n."""
         log_probs = jax.nn.log_softmax(self.logits)
         return -jnp.sum(_times(jnp.exp(log_probs), log_probs), axis=-1)
 
     def cross_entropy(self, other: "Categorical") -> jax.Array:
-        """Return −Σ_a self_a ln other_a [...] in nats; +inf if an action that is possible here is excluded there."""
+        """−Σ_a self_a ln other_a [...] in nats; +inf if an action that is possible here is excluded there."""
         return -self.expectation(jax.nn.log_softmax(other.logits))
 
     def expectation(self, values: jax.Array) -> jax.Array:
-        """Return Σ_a f(X_t)_a values_a [...], for a value of each action [..., n]."""
+        """Σ_a f(X_t)_a values_a [...], for a value of each action [..., n]."""
         return jnp.sum(_times(jax.nn.softmax(self.logits), values), axis=-1)
 
     def kl(self, other: "Categorical") -> jax.Array:
-        """Return KL(self ‖ other) [...] in nats; +inf if an action that is possible here is excluded there."""
+        """KL(self ‖ other) [...] in nats; +inf if an action that is possible here is excluded there."""
         log_probs = jax.nn.log_softmax(self.logits)
         difference = log_probs - jax.nn.log_softmax(other.logits)
         return jnp.sum(_times(jnp.exp(log_probs), difference), axis=-1)
 
 
 def _times(probability: jax.Array, value: jax.Array) -> jax.Array:
-    """Return p·x with 0·(±inf) = 0, in value and in gradient."""
+    """P·x with 0·(±inf) = 0, in value and in gradient."""
     possible = ~(probability <= 0)  # what is not a number stays so
     return jnp.where(possible, probability, 0) * jnp.where(possible, value, 0)
 
@@ -88,22 +88,22 @@ class Gaussian(NamedTuple):
         return self.mean + jnp.exp(self.log_std) * noise
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Return the log-density [...] of actions [..., d]."""
+        """The log-density [...] of actions [..., d]."""
         z = (action - self.mean) * jnp.exp(-self.log_std)
         return jnp.sum(-0.5 * z**2 - self.log_std - 0.5 * np.log(2 * np.pi), axis=-1)
 
     def entropy(self) -> jax.Array:
-        """Return the differential entropy [...] in nats."""
+        """The differential entropy [...] in nats."""
         return jnp.sum(self.log_std + 0.5 * np.log(2 * np.pi * np.e), axis=-1)
 
     def cross_entropy(self, other: "Gaussian") -> jax.Array:
-        """Return −E[ln other] [...] in nats; finite also where this one always takes its mean, log_std = −inf."""
+        """−E[ln other] [...] in nats; finite also where this one always takes its mean, log_std = −inf."""
         ratio = jnp.exp(2 * (self.log_std - other.log_std))
         distance = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
         return jnp.sum(0.5 * (ratio + distance) + other.log_std + 0.5 * np.log(2 * np.pi), axis=-1)
 
     def kl(self, other: "Gaussian") -> jax.Array:
-        """Return KL(self ‖ other) [...] in nats; +inf where this one always takes its mean and the other does not."""
+        """KL(self ‖ other) [...] in nats; +inf where this one always takes its mean and the other does not."""
         ratio = jnp.exp(2 * (self.log_std - other.log_std))
         distance = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
         return jnp.sum(0.5 * (ratio + distance - 1) + other.log_std - self.log_std, axis=-1)

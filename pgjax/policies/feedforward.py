@@ -20,7 +20,7 @@ def mlp(
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
     product_dtype: Any = jnp.float32,
 ) -> Policy:
-    """Return a network policy: Categorical for a `Discrete` action space, diagonal Gaussian for a `Box`.
+    """A network policy: Categorical for a `Discrete` action space, diagonal Gaussian for a `Box`.
 
     A discrete observation enters one-hot, any other flattened. For a Box the network's output is in units of the
     box's half-width around its centre (where a side is infinite: of 1 around 0), and the standard deviations are
@@ -56,7 +56,7 @@ def mlp_value(
     hidden: Sequence[int] = (64, 64),
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
 ) -> ValueFunction:
-    """Return a network like that of `pgjax.mlp`, near zero at first: v [T, E], or Q [T, E, A] for A = `actions`."""
+    """A network like that of `pgjax.mlp`, near zero at first: v [T, E], or Q [T, E, A] for A = `actions`."""
     network = Network(tuple(hidden), 1 if actions is None else actions, activation)
 
     def init(key: jax.Array) -> PyTree:

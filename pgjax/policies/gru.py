@@ -17,7 +17,7 @@ from pgjax.trees import PyTree
 
 
 def orthogonal_gates(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Return weights [hidden, 3·hidden] side by side, those of each gate orthogonal."""
+    """Weights [hidden, 3·hidden] side by side, those of each gate orthogonal."""
     orthogonal, hidden = linen.initializers.orthogonal(), shape[0]
     return jnp.concatenate([orthogonal(gate, (hidden, hidden)) for gate in jax.random.split(key, 3)], axis=1)
 
@@ -25,7 +25,7 @@ def orthogonal_gates(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 class RecurrentNetwork(linen.Module):
     """Tanh layers, a gated recurrent unit, and a last layer of gain 0.01, in three parts.
 
-    `inputs` and `outputs` see one row and can be computed of all rows at once; only `remember` has to go in order.
+    `inputs` and `outputs` see one row and can be computed of all rows at once; only `gru_step` has to go in order.
     """
 
     hidden: int
@@ -42,13 +42,13 @@ class RecurrentNetwork(linen.Module):
         self.readout = Readout(self.actions, jax.lax.dot_general)
 
     def inputs(self, x: jax.Array) -> jax.Array:
-        """Return what features [..., n] say to the gates, [..., 3·hidden]."""
+        """What features [..., n] say to the gates, [..., 3·hidden]."""
         for layer in self.layers:
             x = jnp.tanh(layer(x))
         return self.gates(x)
 
-    def remember(self, h: jax.Array, inputs: jax.Array) -> jax.Array:
-        """Return the next hidden state [E, hidden]: h' = (1 − z) n + z h.
+    def gru_step(self, h: jax.Array, inputs: jax.Array) -> jax.Array:
+        """The next hidden state [E, hidden]: h' = (1 − z) n + z h.
 
         With r = σ(x_r + U_r h), z = σ(x_z + U_z h) and n = tanh(x_n + r (U_n h + b)); x is `inputs` [E, 3·hidden].
 
@@ -66,15 +66,15 @@ class RecurrentNetwork(linen.Module):
         return self.readout(h)
 
     def __call__(self, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the next hidden state [E, hidden] and the outputs [E, actions] of features [E, n]."""
-        h = self.remember(h, self.inputs(x))
+        """The next hidden state [E, hidden] and the outputs [E, actions] of features [E, n]."""
+        h = self.gru_step(h, self.inputs(x))
         return h, self.outputs(h)
 
 
 def recurrent(
     observation_space: Space, action_space: Space, hidden: int = 64, encoder: Sequence[int] = (64,)
 ) -> Policy:
-    """Return a policy that remembers: a gated recurrent unit, whose hidden state is the memory and is zero at first.
+    """A policy that remembers: a gated recurrent unit, whose hidden state is the memory and is zero at first.
 
     Observations enter, and actions are chosen, as in `pgjax.mlp`. An episode is differentiated whole, through time.
 
@@ -106,7 +106,7 @@ def recurrent(
 
     def unroll(params: PyTree, trajectory: Any) -> Distribution:
         def one(h: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
-            h = network.apply(params["network"], h, row, method="remember")
+            h = network.apply(params["network"], h, row, method="gru_step")
             return h, h
 
         features = features_of(observation_space, trajectory.observation)

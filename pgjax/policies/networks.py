@@ -16,7 +16,7 @@ from pgjax.trees import PyTree
 
 
 def rounded_to(dtype: Any) -> Callable[..., jax.Array]:
-    """Return the product of [..., n] and [n, m], operands rounded to a type, and so in its derivative.
+    """The product of [..., n] and [n, m], operands rounded to a type, and so in its derivative.
 
     Sums are float32. It takes the place of `lax.dot_general` in a layer.
     """
@@ -81,7 +81,7 @@ class Network(linen.Module):
 
 
 def features_of(observation_space: Space, observation: jax.Array) -> jax.Array:
-    """Return what a network sees of observations [..., *shape]: a discrete one one-hot, any other flattened."""
+    """What a network sees of observations [..., *shape]: a discrete one one-hot, any other flattened."""
     if isinstance(observation_space, Discrete):
         return jax.nn.one_hot(observation, observation_space.n)
     batch = observation.shape[: observation.ndim - len(observation_space.shape)]
@@ -105,7 +105,7 @@ def as_reals(space: Box, observation: jax.Array) -> jax.Array:
 
 
 def outputs_for(action_space: Space) -> int:
-    """Return how many numbers a network says of an action: n of n integers, d of an array [d].
+    """How many numbers a network says of an action: n of n integers, d of an array [d].
 
     Raises:
         InputError: If actions are arrays of another shape than [d].
@@ -118,7 +118,7 @@ def outputs_for(action_space: Space) -> int:
 
 
 def with_spread(action_space: Space, network: PyTree) -> dict[str, PyTree]:
-    """Return a policy's first parameters: a network's, and for a `Box` the logarithms [d] of standard deviations.
+    """A policy's first parameters: a network's, and for a `Box` the logarithms [d] of standard deviations.
 
     They are in units of the box's half-width (of 1 where a side is infinite), and 0.6 whatever the observation.
     """
@@ -129,7 +129,7 @@ def with_spread(action_space: Space, network: PyTree) -> dict[str, PyTree]:
 
 
 def distribution_of(action_space: Space, output: jax.Array, params: dict[str, PyTree]) -> Distribution:
-    """Return what a network's output [..., n] means: logits, or for a `Box` a mean in its units around its centre."""
+    """What a network's output [..., n] means: logits, or for a `Box` a mean in its units around its centre."""
     if isinstance(action_space, Discrete):
         return Categorical(allowed(action_space, output))
     centre, unit = (jnp.broadcast_to(x, output.shape) for x in action_space.middle())

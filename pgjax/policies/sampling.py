@@ -17,7 +17,7 @@ from pgjax.trees import PyTree
 
 
 def adjusted(policy: Policy, adjust: Callable[[jax.Array], jax.Array]) -> Policy:
-    """Return a Categorical policy whose logits [..., n] are replaced by a function of them."""
+    """A Categorical policy whose logits [..., n] are replaced by a function of them."""
 
     def step(params: PyTree, memory: PyTree, observation: Any) -> tuple[PyTree, Categorical]:
         memory, f = policy.step(params, memory, observation)
@@ -30,7 +30,7 @@ def adjusted(policy: Policy, adjust: Callable[[jax.Array], jax.Array]) -> Policy
 
 
 def at_temperature(policy: Policy, temperature: float) -> Policy:
-    """Return the Categorical policy with probabilities ∝ f^{1/temperature}: sharper below 1, flatter above.
+    """The Categorical policy with probabilities ∝ f^{1/temperature}: sharper below 1, flatter above.
 
     Raises:
         InputError: If the temperature is not above 0 or not finite.
@@ -41,7 +41,7 @@ def at_temperature(policy: Policy, temperature: float) -> Policy:
 
 
 def top_k(policy: Policy, k: int) -> Policy:
-    """Return the policy that chooses among the k likeliest actions alone, and those as likely as the last of them.
+    """The policy that chooses among the k likeliest actions alone, and those as likely as the last of them.
 
     Raises:
         InputError: If k is below 1.
@@ -66,7 +66,7 @@ def top_k(policy: Policy, k: int) -> Policy:
 
 
 def top_p(policy: Policy, p: float) -> Policy:
-    """Return the policy that chooses among the fewest likeliest actions that together have a probability of p or more.
+    """The policy that chooses among the fewest likeliest actions that together have a probability of p or more.
 
     Raises:
         InputError: If p is not above 0 and at most 1.

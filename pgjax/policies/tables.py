@@ -11,7 +11,7 @@ from pgjax.policies.distributions import Categorical
 
 
 def tabular(states: int, actions: int | Discrete) -> Policy:
-    """Return the softmax policy with a logit for each of S states and A actions: θ = [S, A], zero at first.
+    """The softmax policy with a logit for each of S states and A actions: θ = [S, A], zero at first.
 
     Every f(X_t) then starts uniform. The gradient of ln f(s)_a is 1{a' = a} − f(s)_{a'} in row s, and zero elsewhere.
     For a state that is not in the table logits are NaN; actions that a given space forbids are never chosen.
@@ -29,7 +29,7 @@ def tabular(states: int, actions: int | Discrete) -> Policy:
 
 
 def tabular_by_time(horizon: int, states: int, actions: int) -> Policy:
-    """Return the softmax policy with a table of its own for each of T steps: θ = [T, S, A], zero at first.
+    """The softmax policy with a table of its own for each of T steps: θ = [T, S, A], zero at first.
 
     Its memory is the number of steps made, [E]. Steps beyond the horizon have the last one's table.
     """
@@ -52,7 +52,7 @@ def tabular_by_time(horizon: int, states: int, actions: int) -> Policy:
 
 
 def tabular_value(states: int, actions: int | None = None) -> ValueFunction:
-    """Return a table of values, [S] or, if `actions` are given, [S, A]; zero at first, NaN for a state not in it."""
+    """A table of values, [S] or, if `actions` are given, [S, A]; zero at first, NaN for a state not in it."""
     shape = (states,) if actions is None else (states, actions)
 
     def unroll(params: jax.Array, trajectory: Any) -> jax.Array:

@@ -23,17 +23,17 @@ class Uniform(NamedTuple):
         return self.low + (self.high - self.low) * jax.random.uniform(key, self.low.shape, self.low.dtype)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Return the log-density [...] of actions [..., d]; −inf outside."""
+        """The log-density [...] of actions [..., d]; −inf outside."""
         inside = jnp.all((action >= self.low) & (action <= self.high), axis=-1)
         return jnp.where(inside, -self.entropy(), -jnp.inf)
 
     def entropy(self) -> jax.Array:
-        """Return the differential entropy [...]."""
+        """The differential entropy [...]."""
         return jnp.sum(jnp.log(self.high - self.low), axis=-1)
 
 
 def random_policy(environment: Environment) -> Policy:
-    """Return the policy that takes every action that may be taken with the same probability, or density.
+    """The policy that takes every action that may be taken with the same probability, or density.
 
     It has no parameters.
 

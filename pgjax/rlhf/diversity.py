@@ -8,7 +8,7 @@ from pgjax.errors import InputError
 
 
 def _grams(tokens: jax.Array, output: jax.Array, n: int, vocabulary: int) -> tuple[jax.Array, jax.Array]:
-    """Return the n-grams of outputs as numbers, [E, L − n + 1] int32, and where they lie within an output."""
+    """The n-grams of outputs as numbers, [E, L − n + 1] int32, and where they lie within an output."""
     chex.assert_rank([tokens, output], 2)
     chex.assert_equal_shape([tokens, output])
     if vocabulary**n > 2**31:
@@ -23,7 +23,7 @@ def _grams(tokens: jax.Array, output: jax.Array, n: int, vocabulary: int) -> tup
 
 
 def distinct_n(tokens: jax.Array, output: jax.Array, n: int, vocabulary: int) -> jax.Array:
-    """Return the fraction of all n-grams of outputs that are left if each is counted once, []; 0 if there are none.
+    """The fraction of all n-grams of outputs that are left if each is counted once, []; 0 if there are none.
 
     Args:
         tokens: [E, L].
@@ -49,7 +49,7 @@ def distinct_n(tokens: jax.Array, output: jax.Array, n: int, vocabulary: int) ->
 
 
 def self_overlap(tokens: jax.Array, output: jax.Array, vocabulary: int) -> jax.Array:
-    """Return of each output the fraction of its bigrams that another output has too, [E]; 0 for one without any.
+    """Of each output the fraction of its bigrams that another output has too, [E]; 0 for one without any.
 
     It is near 1 where all outputs are alike, as self-BLEU is (Zhu et al., *Texygen*, 2018), of which it is the
     precision of bigrams against all others. Arguments and errors are those of `distinct_n`; it takes memory for E V²

@@ -17,7 +17,7 @@ Gold = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def output_of(tokens: jax.Array, width: int) -> jax.Array:
-    """Return where the outputs of texts [E, L] are, [E, L] bool: from column `width` on, up to eos, without pads."""
+    """Where the outputs of texts [E, L] are, [E, L] bool: from column `width` on, up to eos, without pads."""
     column = jnp.arange(tokens.shape[1])[None]
     ended = jnp.cumsum((tokens == EOS) & (column >= width), axis=1)
     before = ended - (tokens == EOS)  # eos itself belongs to the output
@@ -32,7 +32,7 @@ def word_values(
     unknown: float = -1.0,
     unfinished: float = -1.0,
 ) -> Gold:
-    """Return Σ value over the distinct known words of an output + unknown · (other words) + unfinished · (no eos).
+    """Σ value over the distinct known words of an output + unknown · (other words) + unfinished · (no eos).
 
     The words of an output are its runs of characters between blanks and full stops. Where it goes on with the last word
     of the prompt, that run is none of them.
@@ -84,13 +84,13 @@ def word_values(
 
 
 def grammar_gold(grammar: Grammar, seed: int = 0) -> Gold:
-    """Return `word_values` of a grammar's words, with values drawn from N(0, 1) with a seed, less their mean."""
+    """`word_values` of a grammar's words, with values drawn from N(0, 1) with a seed, less their mean."""
     values = np.random.default_rng([seed, 1]).normal(size=len(grammar.words))
     return word_values(grammar.tokenizer, grammar.words, values - values.mean())
 
 
 def common_words(corpus: Corpus, most: int = 300, letters: int = 3) -> Gold:
-    """Return `word_values` of a corpus's most frequent words of so many letters or more: 1 for each, −0.5 for others.
+    """`word_values` of a corpus's most frequent words of so many letters or more: 1 for each, −0.5 for others.
 
     It wants many different words that there are. That an output is cut off does not matter.
 
@@ -104,7 +104,7 @@ def common_words(corpus: Corpus, most: int = 300, letters: int = 3) -> Gold:
 
 
 def letter_share(tokenizer: Tokenizer, letters: str) -> Gold:
-    """Return the fraction of an output's tokens, eos included, that are among some letters; 0 for one without a token.
+    """The fraction of an output's tokens, eos included, that are among some letters; 0 for one without a token.
 
     Raises:
         InputError: If there is no letter, or no token for one.
@@ -121,7 +121,7 @@ def letter_share(tokenizer: Tokenizer, letters: str) -> Gold:
 
 
 def length_gold() -> Gold:
-    """Return the number of tokens of an output, eos included."""
+    """The number of tokens of an output, eos included."""
 
     def gold(tokens: jax.Array, output: jax.Array) -> jax.Array:
         return jnp.sum(output, axis=1, dtype=jnp.float32)

@@ -12,13 +12,13 @@ from pgjax.errors import InputError
 
 
 def pairs_of(K: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return all i < j below K, as two arrays."""
+    """All i < j below K, as two arrays."""
     first, second = np.triu_indices(K, 1)
     return first, second
 
 
 def preferred(utilities: jax.Array) -> jax.Array:
-    """Return the probability that the first of two outputs is preferred, σ(u_1 − u_2), [N] from utilities [N, 2].
+    """The probability that the first of two outputs is preferred, σ(u_1 − u_2), [N] from utilities [N, 2].
 
     Raises:
         AssertionError: If there are not two outputs each.
@@ -29,7 +29,7 @@ def preferred(utilities: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(utilities[:, 0] - utilities[:, 1])
 
 
-def accuracy_ceiling(utilities: jax.Array, mask: jax.Array) -> jax.Array:
+def bayes_accuracy(utilities: jax.Array, mask: jax.Array) -> jax.Array:
     """Accuracy on pairs of rankings that nobody beats who knows all that the utilities are made of, [].
 
     That is the outputs and, where these count, the places in which they are shown and whose taste it is.
@@ -52,7 +52,7 @@ def accuracy_ceiling(utilities: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.Array:
-    """Return the mean negative log-likelihood of rankings, [], in nats: −Σ_i (s_(i) − ln Σ_{j ≥ i} e^{s_(j)}).
+    """The mean negative log-likelihood of rankings, [], in nats: −Σ_i (s_(i) − ln Σ_{j ≥ i} e^{s_(j)}).
 
     For a pair it is −ln σ(r(X') − r(X)) with X' the preferred one: the lecture's l(θ_r), which is printed there without
     the minus sign, as something to maximise. What is added to all scores of a ranking changes nothing.
@@ -119,7 +119,7 @@ class Calibration(NamedTuple):
 
 
 def calibration(scores: Any, order: Any, mask: Any, bins: int = 10) -> Calibration:
-    """Return how far probabilities σ(r_1 − r_2) can be trusted, for pairs.
+    """How far probabilities σ(r_1 − r_2) can be trusted, for pairs.
 
     Args:
         scores: r of each output, [N, 2].

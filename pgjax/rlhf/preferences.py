@@ -87,7 +87,7 @@ def split_by_prompt(rankings: Rankings, width: int, fraction: float = 0.2, seed:
 def tastes(
     key: jax.Array, tokens: jax.Array, output: jax.Array, annotator: jax.Array, people: int, vocabulary: int
 ) -> jax.Array:
-    """Return what each person's own taste says of outputs, [N, K]: Σ_token weight / √(tokens).
+    """What each person's own taste says of outputs, [N, K]: Σ_token weight / √(tokens).
 
     A person has a weight for every token, drawn once from N(0, 1), and so says the same of the same output again.
 
@@ -107,7 +107,7 @@ def tastes(
 
 
 def utilities(annotators: Annotators, gold: jax.Array, length: jax.Array, taste: jax.Array) -> jax.Array:
-    """Return gold/τ + length_bias · length + disagreement · taste − position_bias · k, [N, K], in nats.
+    """Gold/τ + length_bias · length + disagreement · taste − position_bias · k, [N, K], in nats.
 
     Args:
         annotators: How they choose.

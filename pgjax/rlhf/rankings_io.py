@@ -122,7 +122,7 @@ def _twice(outputs: Sequence[str], ended: Sequence[bool], ranking: Sequence[int]
 def _read_line(
     where: str, line: str, tokenizer: Tokenizer, width: int, length: int
 ) -> tuple[np.ndarray, list[np.ndarray], list[int], str]:
-    """Return a line's prompt, outputs, ranking and annotator, the first two as tokens.
+    """A line's prompt, outputs, ranking and annotator, the first two as tokens.
 
     Raises:
         InputError: In a sentence that begins with `where`.

@@ -15,7 +15,7 @@ from pgjax.algorithms.base import Algorithm
 from pgjax.errors import InputError
 from pgjax.rlhf.likelihood import pair_accuracy, plackett_luce_loss
 from pgjax.rlhf.preferences import Rankings
-from pgjax.text.decoder import Sizes, check_sizes, token_values
+from pgjax.text.decoder import TransformerConfig, check_config, token_values
 from pgjax.text.tokens import PAD
 from pgjax.trees import PyTree
 
@@ -23,28 +23,28 @@ from pgjax.trees import PyTree
 class RewardModel(NamedTuple):
     """A score of texts with parameters of its own, as pure functions.
 
-    `init(key, body) -> params`, which begins with the weights of a language model of the same sizes, or with new ones
-    where the body is (); `score(params, tokens[N, L]) -> [N]`, one number for each text, whatever pads stand on either
-    side of it. Only differences between outputs to the same prompt have a meaning. `sizes` are those of the transformer
-    that it is, if it is one.
+    `init(key, body) -> params`, which begins with the weights of a language model of the same configuration, or with
+    new ones where the body is (); `score(params, tokens[N, L]) -> [N]`, one number for each text, whatever pads stand
+    on either side of it. Only differences between outputs to the same prompt have a meaning. `config` is that of the
+    transformer that it is, if it is one.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
     score: Callable[[PyTree, jax.Array], jax.Array]
-    sizes: Sizes | None = None
+    config: TransformerConfig | None = None
 
 
-def reward_model(sizes: Sizes) -> RewardModel:
-    """Return a transformer with a scalar head at the last token that is no pad.
+def reward_model(config: TransformerConfig) -> RewardModel:
+    """A transformer with a scalar head at the last token that is no pad.
 
     Raises:
-        InputError: If there is no transformer of these sizes; from `init`, if the body has other sizes; from `score`,
-            if texts are longer than the context.
+        InputError: If there is no transformer of this configuration; from `init`, if the body has another one; from
+            `score`, if texts are longer than the context.
 
     Source: the lecture's r(θ_r, ·); Stiennon et al., *Learning to summarize from human feedback*, 2020.
     """
-    check_sizes(sizes)
-    fresh, values = token_values(sizes)
+    check_config(config)
+    fresh, values = token_values(config)
 
     def init(key: jax.Array, body: PyTree = ()) -> PyTree:
         params = fresh(key)
@@ -56,38 +56,40 @@ def reward_model(sizes: Sizes) -> RewardModel:
             for tree in (params, {"params": weights})
         )
         if ours != theirs:
-            raise InputError(f"expected the weights of a language model of sizes {tuple(sizes)}, got those of another")
+            raise InputError(
+                f"expected the weights of a language model of the configuration {tuple(config)}, got those of another"
+            )
         return {"params": weights}
 
     def score(params: PyTree, tokens: jax.Array) -> jax.Array:
         L = tokens.shape[1]
-        if sizes.context < L:
-            raise InputError(f"expected texts of at most {sizes.context} tokens for a reward model, got {L}")
+        if config.context < L:
+            raise InputError(f"expected texts of at most {config.context} tokens for a reward model, got {L}")
         last = L - 1 - jnp.argmax((tokens != PAD)[:, ::-1], axis=1)
         return jnp.take_along_axis(values(params, tokens), last[:, None], axis=1)[:, 0]
 
-    return RewardModel(init, score, sizes)
+    return RewardModel(init, score, config)
 
 
 def scores_of(model: RewardModel, params: PyTree, tokens: jax.Array) -> jax.Array:
-    """Return the scores [N, K] of K outputs to each of N prompts, [N, K, L]."""
+    """The scores [N, K] of K outputs to each of N prompts, [N, K, L]."""
     N, K, L = tokens.shape
     return model.score(params, tokens.reshape(N * K, L)).reshape(N, K)
 
 
-def ensemble_score(model: RewardModel, params: PyTree, tokens: jax.Array, caution: Any = 0.0) -> jax.Array:
-    """Return what several models say of texts [N, L] together, [N]: their mean less `caution` standard deviations.
+def ensemble_score(model: RewardModel, params: PyTree, tokens: jax.Array, uncertainty_penalty: Any = 0.0) -> jax.Array:
+    """What several models say of texts [N, L] together, [N]: their mean less `uncertainty_penalty` standard deviations.
 
     Args:
         model: Of which architecture.
         params: Theirs, each leaf [members, ...].
         tokens: The texts.
-        caution: How much disagreement costs; 0 for the plain mean.
+        uncertainty_penalty: How much disagreement costs; 0 for the plain mean.
 
     Source: Coste et al., *Reward model ensembles help mitigate overoptimization*, 2023.
     """
     scores = jax.vmap(model.score, (0, None))(params, tokens)
-    return jnp.mean(scores, axis=0) - caution * jnp.std(scores, axis=0)
+    return jnp.mean(scores, axis=0) - uncertainty_penalty * jnp.std(scores, axis=0)
 
 
 class RewardHyperparameters(NamedTuple):
@@ -127,7 +129,7 @@ def reward_modelling(
     steps: int = 20,
     held_out: float = 0.1,
 ) -> Algorithm:
-    """Return the fit of a reward model to rankings as an algorithm: AdamW on the negative log-likelihood.
+    """The fit of a reward model to rankings as an algorithm: AdamW on the negative log-likelihood.
 
     For pairs the loss is −ln σ(r(X') − r(X)) with X' the preferred one (Bradley–Terry), for longer rankings that of
     Plackett–Luce. Of all θ_r that updates end with, the state's `params` are those with the least loss on held-out

@@ -23,7 +23,7 @@ class Fit(NamedTuple):
 
 
 def _log(d: np.ndarray) -> np.ndarray:
-    """Return ln d, and 0 for d = 0, where it is multiplied with 0."""
+    """Ln d, and 0 for d = 0, where it is multiplied with 0."""
     return np.log(np.where(d > 0, d, 1))
 
 
@@ -64,12 +64,12 @@ def fit_best_of_n(d: Any, reward: Any) -> Fit:
 
 
 def predict_rl(fit: Fit, d: Any) -> np.ndarray:
-    """Return d (α − β ln d), [...], for distances d = √KL [...] of 0 or more, in √nats."""
+    """D (α − β ln d), [...], for distances d = √KL [...] of 0 or more, in √nats."""
     d = np.asarray(d, float)
     return d * (fit.alpha - fit.beta * _log(d))
 
 
 def predict_best_of_n(fit: Fit, d: Any) -> np.ndarray:
-    """Return d (α − β d), [...], for distances d = √KL [...], in √nats."""
+    """D (α − β d), [...], for distances d = √KL [...], in √nats."""
     d = np.asarray(d, float)
     return d * (fit.alpha - fit.beta * d)

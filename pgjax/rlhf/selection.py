@@ -11,7 +11,7 @@ from pgjax.errors import InputError
 
 
 def best_of_n_kl(n: Any) -> Any:
-    """Return KL(best of n ‖ one) = ln n − (n − 1)/n, in nats, exact where no two outputs score the same.
+    """KL(best of n ‖ one) = ln n − (n − 1)/n, in nats, exact where no two outputs score the same.
 
     Source: Stiennon et al., *Learning to summarize from human feedback*, 2020, appendix G.3.
 
@@ -23,7 +23,7 @@ def best_of_n_kl(n: Any) -> Any:
 
 
 def best_of_n(proxy: jax.Array, values: jax.Array, n: Any) -> jax.Array:
-    """Return the expected value of the output with the largest proxy among n of a pool of N, [...].
+    """The expected value of the output with the largest proxy among n of a pool of N, [...].
 
     All subsets of n are averaged over, exactly: of N outputs sorted by proxy, the i-th is the best of C(i − 1, n − 1)
     of the C(N, n) subsets. Among equal proxies, the later one of the pool counts as the larger. If a proxy is not

@@ -46,7 +46,7 @@ class Running(NamedTuple):
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of arrays, in order, with their names, types and shapes."""
+    """The SHA-256 of arrays, in order, with their names, types and shapes."""
     sha = hashlib.sha256()
     for name, array in arrays.items():
         sha.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -55,7 +55,7 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def place(out: Path, process: int) -> Path:
-    """Return the file of a process in a directory of results."""
+    """The file of a process in a directory of results."""
     return out / "checkpoints" / f"process-{process}.npz"
 
 
@@ -99,7 +99,7 @@ def save(path: Path, identity: str, running: Running) -> bool:
 
 
 def restore(path: Path, identity: str, states: PyTree) -> Running | None:
-    """Return the batch in a file; None if there is none or, saying so, if it is another one or damaged.
+    """The batch in a file; None if there is none or, saying so, if it is another one or damaged.
 
     Args:
         path: Where.

@@ -21,7 +21,7 @@ def trained(
     seed: int | None = None,
     point: Mapping[str, float] | None = None,
 ) -> Expert:
-    """Return a policy as a run of a sweep left it.
+    """A policy as a run of a sweep left it.
 
     Args:
         results: What `sweep` or `read` returned, or the directory that was given to a sweep as `out`.
@@ -39,7 +39,7 @@ def trained(
 
 
 def best_seed(dataset: xr.Dataset, point: Mapping[str, float]) -> int:
-    """Return the seed of the highest final return at a point of the grid, of those that are finite.
+    """The seed of the highest final return at a point of the grid, of those that are finite.
 
     Raises:
         InputError: If there is no such point, or no final return that is a finite number.

@@ -24,7 +24,7 @@ class Runs(NamedTuple):
     by_seed: Mapping[str, PyTree]  # trees of arrays [seeds, ...]
 
     def inputs(self, chosen: Sequence[int]) -> tuple[jax.Array, dict[str, PyTree]]:
-        """Return the keys [B] and the hyper-parameters {name: [B, ...]} of some runs."""
+        """The keys [B] and the hyper-parameters {name: [B, ...]} of some runs."""
         n, shape = len(self.seeds), tuple(len(values) for values in self.grid.values())
         keys = run_keys(self.study, [self.seeds[run % n] for run in chosen])
         points = np.unravel_index([run // n for run in chosen], shape) if shape else ()

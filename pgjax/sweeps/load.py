@@ -17,7 +17,7 @@ from pgjax.trees import PyTree
 
 
 def configuration_of(results: xr.Dataset) -> dict[str, Any]:
-    """Return the `configuration` that a sweep was given for these results, as plain numbers, texts, lists and so on.
+    """The `configuration` that a sweep was given for these results, as plain numbers, texts, lists and so on.
 
     Raises:
         InputError: If they are no sweep's.
@@ -29,7 +29,7 @@ def configuration_of(results: xr.Dataset) -> dict[str, Any]:
 
 
 def opened(results: xr.Dataset | str | Path) -> xr.Dataset:
-    """Return the whole dataset that results are of.
+    """The whole dataset that results are of.
 
     Args:
         results: What `sweep` or `read` returned, or the directory that was given to a sweep as `out`.
@@ -50,7 +50,7 @@ def load_params(
     seed: int | None = None,
     point: Mapping[str, float] | None = None,
 ) -> PyTree:
-    """Return the final parameters θ of one run of a sweep, or of the runs of all its seeds, a tree like `like`.
+    """The final parameters θ of one run of a sweep, or of the runs of all its seeds, a tree like `like`.
 
     Args:
         results: What `sweep` or `read` returned, or the directory that was given to a sweep as `out`.
@@ -93,7 +93,7 @@ def load_params(
 
 
 def where(dataset: xr.Dataset, seed: int | None, point: Mapping[str, float]) -> tuple[int | slice, ...]:
-    """Return the index of a run, or of all runs of a point, among those of a dataset.
+    """The index of a run, or of all runs of a point, among those of a dataset.
 
     Raises:
         InputError: If there is none.

@@ -36,7 +36,7 @@ class Plan(NamedTuple):
 def first_plan(
     algorithm: Algorithm, runs: int, devices: Sequence[jax.Device], batch: int | None, block: int | None
 ) -> Plan:
-    """Return how to cut up a sweep if memory were no matter."""
+    """How to cut up a sweep if memory were no matter."""
     share = -(-runs // len(devices))
     if devices[0].platform == "cpu":
         best = CPU_BLOCK if algorithm.step is None else CPU_BLOCK_OWN_CLOCK
@@ -50,14 +50,14 @@ def first_plan(
 
 
 def by_block(function: Callable[[PyTree], PyTree], batch: PyTree, block: int) -> PyTree:
-    """Return function(run) for each run of a batch [B, ...], `block` of them vmapped together, which divides B."""
+    """Function(run) for each run of a batch [B, ...], `block` of them vmapped together, which divides B."""
     blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, block, *leaf.shape[1:]), batch)
     done = jax.lax.map(jax.vmap(function), blocks)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
 
 
 def over_runs(function: Callable[..., PyTree], block: int | None = None) -> Callable[..., PyTree]:
-    """Return the function for many runs at once: compiled, by blocks, over every device of this process.
+    """The function for many runs at once: compiled, by blocks, over every device of this process.
 
     It takes the function's arguments stacked, trees of arrays [B, ...], and returns its results stacked; all must fit
     into memory at once. For example, what the policies that a sweep ended with earn in 64 new episodes each:
@@ -133,7 +133,7 @@ class Program(NamedTuple):
         return self.width > self.segment
 
     def goal(self, done: np.ndarray, iterations: int, most: int) -> tuple[jax.Array, ...]:
-        """Return what tells `advance` how far to go, on the devices.
+        """What tells `advance` how far to go, on the devices.
 
         Args:
             done: Iterations that each run has done, [B].
@@ -215,7 +215,7 @@ def compile_program(
 
 
 def bytes_used(compiled: jax.stages.Compiled) -> int:
-    """Return how much of a device's memory a function has in use at most, 0 if the compiler does not say."""
+    """How much of a device's memory a function has in use at most, 0 if the compiler does not say."""
     memory = compiled.memory_analysis()
     if memory is None:
         return 0
@@ -243,14 +243,14 @@ def compile_within(budget: int, compile_plan: Callable[[Plan], Program], plan: P
 
 
 def with_share(plan: Plan, share: int) -> Plan:
-    """Return a plan with at most so many runs of a batch on a device, or with one."""
+    """A plan with at most so many runs of a batch on a device, or with one."""
     share = max(1, share)
     block = min(plan.block, share)
     return Plan(share // block * block, block)
 
 
 def halved(plan: Plan, error: jax.errors.JaxRuntimeError) -> Plan:
-    """Return a plan with at most half the runs, after an error that says that memory was short; say so.
+    """A plan with at most half the runs, after an error that says that memory was short; say so.
 
     Raises:
         JaxRuntimeError: The error, if it says anything else.

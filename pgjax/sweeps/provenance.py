@@ -16,7 +16,7 @@ from pgjax.errors import InputError
 
 
 def provenance() -> dict[str, str]:
-    """Return where results come from: git revision, versions, device, time."""
+    """Where results come from: git revision, versions, device, time."""
     package = Path(__file__).parent
     git = ["git", "-C", str(package)]
 
@@ -41,7 +41,7 @@ def provenance() -> dict[str, str]:
 
 
 def canonical(configuration: Mapping[str, Any]) -> str:
-    """Return a configuration as JSON text in which equal configurations are equal.
+    """A configuration as JSON text in which equal configurations are equal.
 
     Raises:
         InputError: If it holds something JSON cannot.
@@ -53,7 +53,7 @@ def canonical(configuration: Mapping[str, Any]) -> str:
 
 
 def differences(ours: str, theirs: str) -> str:
-    """Return in words where two canonical configurations differ."""
+    """In words where two canonical configurations differ."""
 
     def flat(tree: dict[str, Any]) -> dict[str, Any]:
         inner = {f"{key}.{k}": v for key, value in tree.items() if isinstance(value, dict) for k, v in value.items()}

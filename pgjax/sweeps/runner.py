@@ -37,7 +37,7 @@ from pgjax.sweeps import checkpoints
 from pgjax.sweeps.checkpoints import Running
 from pgjax.sweeps.grid import Runs, check_by_seed, check_grid
 from pgjax.sweeps.program import Plan, Program, compile_program, compile_within, first_plan, halved
-from pgjax.sweeps.store import RESERVED, Piece, Store, alone, completed, create, keeps_params, read, share, write
+from pgjax.sweeps.store import RESERVED, Piece, Store, completed, create, keeps_params, locked, read, share, write
 from pgjax.trees import PyTree
 
 SEGMENT_SECONDS = 20.0  # that a segment takes at most, once it is known how long an iteration takes
@@ -177,7 +177,7 @@ def sweep(
         with stopping(out is not None) as stop:
             if not completed(store)[mine.runs].all():
                 plan = first_plan(algorithm, len(mine.runs), devices, batch, block)
-                with alone(store, mine.chunks):
+                with locked(store, mine.chunks):
                     compute(runs, mine.runs, store, make, plan, iterations, checkpoint, stop, progress and process == 0)
             wait(store, stop)
     if out is not None:
@@ -186,7 +186,7 @@ def sweep(
 
 
 def train_once(algorithm: Algorithm) -> Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]:
-    """Return the run of a single iteration, to see what it emits."""
+    """The run of a single iteration, to see what it emits."""
     return lambda key, hyperparameters: algorithm.update(algorithm.init(key, hyperparameters))
 
 
@@ -280,7 +280,7 @@ def segments(
 
 
 def identity(store: Store, program: Program, chosen: range) -> str:
-    """Return what tells a batch, as a program computes it on these devices, from any other."""
+    """What tells a batch, as a program computes it on these devices, from any other."""
     states = jax.tree.leaves(program.states)
     return json.dumps(
         {
@@ -299,12 +299,12 @@ def identity(store: Store, program: Program, chosen: range) -> str:
 
 
 def pad(chosen: Sequence[int], B: int) -> list[int]:
-    """Return B runs: the chosen ones, and as many of them again as the last batch is short of."""
+    """B runs: the chosen ones, and as many of them again as the last batch is short of."""
     return [chosen[i % len(chosen)] for i in range(B)]
 
 
 def begin(program: Program, keys: jax.Array, values: dict[str, PyTree], iterations: int) -> Running:
-    """Return a batch with nothing done."""
+    """A batch with nothing done."""
     begun = time.perf_counter()
     states = program.start(*jax.device_put((keys, values), program.start.input_shardings[0]))
     curves = {name: np.full((len(keys), iterations), np.nan, np.float32) for name in by_name(program.metrics)}
@@ -312,7 +312,7 @@ def begin(program: Program, keys: jax.Array, values: dict[str, PyTree], iteratio
 
 
 def go_on(program: Program, running: Running) -> Running:
-    """Return a batch with a segment more of it done; what is given is used up."""
+    """A batch with a segment more of it done; what is given is used up."""
     begun = time.perf_counter()
     goal = program.goal(running.done, running.iterations, in_time(program, running))
     states, metrics, counts = program.advance(running.states, *goal)
@@ -325,7 +325,7 @@ def go_on(program: Program, running: Running) -> Running:
 
 
 def in_time(program: Program, running: Running) -> int:
-    """Return how many iterations to do at most, so that SIGTERM is noticed, and the batch saved, soon enough.
+    """How many iterations to do at most, so that SIGTERM is noticed, and the batch saved, soon enough.
 
     Runs with a clock of their own do whole segments: how long one is idle is among their metrics.
     """
@@ -336,7 +336,7 @@ def in_time(program: Program, running: Running) -> int:
 
 
 def pieces_of(running: Running, runs: Runs, chosen: range, missing: np.ndarray, keep_params: bool) -> list[Piece]:
-    """Return those runs of a finished batch that are to be written, cut where results are."""
+    """Those runs of a finished batch that are to be written, cut where results are."""
     params: dict[str, np.ndarray] = {}
     if keep_params:
         final = running.states.params
@@ -358,7 +358,7 @@ def follow(batch: Iterator[Running], show: Callable[[int, str], None], n: int, o
 
 
 def describe(running: Running, n: int) -> str:
-    """Return what to show beside how far a batch is: the first metric's mean now, and real steps per second."""
+    """What to show beside how far a batch is: the first metric's mean now, and real steps per second."""
     name, curve = next(iter(running.curves.items()))
     now = curve[np.arange(n), running.done[:n] - 1]
     text = f"{name} {now[np.isfinite(now)].mean():.4g}" if np.isfinite(now).any() else f"{name} not finite"
@@ -389,7 +389,7 @@ def leave(saved: bool) -> NoReturn:
 
 
 def wait(store: Store, stop: threading.Event) -> None:
-    """Return when every process has completed its runs; if that takes a minute, say what is missing."""
+    """When every process has completed its runs; if that takes a minute, say what is missing."""
     begun, said = time.monotonic(), False
     while not (done := completed(store)).all():
         if stop.is_set():

@@ -97,7 +97,7 @@ def check_whole(store: Path, variables: Sequence[str]) -> None:
 
 
 def seeds_per_chunk(points: int, seeds: int, processes: int) -> int:
-    """Return how many seeds share a chunk: a power of two, so that every process has its part of the chunks."""
+    """How many seeds share a chunk: a power of two, so that every process has its part of the chunks."""
     chunk = SEEDS_PER_CHUNK
     while chunk > 1:
         chunks = points * math.ceil(seeds / chunk)
@@ -209,8 +209,8 @@ class Share(NamedTuple):
     runs: range
 
 
-def deal(points: int, seeds: int, chunk: int, process: int, processes: int) -> Share:
-    """Return a process's part of the chunks and the runs in them.
+def partition(points: int, seeds: int, chunk: int, process: int, processes: int) -> Share:
+    """A process's part of the chunks and the runs in them.
 
     Args:
         points: Points of the grid.
@@ -226,19 +226,19 @@ def deal(points: int, seeds: int, chunk: int, process: int, processes: int) -> S
 
 
 def share(store: Store, process: int = 0, processes: int = 1) -> Share:
-    """Return a process's part of a store, see `deal`; errors are those of `read`."""
+    """A process's part of a store, see `partition`; errors are those of `read`."""
     completed = read(store).completed
     points, seeds = math.prod(completed.shape[:-1]), completed.shape[-1]
-    return deal(points, seeds, completed.encoding["chunks"][-1], process, processes)
+    return partition(points, seeds, completed.encoding["chunks"][-1], process, processes)
 
 
 def completed(store: Store) -> np.ndarray:
-    """Return for every run, in order, whether it is completed, [runs] bool; errors are those of `read`."""
+    """For every run, in order, whether it is completed, [runs] bool; errors are those of `read`."""
     return read(store).completed.values.reshape(-1)
 
 
 def keeps_params(store: Store) -> bool:
-    """Return whether a store has a place for final parameters."""
+    """Whether a store has a place for final parameters."""
     return PARAMS in set(zarr.open_group(store, mode="r").group_keys())
 
 
@@ -291,7 +291,7 @@ def write_piece(store: Store, piece: Piece, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def alone(store: Store, chunks: range) -> Iterator[None]:
+def locked(store: Store, chunks: range) -> Iterator[None]:
     """Hold some chunks of a store on disk for this process, as long as the context lasts.
 
     A process may hold chunks of a store once at a time.
@@ -321,7 +321,7 @@ def alone(store: Store, chunks: range) -> Iterator[None]:
 
 
 def read(store: Store | Path) -> xr.Dataset:
-    """Return a store's dataset, such as `sweep` returns, also of one that goes on; numbers are loaded when used.
+    """A store's dataset, such as `sweep` returns, also of one that goes on; numbers are loaded when used.
 
     Args:
         store: From `create`, or the directory that was given to a sweep as `out`, or results.zarr in it.

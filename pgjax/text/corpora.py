@@ -46,7 +46,7 @@ class Grammar(NamedTuple):
         return 1 + self.longest * (max(map(len, self.words)) + 1) + 1
 
     def _expected(self, of_part: np.ndarray, of_step: np.ndarray) -> float:
-        """Return the expectation of a sum over the words of a sentence.
+        """The expectation of a sum over the words of a sentence.
 
         Args:
             of_part: What is added for each part of speech that says a word, [parts].
@@ -61,7 +61,7 @@ class Grammar(NamedTuple):
         return total
 
     def _by_part(self, of_word: np.ndarray) -> np.ndarray:
-        """Return Σ_word Pr(word | part) · of_word, [parts]."""
+        """Σ_word Pr(word | part) · of_word, [parts]."""
         return np.bincount(self.part, self.say * of_word, minlength=len(self.start))
 
     @property
@@ -117,7 +117,7 @@ class Grammar(NamedTuple):
         return tokens.at[row, end - 1].set(stop).at[row, end].set(EOS)
 
     def log_prob(self, tokens: object) -> np.ndarray:
-        """Return ln Pr of whole sentences [N, L], [N] float64: bos, characters, eos, pads; −inf for what is none.
+        """Ln Pr of whole sentences [N, L], [N] float64: bos, characters, eos, pads; −inf for what is none.
 
         Raises:
             InputError: If a token is outside the vocabulary.
@@ -147,13 +147,13 @@ class Grammar(NamedTuple):
 
 
 def entropy_of(chances: np.ndarray) -> float:
-    """Return −Σ p ln p, in nats."""
+    """−Σ p ln p, in nats."""
     possible = chances[chances > 0]
     return float(-(possible * np.log(possible)).sum())
 
 
 def grammar(seed: int = 0, words: int = 6, parts: int = 4, longest: int = 5) -> Grammar:
-    """Return a grammar made from a seed.
+    """A grammar made from a seed.
 
     Parts of speech follow each other in a circle, most of the time; words are syllables of a consonant and a vowel,
     perhaps closed by a consonant, and of unequal lengths and probabilities.
@@ -206,7 +206,7 @@ class Corpus(NamedTuple):
 
 
 def grammar_corpus(grammar: Grammar, key: jax.Array, n: int, prompt_words: int = 1) -> Corpus:
-    """Return n sentences of a grammar, and as prompts their first words, each with the space after it.
+    """N sentences of a grammar, and as prompts their first words, each with the space after it.
 
     Args:
         grammar: Whose sentences.
@@ -224,7 +224,7 @@ def grammar_corpus(grammar: Grammar, key: jax.Array, n: int, prompt_words: int =
 
 
 def beginnings(texts: np.ndarray, tokenizer: Tokenizer, words: int) -> np.ndarray:
-    """Return the first words of texts [N, L], each with the space after it, [M, W]; of no words, bos alone.
+    """The first words of texts [N, L], each with the space after it, [M, W]; of no words, bos alone.
 
     A text of fewer words has none, and one whose words take more than half of the columns is passed over.
 
@@ -244,7 +244,7 @@ def beginnings(texts: np.ndarray, tokenizer: Tokenizer, words: int) -> np.ndarra
 
 
 def text_corpus(text: str, name: str, length: int, prompt_words: int = 2, rare: float = 1e-5) -> Corpus:
-    """Return any text as windows of `length` tokens that begin where a word does, and the first words of each.
+    """Any text as windows of `length` tokens that begin where a word does, and the first words of each.
 
     Runs of blanks and single line breaks count as one space. A paragraph ends at an empty line, and its last window
     with eos; no window holds parts of two. A word that the end of a window cuts is the first of the next window, so
@@ -289,7 +289,7 @@ def text_corpus(text: str, name: str, length: int, prompt_words: int = 2, rare: 
 
 
 def whole_word(text: str, begin: int, end: int) -> int:
-    """Return where to go on after text[begin:end]: at its last word if that is cut or the text is over, else behind."""
+    """Where to go on after text[begin:end]: at its last word if that is cut or the text is over, else behind."""
     if text[end - 1] == " ":
         return end
     if text[end : end + 1] == " ":
@@ -299,14 +299,14 @@ def whole_word(text: str, begin: int, end: int) -> int:
 
 
 def python_docs() -> str:
-    """Return the prose that CPython brings for its `help()`; it differs by version, see `digest`."""
+    """The prose that CPython brings for its `help()`; it differs by version, see `digest`."""
     from pydoc_data import topics
 
     return "\n\n".join(topics.topics[name] for name in sorted(topics.topics))
 
 
 def digest(text: str) -> str:
-    """Return what tells a text from another: the first 16 digits of its SHA-256."""
+    """What tells a text from another: the first 16 digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -24,10 +24,10 @@ from pgjax.policies.distributions import Categorical
 from pgjax.text.tokens import BOS, PAD
 from pgjax.trees import PyTree
 
-OUT_OF_SIGHT = -1e9  # the score of a token that nobody may look at; finite, as a pad looks at nothing at all
+MASK_VALUE = -1e9  # the score of a token that nobody may look at; finite, as a pad looks at nothing at all
 
 
-class Sizes(NamedTuple):
+class TransformerConfig(NamedTuple):
     """How large a transformer is."""
 
     vocabulary: int  # tokens that there are
@@ -37,17 +37,17 @@ class Sizes(NamedTuple):
     heads: int = 4
 
 
-def check_sizes(sizes: Sizes) -> None:
-    """Raise unless there is a transformer of these sizes.
+def check_config(config: TransformerConfig) -> None:
+    """Raise unless there is a transformer of this configuration.
 
     Raises:
         InputError: If a size is below 1, or the heads do not divide the width.
     """
-    for name, size in sizes._asdict().items():
+    for name, size in config._asdict().items():
         if size < 1:
             raise InputError(f"expected a transformer whose {name} is 1 or more, got {size}")
-    if sizes.width % sizes.heads:
-        raise InputError(f"expected heads that divide the width {sizes.width}, got {sizes.heads}")
+    if config.width % config.heads:
+        raise InputError(f"expected heads that divide the width {config.width}, got {config.heads}")
 
 
 class Cache(NamedTuple):
@@ -76,15 +76,15 @@ class Block(linen.Module):
         init = linen.initializers.lecun_normal(in_axis=1, out_axis=0)
         self.down = self.param("down", init, (self.width, 4 * self.width))
 
-    def looks(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Return queries, keys and values [..., heads, features] of tokens [..., width]; queries are scaled."""
+    def qkv(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries, keys and values [..., heads, features] of tokens [..., width]; queries are scaled."""
         features = self.width // self.heads
         parts = self.attention(self.before_attention(x)).reshape(*x.shape[:-1], 3, self.heads, features)
         q, k, v = jnp.moveaxis(parts, -3, 0)
         return q / np.sqrt(features), k, v
 
-    def beyond(self, x: jax.Array, seen: jax.Array) -> jax.Array:
-        """Return tokens [..., width] after a block, for what attention saw [..., width]."""
+    def residual_mlp(self, x: jax.Array, seen: jax.Array) -> jax.Array:
+        """Tokens [..., width] after a block, for what attention saw [..., width]."""
         x = x + self.attended(seen)
         return x + jnp.einsum("...i,oi->...o", jax.nn.relu(self.up(self.before_layer(x))), self.down)
 
@@ -92,45 +92,45 @@ class Block(linen.Module):
 class Transformer(linen.Module):
     """From tokens to what a text is at each of them, [width]."""
 
-    sizes: Sizes
+    config: TransformerConfig
 
     def setup(self) -> None:
         """Name the parts."""
         init = linen.initializers.normal(0.02)
-        self.embedding = self.param("embedding", init, (self.sizes.vocabulary, self.sizes.width))
-        self.positions = self.param("positions", init, (self.sizes.context, self.sizes.width))
-        self.blocks = [Block(self.sizes.width, self.sizes.heads) for _ in range(self.sizes.layers)]
+        self.embedding = self.param("embedding", init, (self.config.vocabulary, self.config.width))
+        self.positions = self.param("positions", init, (self.config.context, self.config.width))
+        self.blocks = [Block(self.config.width, self.config.heads) for _ in range(self.config.layers)]
         self.norm = linen.LayerNorm()
 
     def embed(self, tokens: jax.Array, position: jax.Array) -> jax.Array:
-        """Return tokens [...] at positions [...] as vectors [..., width].
+        """Tokens [...] at positions [...] as vectors [..., width].
 
         As products with one-hot rows, whose derivative is a product too: scattered additions are slow.
         """
-        one_hot = jax.nn.one_hot(tokens, self.sizes.vocabulary)
-        place = jax.nn.one_hot(jnp.clip(position, 0, self.sizes.context - 1), self.sizes.context)
+        one_hot = jax.nn.one_hot(tokens, self.config.vocabulary)
+        place = jax.nn.one_hot(jnp.clip(position, 0, self.config.context - 1), self.config.context)
         return one_hot @ self.embedding + place @ self.positions
 
     def read(self, tokens: jax.Array) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
         """Return, of texts [N, L], each token [N, L, width], and keys and values [N, L, heads, features] by layer."""
         L, real = tokens.shape[1], tokens != PAD
         visible = jnp.tril(jnp.ones((L, L), bool))[None] & real[:, None, :]
-        hidden_from = jnp.where(visible, 0.0, OUT_OF_SIGHT)[:, None]  # [N, 1, L, L]
+        hidden_from = jnp.where(visible, 0.0, MASK_VALUE)[:, None]  # [N, 1, L, L]
         x = self.embed(tokens, jnp.arange(L)[None] - jnp.argmax(real, axis=1)[:, None])
         keys, values = [], []
         for block in self.blocks:
-            q, k, v = block.looks(x)
+            q, k, v = block.qkv(x)
             weight = jax.nn.softmax(jnp.einsum("nihd,njhd->nhij", q, k) + hidden_from)
-            x = block.beyond(x, jnp.einsum("nhij,njhd->nihd", weight, v).reshape(x.shape))
+            x = block.residual_mlp(x, jnp.einsum("nhij,njhd->nihd", weight, v).reshape(x.shape))
             keys.append(k)
             values.append(v)
         return self.norm(x), keys, values
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Return each token of texts [N, L] as [N, L, width]: the parallel pass."""
+        """Each token of texts [N, L] as [N, L, width]: the parallel pass."""
         return self.read(tokens)[0]
 
-    def begin(self, cache: Cache, window: jax.Array) -> Cache:
+    def prefill(self, cache: Cache, window: jax.Array) -> Cache:
         """The cache after all but the last of the first columns [E, W] of texts, W above 1."""
         _, keys, values = self.read(window[:, :-1])
 
@@ -142,23 +142,23 @@ class Transformer(linen.Module):
         used = jnp.int32(window.shape[1] - 1)
         return Cache(written(cache.keys, keys), written(cache.values, values), pads, used)
 
-    def extend(self, cache: Cache, tokens: jax.Array) -> tuple[Cache, jax.Array]:
+    def decode_step(self, cache: Cache, tokens: jax.Array) -> tuple[Cache, jax.Array]:
         """Read one more column [E] of texts; return it as [E, width]: the cached step."""
         row = cache.used
         x = self.embed(tokens, row - cache.pads)
         keys, values = list(cache.keys), list(cache.values)
         for layer, block in enumerate(self.blocks):
-            q, k, v = block.looks(x)  # [E, heads, features]
+            q, k, v = block.qkv(x)  # [E, heads, features]
             keys[layer] = jax.lax.dynamic_update_slice_in_dim(keys[layer], k[:, :, None], row, axis=2)
             values[layer] = jax.lax.dynamic_update_slice_in_dim(values[layer], v[:, :, None], row, axis=2)
             seen = attend(q, keys[layer], values[layer], cache.pads, row)
-            x = block.beyond(x, seen.reshape(x.shape))
+            x = block.residual_mlp(x, seen.reshape(x.shape))
         # Beyond the context nothing can be said, and nothing is made up.
-        x = jnp.where(row < self.sizes.context, self.norm(x), jnp.nan)
+        x = jnp.where(row < self.config.context, self.norm(x), jnp.nan)
         return Cache(tuple(keys), tuple(values), cache.pads, row + 1), x
 
-    def scores(self, x: jax.Array) -> jax.Array:
-        """Return the logits [..., vocabulary] of the next token."""
+    def logits(self, x: jax.Array) -> jax.Array:
+        """The logits [..., vocabulary] of the next token."""
         return x @ self.embedding.T
 
 
@@ -167,7 +167,7 @@ def attend(q: jax.Array, keys: jax.Array, values: jax.Array, pads: jax.Array, ro
     place = jnp.arange(keys.shape[2])[None]
     visible = (place >= pads[:, None]) & (place <= row)  # [E, context]
     score = jnp.einsum("ehd,ehcd->ehc", q, keys)
-    weight = jax.nn.softmax(jnp.where(visible[:, None], score, OUT_OF_SIGHT))
+    weight = jax.nn.softmax(jnp.where(visible[:, None], score, MASK_VALUE))
     return jnp.einsum("ehc,ehcd->ehd", weight, values)
 
 
@@ -177,7 +177,7 @@ def over_rows(
     window: jax.Array,
     context: int,
 ) -> jax.Array:
-    """Return what is said at the end of each window, [T, E, ...], by one pass over the texts.
+    """What is said at the end of each window, [T, E, ...], by one pass over the texts.
 
     Args:
         read: From texts [E, L] to what they are at each token, [E, L, ...].
@@ -193,61 +193,61 @@ def over_rows(
 
 
 def context_of(policy: Policy) -> int | None:
-    """Return how many tokens a policy can read, or None if it is no transformer."""
+    """How many tokens a policy can read, or None if it is no transformer."""
     memory = jax.eval_shape(lambda: policy.memory(1))
     return memory.keys[0].shape[2] if isinstance(memory, Cache) else None
 
 
-def transformer(environment: Environment, sizes: Sizes) -> Policy:
-    """Return a language model as a policy: its memory is the cache of keys and values, `unroll` the parallel pass.
+def transformer(environment: Environment, config: TransformerConfig) -> Policy:
+    """A language model as a policy: its memory is the cache of keys and values, `unroll` the parallel pass.
 
     Its observation is the window of the last W tokens of a text, of which it reads all at the first step, and the last
     one alone at each later one. It takes one text a slot.
 
     Args:
         environment: Of texts, such as `pgjax.text.text_environment`.
-        sizes: Of the transformer.
+        config: Its size.
 
     Raises:
-        InputError: If the sizes make no transformer, the vocabularies differ, or the context is shorter than prompts of
-            W and outputs of T tokens together, less the last token, which is never read: W + T − 1.
+        InputError: If the configuration makes no transformer, the vocabularies differ, or the context is shorter than
+            prompts of W and outputs of T tokens together, less the last, which is never read: W + T − 1.
 
     Source: the lecture's f(X_{1:k}, θ); Vaswani et al., *Attention is all you need*, 2017.
     """
-    check_sizes(sizes)
+    check_config(config)
     actions, shape = environment.action_space, tuple(environment.observation_space.shape)
-    if not isinstance(actions, Discrete) or actions.n != sizes.vocabulary or len(shape) != 1:
+    if not isinstance(actions, Discrete) or actions.n != config.vocabulary or len(shape) != 1:
         raise InputError(
-            f"expected texts of a vocabulary of {sizes.vocabulary} tokens, got {environment.name} with observations of "
-            f"shape {shape} and actions of {actions}"
+            f"expected texts of a vocabulary of {config.vocabulary} tokens, got {environment.name} with observations "
+            f"of shape {shape} and actions of {actions}"
         )
     # The last token of an output is never read.
-    if shape[0] + environment.horizon - 1 > sizes.context:
+    if shape[0] + environment.horizon - 1 > config.context:
         raise InputError(
             f"expected a context of {shape[0] + environment.horizon - 1} tokens or more for prompts of {shape[0]} and "
-            f"outputs of {environment.horizon}, got {sizes.context}"
+            f"outputs of {environment.horizon}, got {config.context}"
         )
-    network = Transformer(sizes)
+    network = Transformer(config)
 
     def memory(episodes: int) -> Cache:
-        room = (episodes, sizes.heads, sizes.context, sizes.width // sizes.heads)
-        nothing = tuple(jnp.zeros(room) for _ in range(sizes.layers))
+        room = (episodes, config.heads, config.context, config.width // config.heads)
+        nothing = tuple(jnp.zeros(room) for _ in range(config.layers))
         return Cache(nothing, nothing, jnp.zeros(episodes, jnp.int32), jnp.int32(0))
 
     def init(key: jax.Array) -> PyTree:
         return network.init(key, jnp.full((1, 1), BOS, jnp.int32))
 
     def say(params: PyTree, x: jax.Array) -> jax.Array:
-        return allowed(actions, network.apply(params, x, method="scores"))
+        return allowed(actions, network.apply(params, x, method="logits"))
 
     def step(params: PyTree, cache: Cache, window: jax.Array) -> tuple[Cache, Categorical]:
-        def begin(cache: Cache) -> Cache:
-            return network.apply(params, cache, window, method="begin")
+        def prefill(cache: Cache) -> Cache:
+            return network.apply(params, cache, window, method="prefill")
 
         if window.shape[1] > 1:
             # A loop of one round or none, for a loop writes in place what a branch would copy at every step.
-            cache = jax.lax.while_loop(lambda cache: cache.used == 0, begin, cache)
-        cache, x = network.apply(params, cache, window[:, -1], method="extend")
+            cache = jax.lax.while_loop(lambda cache: cache.used == 0, prefill, cache)
+        cache, x = network.apply(params, cache, window[:, -1], method="decode_step")
         return cache, Categorical(say(params, x))
 
     def unroll(params: PyTree, trajectory: Any) -> Categorical:
@@ -257,7 +257,7 @@ def transformer(environment: Environment, sizes: Sizes) -> Policy:
         def next_token(x: jax.Array) -> jax.Array:
             return say(params, x)
 
-        return Categorical(over_rows(read, next_token, trajectory.observation, sizes.context))
+        return Categorical(over_rows(read, next_token, trajectory.observation, config.context))
 
     return Policy(init, memory, step, unroll)
 
@@ -265,41 +265,41 @@ def transformer(environment: Environment, sizes: Sizes) -> Policy:
 class TokenValues(linen.Module):
     """A number for each token of a text: what the text is worth as far as that."""
 
-    sizes: Sizes
+    config: TransformerConfig
 
     def setup(self) -> None:
         """Name the parts."""
-        self.body = Transformer(self.sizes)
+        self.body = Transformer(self.config)
         self.head = linen.Dense(1)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Return the value [N, L] at each token of texts [N, L]."""
+        """The value [N, L] at each token of texts [N, L]."""
         return self.head(self.body(tokens))[..., 0]
 
 
 def token_values(
-    sizes: Sizes,
+    config: TransformerConfig,
 ) -> tuple[Callable[[jax.Array], PyTree], Callable[[PyTree, jax.Array], jax.Array]]:
-    """Return init(key) -> params and values(params, texts [N, L]) -> [N, L], a number at each token of texts."""
-    network = TokenValues(sizes)
+    """Init(key) -> params and values(params, texts [N, L]) -> [N, L], a number at each token of texts."""
+    network = TokenValues(config)
     return lambda key: network.init(key, jnp.full((1, 1), BOS, jnp.int32)), network.apply
 
 
-def transformer_value(sizes: Sizes) -> ValueFunction:
-    """Return v(X_t) of texts: a transformer of its own, with one number at each token.
+def transformer_value(config: TransformerConfig) -> ValueFunction:
+    """V(X_t) of texts: a transformer of its own, with one number at each token.
 
     What it reads is what `transformer` reads; beyond the context it says NaN, so give it W + T − 1 tokens or more.
 
     Raises:
-        InputError: If there is no transformer of these sizes.
+        InputError: If there is no transformer of this configuration.
     """
-    check_sizes(sizes)
-    init, values = token_values(sizes)
+    check_config(config)
+    init, values = token_values(config)
 
     def unroll(params: PyTree, trajectory: Any) -> jax.Array:
         def read(tokens: jax.Array) -> jax.Array:
             return values(params, tokens)
 
-        return over_rows(read, lambda value: value, trajectory.observation, sizes.context)
+        return over_rows(read, lambda value: value, trajectory.observation, config.context)
 
     return ValueFunction(init, unroll, memoryless=False)

@@ -40,7 +40,7 @@ Judge = Callable[[jax.Array, jax.Array, PyTree], Judgement]
 
 
 def written(trajectory: Trajectory, length: int) -> jax.Array:
-    """Return the texts [E, W + T] int32 that episodes wrote: their prompts, then outputs of T = `length` columns.
+    """The texts [E, W + T] int32 that episodes wrote: their prompts, then outputs of T = `length` columns.
 
     Pads stand to the left of the prompt and to the right of the output.
     """
@@ -64,7 +64,7 @@ def text_environment(
     name: str = "text",
     forbid: Sequence[int] = (),
 ) -> Environment:
-    """Return the environment in which a text is written, a token a step.
+    """The environment in which a text is written, a token a step.
 
     An episode begins with one of the prompts, drawn uniformly. The observation is a window of the last W tokens, so
     that a policy without memory sees those, and one with memory the whole text. An action is a token, never pad or bos;
@@ -163,11 +163,11 @@ def check_judge(judge: Judge, columns: int, params: PyTree) -> None:
 
 
 def outputs(
-    environment: Environment, policy: Policy, episodes: int, same_start: int = 1
+    environment: Environment, policy: Policy, slots: int, group_size: int = 1
 ) -> Callable[[jax.Array, PyTree, PyTree], jax.Array]:
-    """Return a function (key, policy params, environment params) -> texts [E, W + T] that a policy writes.
+    """A function (key, policy params, environment params) -> texts [E, W + T] that a policy writes.
 
     Nothing is scored. Arguments and errors are those of `pgjax.collect`.
     """
-    run = collect(environment._replace(score=None), policy, episodes, same_start=same_start)
+    run = collect(environment._replace(score=None), policy, slots, group_size=group_size)
     return lambda key, params, env_params: written(run(key, params, env_params), environment.horizon)

@@ -17,13 +17,13 @@ from pgjax.imitation.cloning import behaviour_cloning
 from pgjax.imitation.demonstrations import Demonstrations
 from pgjax.policies.base import Policy
 from pgjax.text.corpora import Corpus
-from pgjax.text.decoder import Sizes, context_of, transformer
+from pgjax.text.decoder import TransformerConfig, context_of, transformer
 from pgjax.text.environment import Judgement, text_environment
 from pgjax.text.tokens import BOS, EOS, PAD
 
 
 def next_tokens(texts: Any) -> Demonstrations:
-    """Return what was written, step by step, [L − 1, N]: each token, and as the action there the one that follows.
+    """What was written, step by step, [L − 1, N]: each token, and as the action there the one that follows.
 
     What is learned from is every token after the first, eos included and nothing after it. Observations are windows of
     one token, [L − 1, N, 1].
@@ -55,7 +55,7 @@ def next_tokens(texts: Any) -> Demonstrations:
 
 
 def pretraining(policy: Policy, texts: Any, *, batch: int = 64, steps: int = 50, held_out: float = 0.05) -> Algorithm:
-    """Return supervised pretraining of a language model as an algorithm: Adam, in minibatches of whole texts.
+    """Supervised pretraining of a language model as an algorithm: Adam, in minibatches of whole texts.
 
     Its metrics `loss` and `held_out_loss` are in nats a token; exp of it is the perplexity.
 
@@ -84,7 +84,7 @@ def pretraining(policy: Policy, texts: Any, *, batch: int = 64, steps: int = 50,
 
 
 def mean_log_prob(policy: Policy, texts: Any) -> Any:
-    """Return a function of params: the mean of ln f over the tokens of texts [N, L] that are learned from, [], in nats.
+    """A function of params: the mean of ln f over the tokens of texts [N, L] that are learned from, [], in nats.
 
     Raises:
         InputError: See `next_tokens`.
@@ -98,8 +98,10 @@ def mean_log_prob(policy: Policy, texts: Any) -> Any:
     return mean
 
 
-def language_model(corpus: Corpus, length: int, width: int, layers: int, heads: int) -> tuple[Policy, Sizes]:
-    """Return a transformer for a corpus, and its sizes; the context holds a text, or a prompt and an output.
+def language_model(
+    corpus: Corpus, length: int, width: int, layers: int, heads: int
+) -> tuple[Policy, TransformerConfig]:
+    """A transformer for a corpus, and its configuration; the context holds a text, or a prompt and an output.
 
     Args:
         corpus: Whose vocabulary and prompts.
@@ -112,9 +114,9 @@ def language_model(corpus: Corpus, length: int, width: int, layers: int, heads: 
         InputError: See `transformer` and `text`.
     """
     V, W = corpus.tokenizer.vocabulary, corpus.prompts.shape[1]
-    sizes = Sizes(V, max(W + length, corpus.texts.shape[1]), width, layers, heads)
+    config = TransformerConfig(V, max(W + length, corpus.texts.shape[1]), width, layers, heads)
 
     def no_judge(tokens: jax.Array, output: jax.Array, params: Any) -> Judgement:
         return Judgement(jnp.zeros(len(tokens)))
 
-    return transformer(text_environment(corpus.prompts, V, length, no_judge), sizes), sizes
+    return transformer(text_environment(corpus.prompts, V, length, no_judge), config), config

@@ -45,7 +45,7 @@ class Tokenizer(NamedTuple):
         return np.asarray([known[character] for character in text], np.int32)
 
     def decode(self, tokens: Any) -> str:
-        """Return tokens [n] as a text: up to eos, without pads and bos.
+        """Tokens [n] as a text: up to eos, without pads and bos.
 
         Raises:
             InputError: If a token is outside the vocabulary.
@@ -58,7 +58,7 @@ class Tokenizer(NamedTuple):
 
 
 def tokenizer_for(text: str) -> Tokenizer:
-    """Return the tokenizer of the characters that a text has, in their order.
+    """The tokenizer of the characters that a text has, in their order.
 
     Raises:
         InputError: If it has none.
@@ -89,7 +89,7 @@ def check_tokens(tokens: Any, vocabulary: int) -> None:
 
 
 def left_padded(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
-    """Return rows of tokens as one array [N, width] int32, with pads to their left.
+    """Rows of tokens as one array [N, width] int32, with pads to their left.
 
     Raises:
         InputError: If a row is longer.
@@ -98,7 +98,7 @@ def left_padded(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
 
 
 def right_padded(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
-    """Return rows of tokens as one array [N, width] int32, with pads to their right.
+    """Rows of tokens as one array [N, width] int32, with pads to their right.
 
     Raises:
         InputError: If a row is longer.

@@ -16,7 +16,7 @@ CARTPOLE = pgjax.from_gymnax("CartPole-v1")
 
 
 def estimates(algorithm, n, theta, **hyperparameters):
-    """Return n independent estimates of the gradient at theta, and the metrics: one sgd step of size 1 each."""
+    """N independent estimates of the gradient at theta, and the metrics: one sgd step of size 1 each."""
     numbers = algorithm.hyperparameters(learning_rate=1.0, **hyperparameters)
 
     def one(key):
@@ -30,7 +30,7 @@ def estimates(algorithm, n, theta, **hyperparameters):
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_any_credit_goes_with_any_baseline_that_makes_sense(credit, baseline):
     def build():
-        return pgjax.reinforce(FINITE, TABLE, episodes=2, credit=CREDITS[credit](), baseline=BASELINES[baseline]())
+        return pgjax.reinforce(FINITE, TABLE, slots=2, credit=CREDITS[credit](), baseline=BASELINES[baseline]())
 
     if CREDITS[credit]().bootstraps and baseline not in PREDICTING:
         with pytest.raises(pgjax.InputError, match=r"predicts v\(X_t\) .* got one that predicts nothing"):
@@ -49,7 +49,7 @@ def test_values_of_each_action_are_refused_where_actions_are_continuous():
         pgjax.policies.action_value_for(pendulum)
     value = pgjax.policies.mlp_value(pendulum.observation_space, 3)
     with pytest.raises(pgjax.InputError, match=r"discrete actions .* got Pendulum-v1 with actions of Box"):
-        pgjax.reinforce(pendulum, pgjax.policy_for(pendulum), baseline=pgjax.estimators.all_actions(value))
+        pgjax.reinforce(pendulum, pgjax.policy_for(pendulum), baseline=pgjax.estimators.expected_policy_gradient(value))
     pgjax.reinforce(pendulum, pgjax.policy_for(pendulum), baseline=pgjax.learned_value(pgjax.value_for(pendulum)))
 
 
@@ -58,14 +58,14 @@ def test_values_of_each_action_are_refused_where_actions_are_continuous():
     [
         (pgjax.learned_value(pgjax.policies.tabular_value(3, 2)), r"state values .* shape \(7, 2\), got \(7, 2, 2\)"),
         (
-            pgjax.estimators.all_actions(pgjax.policies.tabular_value(3)),
+            pgjax.estimators.expected_policy_gradient(pgjax.policies.tabular_value(3)),
             r"action values .* shape \(7, 2, 2\), got \(7, 2\)",
         ),
         (pgjax.learned_action_value(pgjax.policies.tabular_value(3, 1)), r"shape \(7, 2, 2\), got \(7, 2, 1\)"),
     ],
 )
 def test_predictions_of_another_shape_are_refused(baseline, message):
-    algorithm = pgjax.reinforce(FINITE, TABLE, episodes=2, baseline=baseline)
+    algorithm = pgjax.reinforce(FINITE, TABLE, slots=2, baseline=baseline)
     with pytest.raises(pgjax.InputError, match=message):
         algorithm.update(algorithm.init(jax.random.key(0), algorithm.hyperparameters()))
 
@@ -80,7 +80,9 @@ def test_a_gaussian_policy_has_a_critic_and_every_number_can_be_swept():
     environment = pgjax.from_gymnax("Pendulum-v1", max_steps_in_episode=20)
     value = pgjax.learned_value(pgjax.policies.mlp_value(environment.observation_space, hidden=(8,)))
     policy = pgjax.mlp(environment.observation_space, environment.action_space, (8,))
-    algorithm = pgjax.reinforce(environment, policy, episodes=2, steps=30, credit=pgjax.lambda_return(), baseline=value)
+    algorithm = pgjax.reinforce(
+        environment, policy, slots=2, min_steps_per_slot=30, credit=pgjax.lambda_return(), baseline=value
+    )
     names = ("discount", "trace_decay", "value_learning_rate", "baseline_decay")
 
     def three_updates(values):
@@ -100,10 +102,10 @@ def test_a_gaussian_policy_has_a_critic_and_every_number_can_be_swept():
 def test_an_update_ascends_the_estimate():
     baseline = pgjax.learned_action_value(pgjax.policies.tabular_value(3, 2))
     credit = pgjax.estimators.discounted_lambda_return()
-    algorithm = pgjax.reinforce(FINITE, TABLE, episodes=4, credit=credit, baseline=baseline, optimizer=optax.sgd)
+    algorithm = pgjax.reinforce(FINITE, TABLE, slots=4, credit=credit, baseline=baseline, optimizer=optax.sgd)
     numbers = algorithm.hyperparameters(learning_rate=0.5, discount=0.9, entropy_coefficient=0.1)
     state, _ = algorithm.update(algorithm.init(jax.random.key(0), numbers))
-    trajectory = pgjax.collect(FINITE, TABLE, episodes=4)(jax.random.fold_in(state.key, 1), state.params, MDP)
+    trajectory = pgjax.collect(FINITE, TABLE, slots=4)(jax.random.fold_in(state.key, 1), state.params, MDP)
     estimate = pgjax.policy_gradient(FINITE, TABLE, credit, baseline)(state.params, state.baseline, trajectory, numbers)
     following, metrics = algorithm.update(state)
     np.testing.assert_allclose(following.params, state.params + 0.5 * estimate.gradient, rtol=1e-5, atol=1e-6)
@@ -115,7 +117,7 @@ def test_an_update_ascends_the_estimate():
 
 
 def seen_as(factor):
-    """Return a baseline that predicts v(X) = factor · X of a scalar observation."""
+    """A baseline that predicts v(X) = factor · X of a scalar observation."""
     return pgjax.Baseline(
         lambda *_: (), lambda state, trajectory, returns, v: v, lambda *_: (),
         state_values=lambda state, trajectory: factor * trajectory.observation[..., 0],
@@ -146,15 +148,15 @@ def test_a_bootstrap_sees_the_final_observation_of_a_truncated_episode(steps):
         (pgjax.lambda_return, lambda environment: pgjax.learned_value(pgjax.value_for(environment))),
         (
             pgjax.lambda_return,
-            lambda environment: pgjax.estimators.all_actions(pgjax.policies.action_value_for(environment)),
+            lambda environment: pgjax.estimators.expected_policy_gradient(pgjax.policies.action_value_for(environment)),
         ),
     ],
-    ids=["learned value", "actor-critic", "all actions"],
+    ids=["learned value", "actor-critic", "expected policy gradient"],
 )
 def test_critics_learn_the_maze(credit, make):
     environment = pgjax.maze("#####\n#S..#\n#.#.#\n#..E#\n#####", horizon=50)
     algorithm = pgjax.reinforce(
-        environment, pgjax.policy_for(environment), episodes=8, credit=credit(), baseline=make(environment)
+        environment, pgjax.policy_for(environment), slots=8, credit=credit(), baseline=make(environment)
     )
     run = jax.jit(jax.vmap(pgjax.train(algorithm, 100), (0, None)))
     numbers = algorithm.hyperparameters(learning_rate=0.1, value_learning_rate=0.1)
@@ -166,7 +168,7 @@ def test_critics_go_with_a_policy_that_remembers():
     environment = counting(limit=100, horizon=6)
     value = pgjax.policies.mlp_value(environment.observation_space, 2, (4,))
     algorithm = pgjax.reinforce(
-        environment, remembering(), episodes=4, credit=pgjax.lambda_return(), baseline=pgjax.learned_action_value(value)
+        environment, remembering(), slots=4, credit=pgjax.lambda_return(), baseline=pgjax.learned_action_value(value)
     )
     state, metrics = jax.jit(algorithm.update)(algorithm.init(jax.random.key(0), algorithm.hyperparameters()))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, state.baseline, metrics)))
@@ -177,10 +179,10 @@ def test_the_lecture_by_hand():
     """Replay three iterations of REINFORCE(θ, η, β, max_iters) in NumPy, on the episodes it collected."""
     eta, beta = 0.3, 0.6
     algorithm = pgjax.reinforce(
-        FINITE, TABLE, episodes=1, credit=pgjax.whole_episode(), baseline=pgjax.running_average(), optimizer=optax.sgd
+        FINITE, TABLE, slots=1, credit=pgjax.whole_episode(), baseline=pgjax.running_average(), optimizer=optax.sgd
     )
     state = algorithm.init(jax.random.key(5), algorithm.hyperparameters(learning_rate=eta, baseline_decay=beta))
-    collect_episode = jax.jit(pgjax.collect(FINITE, TABLE, episodes=1))
+    collect_episode = jax.jit(pgjax.collect(FINITE, TABLE, slots=1))
     theta, rho_hat = np.asarray(state.params, np.float64), 0.0
     update = jax.jit(algorithm.update)
     for itr in range(3):
@@ -207,12 +209,12 @@ def test_the_entropy_term_has_its_gradient():
     # At θ = 0 with rewards of 0 nothing pulls but the entropy; away from it, ∇H = Σ_t ∇H(f(X_t)) over visited states.
     silent = pgjax.finite(MDP._replace(r=jnp.zeros_like(MDP.r)), HORIZON)
     theta = jnp.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
-    algorithm = pgjax.reinforce(silent, TABLE, episodes=4, optimizer=optax.sgd)
+    algorithm = pgjax.reinforce(silent, TABLE, slots=4, optimizer=optax.sgd)
     found, metrics = estimates(algorithm, 3, theta, entropy_coefficient=0.5)
     entropy = jax.grad(lambda theta: pgjax.policies.Categorical(theta).entropy().sum())(theta)
     for i in range(3):
         state = algorithm.init(pgjax.run_keys(1, [i])[0], algorithm.hyperparameters())
-        run = pgjax.collect(silent, TABLE, episodes=4)
+        run = pgjax.collect(silent, TABLE, slots=4)
         trajectory = run(jax.random.fold_in(state.key, 0), theta, silent.params)
         visits = np.bincount(np.asarray(trajectory.observation)[np.asarray(trajectory.mask)], minlength=3)
         np.testing.assert_allclose(found[i], 0.5 / 4 * visits[:, None] * entropy, atol=1e-6)
@@ -229,7 +231,7 @@ def test_chunks_do_not_matter_to_the_gradient():
     params = []
     for each in (policy, remembers):
         algorithm = pgjax.reinforce(
-            environment, each, episodes=3, chunk=8, baseline=pgjax.no_baseline(), optimizer=optax.sgd
+            environment, each, slots=3, chunk=8, baseline=pgjax.no_baseline(), optimizer=optax.sgd
         )
         first = algorithm.init(jax.random.key(0), algorithm.hyperparameters(learning_rate=0.1))
         params.append(jax.jit(algorithm.update)(first)[0].params)
@@ -244,7 +246,7 @@ def test_a_policy_with_memory_learns():
             lambda moved: (moved[0], moved[1]._replace(reward=action.astype(float)))
         )(environment.step(key, state, action, params))
     )
-    algorithm = pgjax.reinforce(paying, remembering(), episodes=8)
+    algorithm = pgjax.reinforce(paying, remembering(), slots=8)
     run = pgjax.train(algorithm, iterations=40)
     _, curves = jax.jit(jax.vmap(run, (0, None)))(
         pgjax.run_keys(0, range(8)), algorithm.hyperparameters(learning_rate=0.1)
@@ -255,7 +257,7 @@ def test_a_policy_with_memory_learns():
 
 def test_seed_17_alone_is_seed_17_among_1000():
     algorithm = pgjax.reinforce(
-        CARTPOLE, pgjax.mlp(CARTPOLE.observation_space, CARTPOLE.action_space, (16, 16)), episodes=2
+        CARTPOLE, pgjax.mlp(CARTPOLE.observation_space, CARTPOLE.action_space, (16, 16)), slots=2
     )
     numbers = algorithm.hyperparameters()
 
@@ -271,7 +273,7 @@ def test_seed_17_alone_is_seed_17_among_1000():
 
 
 def test_learning_rates_and_keys_share_one_compilation():
-    algorithm = pgjax.reinforce(FINITE, TABLE, episodes=2)
+    algorithm = pgjax.reinforce(FINITE, TABLE, slots=2)
     run = pgjax.train(algorithm, iterations=3)
     counted = jax.jit(jax.vmap(chex.assert_max_traces(run, n=1), (0, None)))
     endings = []
@@ -284,7 +286,7 @@ def test_learning_rates_and_keys_share_one_compilation():
 
 
 def test_environment_parameters_can_be_swept_by_vmap():
-    algorithm = pgjax.reinforce(FINITE, TABLE, episodes=64)
+    algorithm = pgjax.reinforce(FINITE, TABLE, slots=64)
     scales = jnp.array([1.0, 10.0])
 
     def run(scale):
@@ -310,7 +312,7 @@ def test_no_iterations_are_refused():
 
 
 def masking():
-    """Return a policy that excludes, by −∞, every action where what it observes is negative: there nothing is legal."""
+    """A policy that excludes, by −∞, every action where what it observes is negative: there nothing is legal."""
 
     def apply(theta, x):
         legal = jnp.broadcast_to(x >= 0, (*x.shape[:-1], 2))
@@ -320,7 +322,7 @@ def masking():
 
 
 def remembered_value():
-    """Return v(X_t) = θ · the sum of all observations so far, which is differentiated over whole episodes."""
+    """V(X_t) = θ · the sum of all observations so far, which is differentiated over whole episodes."""
 
     def unroll(theta, trajectory):
         return theta * jnp.cumsum(trajectory.observation[..., 0], axis=0)
@@ -329,13 +331,13 @@ def remembered_value():
 
 
 WAYS = {
-    "stored": (masking, {"episodes": 4}),
-    "stored, with a budget of steps": (masking, {"episodes": 2, "steps": 5}),
-    "streaming": (masking, {"episodes": 1, "baseline": pgjax.running_average()}),
-    "with memory": (remembering, {"episodes": 4}),
+    "stored": (masking, {"slots": 4}),
+    "stored, with a budget of steps": (masking, {"slots": 2, "min_steps_per_slot": 5}),
+    "streaming": (masking, {"slots": 1, "baseline": pgjax.running_average()}),
+    "with memory": (remembering, {"slots": 4}),
     "a value of whole episodes": (
         masking,
-        {"episodes": 4, "credit": pgjax.lambda_return(), "baseline": pgjax.learned_value(remembered_value())},
+        {"slots": 4, "credit": pgjax.lambda_return(), "baseline": pgjax.learned_value(remembered_value())},
     ),
 }
 
@@ -358,7 +360,7 @@ def test_what_is_observed_after_the_end_does_not_matter(way, after):
 
 
 def recording():
-    """Return an optimizer that changes nothing and remembers the value that it is given."""
+    """An optimizer that changes nothing and remembers the value that it is given."""
 
     def update(gradient, state, params=None, *, value, **more):
         return jax.tree.map(jnp.zeros_like, gradient), value
@@ -371,7 +373,7 @@ def test_an_optimizer_that_wants_the_value_gets_minus_the_mean_return(slots):
     algorithm = pgjax.reinforce(
         counting(),
         remembering() if slots > 1 else masking(),
-        episodes=slots,
+        slots=slots,
         baseline=pgjax.running_average(),
         optimizer=lambda eta: recording(),
     )
@@ -384,7 +386,7 @@ def test_an_optimizer_that_wants_the_value_gets_minus_the_mean_return(slots):
     [lambda eta: optax.chain(optax.adam(eta), optax.contrib.reduce_on_plateau()), lambda eta: optax.polyak_sgd(eta)],
 )
 def test_optimizers_that_look_at_the_value_can_be_used(optimizer):
-    algorithm = pgjax.reinforce(FINITE, TABLE, episodes=2, optimizer=optimizer)
+    algorithm = pgjax.reinforce(FINITE, TABLE, slots=2, optimizer=optimizer)
     state, _ = jax.jit(pgjax.train(algorithm, 2))(jax.random.key(0), algorithm.hyperparameters())
     assert np.isfinite(state.params).all()
 
@@ -399,7 +401,7 @@ def test_optimizers_that_look_at_the_value_can_be_used(optimizer):
 def test_optimizers_that_need_more_are_refused(optimizer):
     sentence = "expected an optimizer whose step needs the gradient, the parameters and the value alone"
     with pytest.raises(pgjax.InputError, match=sentence):
-        pgjax.reinforce(FINITE, TABLE, episodes=2, optimizer=optimizer)
+        pgjax.reinforce(FINITE, TABLE, slots=2, optimizer=optimizer)
     with pytest.raises(pgjax.InputError, match=sentence):
         pgjax.learned_value(pgjax.policies.tabular_value(3), optimizer=optimizer)
 
@@ -422,7 +424,7 @@ def test_optimizers_that_need_more_are_refused(optimizer):
 )
 def test_numbers_that_cannot_be_used_are_refused(values, message):
     with pytest.raises(pgjax.InputError, match=message):
-        pgjax.reinforce(FINITE, TABLE, episodes=2).hyperparameters(**values)
+        pgjax.reinforce(FINITE, TABLE, slots=2).hyperparameters(**values)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +448,7 @@ def test_numbers_that_cannot_be_used_are_refused(values, message):
     ],
 )
 def test_what_a_credit_and_a_baseline_return_is_not_broadcast(credit, baseline, message):
-    algorithm = pgjax.reinforce(FINITE, TABLE, episodes=2, credit=credit, baseline=baseline)
+    algorithm = pgjax.reinforce(FINITE, TABLE, slots=2, credit=credit, baseline=baseline)
     with pytest.raises(pgjax.InputError, match=message):
         jax.eval_shape(algorithm.update, algorithm.init(jax.random.key(0), algorithm.hyperparameters()))
 
@@ -454,6 +456,6 @@ def test_what_a_credit_and_a_baseline_return_is_not_broadcast(credit, baseline, 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_no_key_is_used_twice(slots):
     with jax.debug_key_reuse(True):
-        algorithm = pgjax.reinforce(FINITE, TABLE, episodes=slots, baseline=pgjax.running_average())
+        algorithm = pgjax.reinforce(FINITE, TABLE, slots=slots, baseline=pgjax.running_average())
         state, _ = jax.jit(pgjax.train(algorithm, 2))(jax.random.key(0), algorithm.hyperparameters())
     assert int(state.iteration) == 2

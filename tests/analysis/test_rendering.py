@@ -27,8 +27,8 @@ def test_an_episode_of_anything_can_be_drawn(name, tmp_path):
     environment = DRAWN[name]()
     with jax.numpy_rank_promotion("allow"):  # gymnax promotes
         episode = pgjax.play(environment, pgjax.random_policy(environment), jax.random.key(0), ())
-    pgjax.analysis.save_picture(environment, episode, tmp_path / "first.png", 0)
-    pgjax.analysis.save_picture(environment, episode, tmp_path / "last.png")
+    pgjax.analysis.save_frame(environment, episode, tmp_path / "first.png", 0)
+    pgjax.analysis.save_frame(environment, episode, tmp_path / "last.png")
     pictures = []
     for file in ("first.png", "last.png"):
         with Image.open(tmp_path / file) as image:
@@ -72,7 +72,7 @@ def test_a_score_takes_the_place_of_rewards():
 def test_a_film_shows_every_so_many_steps_and_the_end(tmp_path):
     environment = counting(limit=50, horizon=30)
     episode = pgjax.play(environment, pgjax.random_policy(environment), jax.random.key(0), ())
-    pgjax.save_film(environment, episode, tmp_path / "film.gif", frames_per_second=2, most=8)
+    pgjax.save_animation(environment, episode, tmp_path / "film.gif", frames_per_second=2, most=8)
     with Image.open(tmp_path / "film.gif") as film:
         # Steps 0, 4, …, 28, the last one, and that one again for a second; equal frames may be stored as one.
         assert film.n_frames in range(9, 12)
@@ -83,9 +83,9 @@ def test_pictures_go_home_and_a_dollar_in_a_name_is_one(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     environment = counting(limit=3)._replace(name="$_{$")
     episode = pgjax.play(environment, pgjax.random_policy(environment), jax.random.key(0), ())
-    pgjax.analysis.save_picture(environment, episode, "~/one.png")
-    pgjax.analysis.save_pictures([(environment, episode)], "~/several.png")
-    pgjax.save_film(environment, episode, "~/film.gif", most=2)
+    pgjax.analysis.save_frame(environment, episode, "~/one.png")
+    pgjax.analysis.save_frames([(environment, episode)], "~/several.png")
+    pgjax.save_animation(environment, episode, "~/film.gif", most=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.gif", "one.png", "several.png"]
 
 
@@ -108,10 +108,10 @@ def test_channels_have_colours_and_later_ones_lie_on_top():
     ("draw", "message"),
     [
         (
-            lambda e, episode, path: pgjax.analysis.save_picture(e, episode, path, 6),
+            lambda e, episode, path: pgjax.analysis.save_frame(e, episode, path, 6),
             "expected 0 to 5 steps of this episode",
         ),
-        (lambda e, episode, path: pgjax.save_film(e, episode, path, most=0), "expected 1 or more frames"),
+        (lambda e, episode, path: pgjax.save_animation(e, episode, path, most=0), "expected 1 or more frames"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw, message, tmp_path):

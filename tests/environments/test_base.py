@@ -13,7 +13,7 @@ KEYS = pgjax.run_keys(0, [0, 0, 1])
 
 
 def at_random(environment):
-    """Return a policy that looks at nothing."""
+    """A policy that looks at nothing."""
     actions = environment.action_space
 
     def apply(params, observation):
@@ -25,7 +25,7 @@ def at_random(environment):
 
 
 def changed(**fields):
-    """Return an environment whose steps bring these fields."""
+    """An environment whose steps bring these fields."""
     environment = counting()
 
     def step(key, state, action, params):
@@ -36,12 +36,12 @@ def changed(**fields):
 
 
 def acting(actions):
-    """Return an environment with these actions."""
+    """An environment with these actions."""
     return counting()._replace(action_space=actions)
 
 
 def scored(score):
-    """Return an environment with this score."""
+    """An environment with this score."""
     return counting()._replace(score=score)
 
 
@@ -54,7 +54,7 @@ def test_a_box_clips_and_a_discrete_space_does_not():
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_episodes_keep_the_contract(name):
     environment = ENVIRONMENTS[name]()
-    run = jax.jit(jax.vmap(pgjax.collect(environment, at_random(environment), episodes=8), (0, None, None)))
+    run = jax.jit(jax.vmap(pgjax.collect(environment, at_random(environment), slots=8), (0, None, None)))
     trajectories = jax.device_get(run(KEYS, (), environment.params))
     first, again, other = (jax.tree.map(operator.itemgetter(i), trajectories) for i in range(3))
     real, space = first.mask, environment.observation_space
@@ -129,7 +129,7 @@ def test_episodes_keep_the_contract(name):
 )
 def test_an_environment_that_breaks_its_contract_is_refused(environment, message):
     with pytest.raises(pgjax.InputError, match=message):
-        pgjax.collect(environment, POLICY, episodes=2)
+        pgjax.collect(environment, POLICY, slots=2)
 
 
 @pytest.mark.parametrize("dtype", [bool, jnp.int32, jnp.uint8])
@@ -144,15 +144,14 @@ def test_ends_may_be_truths_or_integers(dtype):
     environment = ending._replace(step=step)
     params = POLICY.init(jax.random.key(0))
     found, expected = (
-        jax.jit(pgjax.collect(each, POLICY, episodes=2))(jax.random.key(1), params, ())
-        for each in (environment, ending)
+        jax.jit(pgjax.collect(each, POLICY, slots=2))(jax.random.key(1), params, ()) for each in (environment, ending)
     )
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert len(pgjax.play(environment, POLICY, jax.random.key(0), params).reward) == 5
 
 
 def keyed():
-    """Return an environment that draws from keys of its own: one in its state, one among its params."""
+    """An environment that draws from keys of its own: one in its state, one among its params."""
 
     def reset(key, params):
         return (key, jnp.int32(0)), jnp.zeros(1)
@@ -174,7 +173,7 @@ def test_random_keys_may_be_states_and_params():
     assert len(episode.reward) == 3
     for baseline in (pgjax.no_baseline(), pgjax.leave_one_out()):
         slots = 1 if baseline.online else 2
-        algorithm = pgjax.reinforce(environment, policy, episodes=slots, baseline=baseline)
+        algorithm = pgjax.reinforce(environment, policy, slots=slots, baseline=baseline)
         grid = {"environment.scale": [1.0, 2.0]}
         found = pgjax.sweep(algorithm, iterations=1, seeds=[0], grid=grid, progress=False).episode_return.values
         assert found[1] == pytest.approx(2 * found[0], rel=1e-6)

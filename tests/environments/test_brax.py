@@ -69,7 +69,7 @@ def test_reinforce_runs_there_and_episodes_end(installed):
     lengths = trajectory.mask.sum(0)
     assert (lengths < 40).all()
     assert trajectory.terminated.any(0).all()
-    algorithm = pgjax.reinforce(environment, pgjax.policy_for(environment), episodes=2)
+    algorithm = pgjax.reinforce(environment, pgjax.policy_for(environment), slots=2)
     _, curves = jax.jit(pgjax.train(algorithm, 2))(jax.random.key(0), algorithm.hyperparameters())
     assert np.isfinite(curves.episode_return).all()
 

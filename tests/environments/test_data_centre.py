@@ -26,7 +26,7 @@ def room(air=25.0, servers=35.0, load=0.5, outdoor=20.0, t=0, mean=20.0, swing=5
 
 
 def after(fan, valve, numbers=NUMBERS, **start):
-    """Return the room and the step after an action."""
+    """The room and the step after an action."""
     return STEP(jax.random.key(0), room(**start), jnp.float32([fan, valve]), numbers)
 
 
@@ -36,7 +36,7 @@ def readings(observation):
 
 @functools.cache
 def whole_episode(fan=0.5, valve=0.5):
-    """Return an episode of one action."""
+    """An episode of one action."""
     action = jnp.float32([fan, valve])
 
     def one(carry, key):

@@ -103,7 +103,7 @@ def test_places_of_the_loops_look_alike():
 
 
 def t_maze_returns(acts, n=64):
-    """Return what a function of the sign and the time earns in the T-maze of length 3."""
+    """What a function of the sign and the time earns in the T-maze of length 3."""
     environment = pgjax.t_maze(3, 9)
 
     def one(key):

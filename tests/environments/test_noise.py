@@ -17,7 +17,7 @@ TABLE = pgjax.tabular(3, 2)
 
 
 def played(space, action, noise, n):
-    """Return what is played, n times, where some action was chosen."""
+    """What is played, n times, where some action was chosen."""
 
     def step(key, state, action, params):
         return action, pgjax.Step(jnp.zeros(1), 0.0)
@@ -34,7 +34,7 @@ def test_without_noise_nothing_changes(environment):
     params = jax.tree.map(lambda leaf: leaf + 0.1, jax.jit(policy.init)(jax.random.key(0)))
     noisy = pgjax.noisy_actions(environment)
     seen = [
-        jax.jit(pgjax.collect(each, policy, episodes=8))(jax.random.key(1), params, each.params)
+        jax.jit(pgjax.collect(each, policy, slots=8))(jax.random.key(1), params, each.params)
         for each in (environment, noisy)
     ]
     chex.assert_trees_all_close(*seen, rtol=0, atol=1e-4)  # two programs, which may round differently
@@ -93,7 +93,7 @@ def test_a_trajectory_holds_what_was_chosen_and_a_score_gets_the_parameters_bene
     noisy = pgjax.noisy_actions(
         FINITE._replace(score=lambda trajectory, mdp: Score(trajectory.last * mdp.r[0, 0, 0])), 1.0
     )
-    trajectory = jax.jit(pgjax.collect(noisy, TABLE, episodes=16))(jax.random.key(0), theta, noisy.params)
+    trajectory = jax.jit(pgjax.collect(noisy, TABLE, slots=16))(jax.random.key(0), theta, noisy.params)
     assert not np.asarray(trajectory.action)[np.asarray(trajectory.mask)].any()
     np.testing.assert_array_equal(trajectory.reward.sum(axis=0), MDP.r[0, 0, 0])
 

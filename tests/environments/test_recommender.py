@@ -9,7 +9,13 @@ from matplotlib.figure import Figure
 
 import pgjax
 from pgjax.environments.base import Episode, check_environment
-from pgjax.environments.recommender import Recommendation, click_probabilities, hindsight, interests, recommendation
+from pgjax.environments.recommender import (
+    Recommendation,
+    clairvoyant_bound,
+    click_probabilities,
+    interests,
+    recommendation,
+)
 from pgjax.imitation.controllers import recommendation_controller
 from pgjax.off_policy import importance_sampling
 
@@ -18,7 +24,7 @@ AXES = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])  # a catalogue
 
 @functools.cache
 def player(reset, step, controller):
-    """Return a function (keys [users, T + 1], actions [users, T, ...], params) -> the arrays of episodes."""
+    """A function (keys [users, T + 1], actions [users, T, ...], params) -> the arrays of episodes."""
 
     def one(keys, actions, params):
         def advance(carry, xs):
@@ -35,7 +41,7 @@ def player(reset, step, controller):
 
 
 def play(environment, users=1, actions=None, controller=None, params=None):
-    """Return episodes of all users, [users, T + 1, ...] or [users, T, ...], by a controller or actions [users, T, ...].
+    """Episodes of all users, [users, T + 1, ...] or [users, T, ...], by a controller or actions [users, T, ...].
 
     Without either, actions are uniformly random.
     """
@@ -52,7 +58,7 @@ def play(environment, users=1, actions=None, controller=None, params=None):
 
 @functools.cache
 def played(slate):
-    """Return an environment, and episodes of 500 users of its own with a random and with the written recommender."""
+    """An environment, and episodes of 500 users of its own with a random and with the written recommender."""
     environment = recommendation(slate=slate)
     return (
         environment,
@@ -62,13 +68,13 @@ def played(slate):
 
 
 def random_policy(environment):
-    """Return the uniformly random policy of an environment with discrete actions."""
+    """The uniformly random policy of an environment with discrete actions."""
     n = environment.action_space.n
     return pgjax.memoryless(lambda key: (), lambda params, x: pgjax.policies.Categorical(jnp.zeros((*x.shape[:-1], n))))
 
 
 def expected_clicks(episodes, slates):
-    """Return Σ_t Pr(click_t) of each user, had these slates [users, T, K] been shown."""
+    """Σ_t Pr(click_t) of each user, had these slates [users, T, K] been shown."""
     v = jnp.asarray(episodes.params.embedding)
 
     def one(interest, slates):
@@ -176,7 +182,7 @@ def test_hindsight_is_the_best_of_all_sequences(items, slate, horizon):
     interest = np.repeat(episodes.state.interest, len(sequences), axis=0)
     many = episodes._replace(state=episodes.state._replace(interest=interest))
     values = expected_clicks(many, np.tile(sequences, (6, 1, 1))).reshape(6, -1)
-    value = jax.jit(jax.vmap(lambda u: hindsight(environment.params, u, slate)))
+    value = jax.jit(jax.vmap(lambda u: clairvoyant_bound(environment.params, u, slate)))
     np.testing.assert_allclose(value(episodes.state.interest[:, :-1]), values.max(1), rtol=1e-5)
     assert np.all(np.ptp(values, axis=1) > 0.1)
 
@@ -184,7 +190,7 @@ def test_hindsight_is_the_best_of_all_sequences(items, slate, horizon):
 @pytest.mark.parametrize("slate", [1, 3])
 def test_random_is_worse_than_by_hand_and_nothing_better_than_hindsight(slate):
     environment, *both = played(slate)
-    value = jax.jit(jax.vmap(lambda u: hindsight(environment.params, u, slate)))
+    value = jax.jit(jax.vmap(lambda u: clairvoyant_bound(environment.params, u, slate)))
     best = np.asarray(value(both[0].state.interest[:, :-1]))
     for episodes in both:
         assert np.all(expected_clicks(episodes, episodes.state.slate[:, 1:]) <= best + 1e-4)
@@ -208,7 +214,7 @@ def test_another_order_of_the_catalogue_changes_nothing():
     queried, again = (play(several, 20, params=params) for params in (several.params, shuffled))
     np.testing.assert_array_equal(queried.reward, again.reward)
     np.testing.assert_array_equal(queried.state.slate[:, 1:], order[again.state.slate[:, 1:]])
-    best = jax.jit(lambda params: hindsight(params, as_it_was.state.interest[0, :-1], 2))
+    best = jax.jit(lambda params: clairvoyant_bound(params, as_it_was.state.interest[0, :-1], 2))
     np.testing.assert_allclose(best(single.params), best(shuffled), rtol=1e-5)
 
 
@@ -312,7 +318,7 @@ def test_what_cannot_be_recommended_is_refused(arguments, message):
 )
 def test_hindsight_that_cannot_be_computed_is_refused(items, slate, shape, message):
     with pytest.raises(pgjax.InputError, match=message):
-        hindsight(recommendation(items).params, jnp.zeros(shape), slate)
+        clairvoyant_bound(recommendation(items).params, jnp.zeros(shape), slate)
 
 
 def test_interests_of_no_steps_are_refused():

@@ -44,7 +44,7 @@ def distances(position, direction, centres=(), radii=(), margin=0.0):
 
 
 def at_random(observation):
-    """Return actions that are uniform in the box and that a hash of the observation chooses."""
+    """Actions that are uniform in the box and that a hash of the observation chooses."""
     low, high = jnp.array([0, -TURN]), jnp.array([1, TURN])
     drawn = jnp.mod(1e4 * observation[..., 1:3], 1)
     shape = (1,) * (drawn.ndim - 1) + (2,)
@@ -53,7 +53,7 @@ def at_random(observation):
 
 @functools.partial(jax.jit, static_argnums=0)
 def episodes(controller, params):
-    """Return the states [T + 1, 200] and the steps [T, 200] of episodes that go on after the goal."""
+    """The states [T + 1, 200] and the steps [T, 200] of episodes that go on after the goal."""
 
     def one(key):
         start, key = jax.random.split(key)

@@ -89,9 +89,9 @@ def test_only_what_predicts_is_said_to():
 
 
 def fitted(baseline, updates=200, **values):
-    """Return a baseline's state after so many updates on one trajectory of a random MDP, and that trajectory."""
+    """A baseline's state after so many updates on one trajectory of a random MDP, and that trajectory."""
     environment, policy = pgjax.finite(random_mdp(1), 5), pgjax.tabular(3, 2)
-    trajectory = pgjax.collect(environment, policy, episodes=64)(
+    trajectory = pgjax.collect(environment, policy, slots=64)(
         jax.random.key(0), policy.init(jax.random.key(1)), environment.params
     )
     returns = returns_of(trajectory)
@@ -112,7 +112,7 @@ def test_a_learned_value_is_the_mean_return_of_its_observation():
         np.testing.assert_allclose(found[here], returns[here].mean(), rtol=1e-3)
 
 
-@pytest.mark.parametrize("make", [pgjax.learned_action_value, pgjax.estimators.all_actions])
+@pytest.mark.parametrize("make", [pgjax.learned_action_value, pgjax.estimators.expected_policy_gradient])
 def test_a_learned_action_value_is_the_mean_return_of_its_action(make):
     baseline = make(pgjax.policies.tabular_value(3, 2))
     state, trajectory, returns = fitted(baseline)
@@ -124,7 +124,7 @@ def test_a_learned_action_value_is_the_mean_return_of_its_action(make):
             np.testing.assert_allclose(Q[here][:, a], returns[here].mean(), rtol=1e-3)
     taken = np.take_along_axis(Q, action[..., None], -1)[..., 0]
     subtracted = baseline.values(state, trajectory, jnp.asarray(returns), jnp.asarray(Q))
-    np.testing.assert_allclose(subtracted, returns if make is pgjax.estimators.all_actions else taken)
+    np.testing.assert_allclose(subtracted, returns if make is pgjax.estimators.expected_policy_gradient else taken)
 
 
 def test_a_learned_network_comes_near_to_it():

@@ -8,7 +8,7 @@ from tests.cases import CREDITS, numbers
 
 
 def two_slots() -> pgjax.Trajectory:
-    """Return a slot with episodes of 2 and 3 steps and a gap, and a slot with one of 2 steps that is truncated.
+    """A slot with episodes of 2 and 3 steps and a gap, and a slot with one of 2 steps that is truncated.
 
     Its six rows are followed by the one that is there for final observations."""
     return pgjax.Trajectory(

@@ -21,14 +21,14 @@ ONLINE_BASELINES = {"none": pgjax.no_baseline, "running_average": pgjax.running_
 
 
 def both_ways(environment, policy, credit, baseline, **options):
-    """Return REINFORCE of one episode an update, without a trajectory and with one."""
-    by_eligibility = pgjax.reinforce(environment, policy, episodes=1, credit=credit, baseline=baseline, **options)
+    """REINFORCE of one episode an update, without a trajectory and with one."""
+    streaming = pgjax.reinforce(environment, policy, slots=1, credit=credit, baseline=baseline, **options)
     stored = pgjax.reinforce(
-        environment, policy, episodes=1, credit=credit, baseline=baseline._replace(online=False), **options
+        environment, policy, slots=1, credit=credit, baseline=baseline._replace(online=False), **options
     )
-    assert by_eligibility.step is not None
+    assert streaming.step is not None
     assert stored.step is None
-    return by_eligibility, stored
+    return streaming, stored
 
 
 @pytest.mark.parametrize("credit", ONLINE_CREDITS)
@@ -70,7 +70,7 @@ def test_every_run_of_a_batch_has_its_own_clock_and_ends_in_time():
     # Beside runs with longer episodes a run does as many updates as alone, and no more.
     environment = pgjax.finite(random_mdp(), horizon=40)
     algorithm = pgjax.reinforce(
-        environment, pgjax.tabular(3, 2), episodes=1, baseline=pgjax.running_average(), optimizer=optax.sgd, chunk=4
+        environment, pgjax.tabular(3, 2), slots=1, baseline=pgjax.running_average(), optimizer=optax.sgd, chunk=4
     )
     run = pgjax.train(algorithm, 6)
     numbers = algorithm.hyperparameters(learning_rate=0.5)
@@ -90,7 +90,7 @@ def test_a_sweep_of_them_is_the_runs_one_by_one(options):
     # In segments of few iterations a run may be a segment ahead of another, but none does more than it should.
     environment = pgjax.finite(random_mdp(), horizon=40)
     algorithm = pgjax.reinforce(
-        environment, pgjax.tabular(3, 2), episodes=1, baseline=pgjax.running_average(), optimizer=optax.sgd, chunk=4
+        environment, pgjax.tabular(3, 2), slots=1, baseline=pgjax.running_average(), optimizer=optax.sgd, chunk=4
     )
     numbers = algorithm.hyperparameters(learning_rate=0.5)
     found = pgjax.sweep(
@@ -106,7 +106,7 @@ def test_a_sweep_of_them_is_the_runs_one_by_one(options):
 
 def test_update_is_one_episode():
     algorithm = pgjax.reinforce(
-        counting(limit=7), pgjax.policy_for(counting()), episodes=1, baseline=pgjax.no_baseline(), chunk=3
+        counting(limit=7), pgjax.policy_for(counting()), slots=1, baseline=pgjax.no_baseline(), chunk=3
     )
     state = algorithm.init(jax.random.key(0), algorithm.hyperparameters())
     for iteration in (1, 2):
@@ -120,17 +120,17 @@ def test_it_is_chosen_only_where_it_is_exact():
     environment = pgjax.finite(MDP, horizon=4)
     table = pgjax.tabular(3, 2)
     average = pgjax.running_average()
-    assert pgjax.reinforce(environment, table, episodes=1, baseline=average).step is not None
+    assert pgjax.reinforce(environment, table, slots=1, baseline=average).step is not None
     for refused in (
-        pgjax.reinforce(environment, table, episodes=2, baseline=average),
-        pgjax.reinforce(environment, table, episodes=1, steps=9, baseline=average),
-        pgjax.reinforce(environment, table, episodes=1, baseline=pgjax.learned_value(pgjax.policies.tabular_value(3))),
+        pgjax.reinforce(environment, table, slots=2, baseline=average),
+        pgjax.reinforce(environment, table, slots=1, min_steps_per_slot=9, baseline=average),
+        pgjax.reinforce(environment, table, slots=1, baseline=pgjax.learned_value(pgjax.policies.tabular_value(3))),
         pgjax.reinforce(
             environment._replace(score=lambda trajectory, params: Score(trajectory.reward)),
             table,
-            episodes=1,
+            slots=1,
             baseline=average,
         ),
-        pgjax.reinforce(counting(), remembering(), episodes=1, baseline=average),
+        pgjax.reinforce(counting(), remembering(), slots=1, baseline=average),
     ):
         assert refused.step is None

@@ -99,7 +99,9 @@ def covariance_by_listing(probability, samples):
     return mean, np.einsum("n,nd,ne->de", probability, samples, samples) - np.outer(mean, mean)
 
 
-@pytest.mark.parametrize("kind", ["whole episode", "reward to go", "lambda return", "all actions", "action value"])
+@pytest.mark.parametrize(
+    "kind", ["whole episode", "reward to go", "lambda return", "expected policy gradient", "action value"]
+)
 def test_mean_and_covariance_are_those_over_every_episode(problem, listed, kind):
     mdp, theta = problem
     episodes, probability, score = listed
@@ -125,8 +127,8 @@ def test_mean_and_covariance_are_those_over_every_episode(problem, listed, kind)
         next_values = jnp.where(trajectory.last, 0, jnp.asarray(np.concatenate([baseline[1:], baseline[:2]])))
         judged = np.asarray(pgjax.estimators.lambda_returns(trajectory, DISCOUNT, TRACE_DECAY, next_values))[:T]
         samples = np.einsum("t,tn,tnd->nd", weight, judged - baseline, score)
-    elif kind == "all actions":
-        estimator = exact.all_actions_estimator(mdp, T, f, DISCOUNT, jnp.asarray(Q))
+    elif kind == "expected policy gradient":
+        estimator = exact.expected_policy_gradient_estimator(mdp, T, f, DISCOUNT, jnp.asarray(Q))
         samples = np.einsum("t,tnd->nd", weight, put_back)
     else:
         estimator = exact.action_value_estimator(mdp, T, f, DISCOUNT, jnp.asarray(Q))
@@ -173,7 +175,7 @@ def test_the_estimates_that_reinforce_makes_have_these_moments(problem, listed):
             pgjax.estimators.discounted_reward_to_go(),
             pgjax.estimators.given_action_values(Q),
             (),
-            exact.all_actions_estimator(mdp, T, f, DISCOUNT, Q),
+            exact.expected_policy_gradient_estimator(mdp, T, f, DISCOUNT, Q),
         ),
     ]
 
@@ -206,7 +208,7 @@ def test_an_exact_critic_biases_nothing(problem):
         exact.reward_to_go_estimator(mdp, T, DISCOUNT, solution.values),
         exact.lambda_return_estimator(mdp, T, DISCOUNT, 0.5, solution.values),
         exact.lambda_return_estimator(mdp, T, DISCOUNT, 0.0, solution.values),
-        exact.all_actions_estimator(mdp, T, f, DISCOUNT, solution.action_values),
+        exact.expected_policy_gradient_estimator(mdp, T, f, DISCOUNT, solution.action_values),
     ):
         mean, covariance = exact.mean_and_covariance(mdp, T, POLICY, theta, estimator)
         np.testing.assert_allclose(mean, gradient, atol=1e-14)

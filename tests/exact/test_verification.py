@@ -70,7 +70,7 @@ def test_learning_needs_no_gradient_of_what_is_predicted():
     mdp, theta = random_problem(S=3, A=2)
     environment, policy = pgjax.finite(mdp, 4), pgjax.tabular(3, 2)
     Q = jax.random.normal(jax.random.key(0), (3, 2))
-    trajectory = pgjax.collect(environment, policy, episodes=8)(jax.random.key(1), theta, mdp)
+    trajectory = pgjax.collect(environment, policy, slots=8)(jax.random.key(1), theta, mdp)
     numbers = pgjax.reinforce(environment, policy).hyperparameters()
     estimator = pgjax.policy_gradient(
         environment, policy, pgjax.lambda_return(), pgjax.estimators.given_action_values(Q)

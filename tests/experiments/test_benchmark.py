@@ -30,7 +30,7 @@ PEER = {
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """Return the summary of a tiny benchmark, whose peer is one that answers at once, and what was printed."""
+    """The summary of a tiny benchmark, whose peer is one that answers at once, and what was printed."""
     out, asked, run = tmp_path_factory.mktemp("benchmark"), [], subprocess.run
 
     def answer(command, **options):

@@ -63,7 +63,7 @@ def test_writes_summary_figures_and_tables(monkeypatch, tmp_path, capsys, trust)
     monkeypatch.setattr(
         study, "methods", lambda environment: {name: pair for name, pair in every(environment).items() if name in kept}
     )
-    small = ["--env", "maze", "--seeds", 4, "--choosing-seeds", 2, "--maze-iterations", 3, "--episodes", 2]
+    small = ["--env", "maze", "--seeds", 4, "--choosing-seeds", 2, "--maze-iterations", 3, "--slots", 2]
     small += ["--learning-rate", 0.01, 0.1, "--out", tmp_path]
     assert run_experiment(monkeypatch, study, *small) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -85,7 +85,7 @@ def test_writes_summary_figures_and_tables(monkeypatch, tmp_path, capsys, trust)
         variance = found["variance"]
         assert variance["G_1"] > variance["G_1 − ρ"]
         assert variance["G_1"] > variance["G_t"]
-        lecture = ["G_1", "G_1 − ρ", "G_1 − others' mean", "G_t", "G_t − ρ", "G_t − others' mean at t"]
+        lecture = ["G_1", "G_1 − ρ", "G_1 − leave-one-out mean", "G_t", "G_t − ρ", "G_t − leave-one-out mean per step"]
         assert variance["G_t − v_t(X_t)"] < min(variance[name] for name in lecture)
         unbiased = [name for name in variance if "λ" not in name and "^0" not in name]
         assert max(found["bias"][name] for name in unbiased) < 1e-3 * found["gradient_norm"]
@@ -94,7 +94,7 @@ def test_writes_summary_figures_and_tables(monkeypatch, tmp_path, capsys, trust)
 
 def test_speed_by_hand():
     curves = pgjax.sweep(
-        pgjax.reinforce(pgjax.maze(), pgjax.policy_for(pgjax.maze()), episodes=2), iterations=3, seeds=range(3),
+        pgjax.reinforce(pgjax.maze(), pgjax.policy_for(pgjax.maze()), slots=2), iterations=3, seeds=range(3),
         progress=False,
     )  # fmt: skip
     curves["episode_return"].values[:] = [[-90, -10, -50], [-90, -90, -20], [-90, -90, -90]]
@@ -122,7 +122,7 @@ def test_the_best_learning_rate_is_that_of_the_best_runs():
         (["--seeds", "0"], "seeds to be 1 or more, got 0"),
         (["--first-seed", "3"], "begin after the 32 that learning rates are chosen on, got 3 as the first"),
         (["--env", "maze", "maze"], "every task once"),
-        (["--episodes", "1"], "2 or more episodes an update for a leave-one-out baseline, got 1"),
+        (["--slots", "1"], "2 or more slots for a leave-one-out baseline, got 1"),
         (["--learning-rate", "nan"], "expected a finite --learning-rate, got nan"),
     ],
 )

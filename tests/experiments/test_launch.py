@@ -11,7 +11,7 @@ from experiments import reinforce
 
 PRINTING = """
 from dataclasses import dataclass
-from pgjax import commandline
+from experiments.common import launch
 
 @dataclass(frozen=True)
 class Options:

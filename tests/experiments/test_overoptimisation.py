@@ -14,7 +14,7 @@ TINY += ["--pretraining", "20", "--pool", "4", "--block", "1", "--beta", "--leng
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """Return the directory of a tiny study."""
+    """The directory of a tiny study."""
     out = tmp_path_factory.mktemp("overoptimisation")
     with pytest.MonkeyPatch.context() as patch:
         for name, size in {"LENGTH": 8, "PROMPTS": 2, "SENTENCES": 200, "PRETRAINING_STEPS": 10}.items():
@@ -45,7 +45,7 @@ def test_pretraining_has_no_key_of_the_feedback(out):
 
 
 def curves(gold, kl):
-    """Return results of two seeds, whose gold and KL are these at every update, apart by 0.2."""
+    """Results of two seeds, whose gold and KL are these at every update, apart by 0.2."""
     apart = np.array([[-0.1], [0.1]])
     both = {name: (("seed", "iteration"), np.asarray(x)[None] + apart) for name, x in {"gold": gold, "kl": kl}.items()}
     both["proxy"] = both["gold"]

@@ -9,7 +9,7 @@ from experiments import reinforce as study
 from pgjax.sweeps import runner
 from tests.cases import assert_refused, run_experiment
 
-SMALL = ["--env", "maze", "--seeds", "3", "--iterations", "4", "--episodes", "2"]
+SMALL = ["--env", "maze", "--seeds", "3", "--iterations", "4", "--slots", "2"]
 
 
 def test_writes_results_summary_figure_and_table(monkeypatch, tmp_path, capsys):
@@ -34,7 +34,7 @@ def test_writes_results_summary_figure_and_table(monkeypatch, tmp_path, capsys):
 
 
 def test_a_single_run_has_no_interval(monkeypatch, tmp_path, capsys):
-    single = ["--env", "maze", "--seeds", "1", "--iterations", "4", "--episodes", "2", "--out", tmp_path]
+    single = ["--env", "maze", "--seeds", "1", "--iterations", "4", "--slots", "2", "--out", tmp_path]
     assert run_experiment(monkeypatch, study, *single) == 0
     [row] = json.loads((tmp_path / "summary.json").read_text())["rows"]
     assert row["interval"] is None
@@ -44,12 +44,12 @@ def test_a_single_run_has_no_interval(monkeypatch, tmp_path, capsys):
 
 
 def test_the_lecture_is_a_configuration(monkeypatch, tmp_path):
-    lecture = ["--episodes", "1", "--credit", "whole-episode", "--baseline", "running-average", "--optimizer", "sgd"]
+    lecture = ["--slots", "1", "--credit", "whole-episode", "--baseline", "running-average", "--optimizer", "sgd"]
     assert run_experiment(monkeypatch, study, *SMALL, *lecture, "--out", tmp_path) == 0
     np.testing.assert_array_equal(pgjax.read(tmp_path).episodes, 1)
 
 
-@pytest.mark.parametrize("baseline", ["learned-value", "learned-action-value", "all-actions"])
+@pytest.mark.parametrize("baseline", ["learned-value", "learned-action-value", "expected-policy-gradient"])
 def test_a_critic_is_a_configuration(monkeypatch, tmp_path, baseline):
     critic = ["--credit", "lambda-return", "--baseline", baseline, "--trace-decay", "0", "0.9", "--out", tmp_path]
     assert run_experiment(monkeypatch, study, *SMALL, *critic) == 0
@@ -82,8 +82,11 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
         (["--seeds", "0"], "1 or more seeds, got 0"),
         (["--seeds", "-3"], "1 or more seeds, got -3"),
         (["--iterations", "0"], "iterations to be an integer of 1 or more, got 0"),
-        (["--episodes", "0"], "1 or more episodes, got 0"),
-        (["--episodes", "1"], "2 or more episodes an update for a leave-one-out baseline, got 1"),
+        (["--slots", "0"], "1 or more slots, got 0"),
+        (["--episodes", "4"], "expected --slots, which --episodes is called now, got --episodes"),
+        (["--steps=9"], "expected --min-steps-per-slot, which --steps is called now, got --steps=9"),
+        (["--baseline", "all-actions"], "expected expected-policy-gradient, which all-actions is called now"),
+        (["--slots", "1"], "2 or more slots for a leave-one-out baseline, got 1"),
         (["--learning-rate", "nan"], "a finite --learning-rate, got nan"),
         (["--learning-rate", "0.1", "inf"], "a finite --learning-rate, got inf"),
         (["--discount", "0.9", "0.9"], "every value of discount once"),
@@ -93,9 +96,12 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
         (["--hidden", "0"], "width 1 or more, got 0"),
         (["--policy", "recurrent", "--bfloat16"], "float32 for a recurrent policy, got bfloat16"),
         (["--policy", "recurrent", "--hidden"], "1 or more hidden layers for a recurrent policy"),
-        (["--policy", "recurrent", "--steps", "9"], "steps=0 for a policy with memory (one episode a slot), got 9"),
+        (
+            ["--policy", "recurrent", "--min-steps-per-slot", "9"],
+            "min_steps_per_slot=0 for a policy with memory, got 9",
+        ),
         (["--credit", "lambda-return"], "a baseline that predicts v(X_t) or Q(X_t, ·)"),
-        (["--env", "Pendulum-v1", "--baseline", "all-actions"], "got Pendulum-v1 with actions of Box"),
+        (["--env", "Pendulum-v1", "--baseline", "expected-policy-gradient"], "got Pendulum-v1 with actions of Box"),
         (["--baseline", "learned-value", "--value-steps", "0"], "1 or more gradient steps an update"),
         (["--solved-at", "nan"], "expected a finite --solved-at, got nan"),
         (["--batch", "0"], "batch to be an integer of 1 or more, got 0"),

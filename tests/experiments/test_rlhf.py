@@ -14,7 +14,7 @@ from pgjax import rlhf
 from tests.cases import assert_refused, run_experiment
 
 TINY = ["--seeds", "2", "--width", "8", "--layers", "1", "--heads", "2", "--sentences", "200", "--pretraining", "100"]
-TINY += ["--rounds", "1", "--updates", "3", "--comparisons", "16", "--episodes", "8", "--best-of", "4", "--block", "1"]
+TINY += ["--rounds", "1", "--updates", "3", "--comparisons", "16", "--slots", "8", "--best-of", "4", "--block", "1"]
 
 
 def run_tiny(out, *arguments):
@@ -27,7 +27,7 @@ def run_tiny(out, *arguments):
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """Return the directory of a tiny study."""
+    """The directory of a tiny study."""
     out = tmp_path_factory.mktemp("rlhf")
     assert run_tiny(out) == 0
     return out
@@ -43,7 +43,7 @@ def test_the_summary_says_what_became_better(out):
     simulated = summary["simulated"]
     assert simulated["comparisons"] == 16
     assert 0 < simulated["accuracy"] <= 1
-    assert 0.5 < simulated["ceiling"] < 1
+    assert 0.5 < simulated["bayes_accuracy"] < 1
     assert len(simulated["identical_texts"]) == 1
     assert summary["people"] is None
     assert summary["failed_seeds"] == []
@@ -149,11 +149,11 @@ def test_a_run_fails_whose_outputs_cannot_be_compared():
         (["--gold", "fame"], "expected a gold reward words, length or letters:LETTERS, got fame"),
         (["--best-of", "99"], "expected n from 1 to 32 for best-of-n, got 99"),
         (["--heads", "3"], "expected heads that divide the width 32, got 3"),
-        (["--same-prompt", "1"], "expected groups of 2 or more for a leave-one-out baseline, got 1"),
+        (["--group-size", "1"], "expected groups of 2 or more for a leave-one-out baseline, got 1"),
         (["--beta", "0", "--kl-target", "5"], "expected a first β above 0 for a KL target, as steering multiplies it"),
         (["--seeds", "0"], "expected 1 or more seeds, got 0"),
         (["--study", str(2**30)], "expected a study from 0 to 2**30 - 1, got 1073741824"),
-        (["--episodes", "6"], "expected groups of the same start that divide 6 episodes, got 4"),
+        (["--slots", "6"], "expected groups of the same start that divide 6 slots, got 4"),
         (["--rankings", "/nowhere.jsonl"], "expected a file of rankings, got /nowhere.jsonl"),
         (["--gold", "none"], "expected --rankings, a file of rankings by people, beside --gold none, got no file"),
         (["--comparisons", "0"], "expected 1 or more rankings, got 0"),

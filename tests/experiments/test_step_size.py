@@ -10,7 +10,7 @@ from experiments import step_size as study
 from pgjax.sweeps import runner
 from tests.cases import assert_refused, run_experiment
 
-SMALL = ["--env", "maze", "--seeds", "3", "--iterations", "4", "--episodes", "2"]
+SMALL = ["--env", "maze", "--seeds", "3", "--iterations", "4", "--slots", "2"]
 RANDOM = np.log(2)
 
 
@@ -47,7 +47,7 @@ def test_writes_results_summary_figure_and_table(monkeypatch, tmp_path, capsys):
 
 
 def test_numbers_that_are_not_finite_count_as_overstepped(monkeypatch, tmp_path):
-    huge = ["--optimizer", "sgd", "--entropy-coefficient", "0", "--learning-rate", "3e38", "--episodes", "16"]
+    huge = ["--optimizer", "sgd", "--entropy-coefficient", "0", "--learning-rate", "3e38", "--slots", "16"]
     assert run_experiment(monkeypatch, study, *SMALL, *huge, "--out", tmp_path) == 0
     (row,) = json.loads((tmp_path / "summary.json").read_text())["rows"]
     assert row["failed_seeds"]
@@ -64,7 +64,7 @@ def test_the_default_map_has_ten_learning_rates_and_100_seeds(environment, optim
 
 
 def run_with(episode_return, entropy=RANDOM, gradient_norm=1.0):
-    """Return six updates of a run, 50 episodes each: the first from return 0, at random, with a gradient norm of 1."""
+    """Six updates of a run, 50 episodes each: the first from return 0, at random, with a gradient norm of 1."""
 
     def curve(start, rest):
         return [start, *np.broadcast_to(rest, 5)]
@@ -98,7 +98,7 @@ RUNS = [
 
 
 def dataset(runs):
-    """Return the results of a sweep of these runs."""
+    """The results of a sweep of these runs."""
     episode_return, entropy, gradient_norm = np.moveaxis(np.array(runs), 1, 0)
     curves = {"episode_return": episode_return, "entropy": entropy, "gradient_norm": gradient_norm}
     curves["episodes"] = np.full(episode_return.shape, 50.0)
@@ -130,7 +130,7 @@ def test_a_run_with_fewer_than_100_episodes_is_judged_whole():
     [
         (["--seeds", "0"], "1 or more seeds, got 0"),
         (["--iterations", "0"], "iterations to be an integer of 1 or more, got 0"),
-        (["--episodes", "1"], "2 or more episodes an update for a leave-one-out baseline, got 1"),
+        (["--slots", "1"], "2 or more slots for a leave-one-out baseline, got 1"),
         (["--learning-rate", "nan"], "expected a finite --learning-rate, got nan"),
         (["--learning-rate", "0.1", "0.1"], "every value of learning_rate once"),
         (["--entropy-coefficient", "inf"], "expected a finite --entropy-coefficient, got inf"),

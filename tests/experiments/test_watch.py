@@ -23,7 +23,7 @@ def test_policies_that_learned_nothing_can_be_watched(monkeypatch, capsys, tmp_p
 
 def test_the_best_point_of_a_grid_is_watched_or_the_one_asked_for(tmp_path):
     environment = pgjax.maze()
-    algorithm = pgjax.reinforce(environment, pgjax.policy_for(environment), episodes=4)
+    algorithm = pgjax.reinforce(environment, pgjax.policy_for(environment), slots=4)
     made = {"env": "maze", "policy": "auto", "hidden": [64, 64]}
     options = {"iterations": 3, "seeds": range(3), "grid": {"learning_rate": [1e-6, 1.0]}, "progress": False}
     results = pgjax.sweep(algorithm, **options, out=tmp_path, configuration=made)
@@ -46,7 +46,7 @@ def point(results, i):
 
 
 def test_results_without_names_are_refused(monkeypatch, capsys, tmp_path):
-    algorithm = pgjax.reinforce(pgjax.maze(horizon=5), pgjax.policy_for(pgjax.maze()), episodes=2)
+    algorithm = pgjax.reinforce(pgjax.maze(horizon=5), pgjax.policy_for(pgjax.maze()), slots=2)
     pgjax.sweep(algorithm, iterations=1, seeds=[0], out=tmp_path / "mine", configuration={"x": 1}, progress=False)
     message = "got some that do not say their env"
     assert_refused(monkeypatch, capsys, study, ["--results", tmp_path / "mine"], message)

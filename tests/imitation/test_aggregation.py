@@ -14,7 +14,7 @@ Mixture, add, empty_buffer = module.Mixture, module.add, module.empty_buffer
 
 
 def always(action):
-    """Return an expert of the counting environment that always does the same."""
+    """An expert of the counting environment that always does the same."""
     return pgjax.imitation.scripted(lambda observation: jnp.full(observation.shape[:-1], action, jnp.int32), counting())
 
 
@@ -116,7 +116,7 @@ def test_dagger_learns_what_the_expert_does_beside_its_own_way():
     f, _ = learned(pgjax.behaviour_cloning(policy, pgjax.demonstrate(environment, expert, 8)), 4)
     assert f[0, 0] > 0.95
     np.testing.assert_allclose(f[1], 0.25, atol=1e-6)
-    f, curves = learned(pgjax.dagger(environment, policy, expert, episodes=8, steps=20), 12)
+    f, curves = learned(pgjax.dagger(environment, policy, expert, slots=8, steps=20), 12)
     assert (f[:, 0] > 0.95).all()
     np.testing.assert_array_equal(curves.beta, [1] + [0] * 11)
     np.testing.assert_array_equal(curves.labels, curves.steps)
@@ -128,7 +128,7 @@ def test_with_the_expert_always_acting_it_is_its_own_return_that_is_seen():
     environment, policy = pgjax.finite(random_mdp(), 6), pgjax.tabular(3, 2)
     expert = pgjax.Expert(policy, jnp.asarray([[0.0, 3.0], [3.0, 0.0], [0.0, 0.0]]))
     learning = pgjax.dagger(
-        environment, policy, expert, episodes=400, steps=1, labels=2, distance=pgjax.imitation.forward_kl
+        environment, policy, expert, slots=400, steps=1, labels=2, distance=pgjax.imitation.forward_kl
     )
     state, curves = jax.jit(pgjax.train(learning, 3))(KEY, learning.hyperparameters(mixture_decay=1.0))
     f = jax.nn.softmax(expert.params)
@@ -146,7 +146,7 @@ def test_learner_and_expert_may_both_have_a_memory():
         counting(),
         remembering(),
         expert,
-        episodes=4,
+        slots=4,
         capacity=48,
         labels=3,
         steps=50,
@@ -169,7 +169,7 @@ def test_a_vmapped_run_is_a_single_one_and_a_sweep_of_them():
     environment = pgjax.finite(random_mdp(), 6)
     policy = pgjax.mlp(environment.observation_space, environment.action_space, (4,))
     expert = pgjax.Expert(pgjax.tabular(3, 2), jnp.asarray([[0.0, 3.0], [3.0, 0.0], [0.0, 0.0]]))
-    learning = pgjax.dagger(environment, policy, expert, episodes=2, steps=5, batch=8, capacity=16)
+    learning = pgjax.dagger(environment, policy, expert, slots=2, steps=5, batch=8, capacity=16)
     # What a sweep computes is vmapped.
     swept = pgjax.sweep(learning, iterations=3, seeds=range(3), grid={"mixture_decay": [0.5, 1.0]}, progress=False)
     update = jax.jit(chex.assert_max_traces(learning.update, n=1))
@@ -192,7 +192,7 @@ def test_a_vmapped_run_is_a_single_one_and_a_sweep_of_them():
         ({"labels": -1}, "expected 0 or more labels of an episode, got -1"),
         ({"schedule": lambda i, p: jnp.ones(2)}, r"expected a schedule that returns one number, got .* \(2,\)"),
         ({"capacity": 0}, "expected a capacity of 1 or more steps, got 0"),
-        ({"episodes": 0}, "expected 1 or more episodes, got 0"),
+        ({"slots": 0}, "expected 1 or more slots, got 0"),
         ({"steps": 0}, "expected 1 or more gradient steps an update, got 0"),
         ({"expert": pgjax.Expert(pgjax.tabular(3, 2), jnp.zeros((3, 2)))}, "expected a policy that takes"),
     ],
@@ -206,7 +206,7 @@ def test_an_observation_after_the_end_that_is_no_number_does_not_matter():
     expert = pgjax.imitation.scripted(lambda observation: jnp.zeros(observation.shape[:-1], jnp.int32), ending_in(0.3))
     fitted = []
     for after in (jnp.nan, 0.3):
-        learning = pgjax.dagger(ending_in(after), remembering(), expert, episodes=3, steps=5)
+        learning = pgjax.dagger(ending_in(after), remembering(), expert, slots=3, steps=5)
         state, _ = jax.jit(pgjax.train(learning, 2))(KEY, learning.hyperparameters())
         fitted.append(state.params)
         assert np.isfinite(state.params).all()

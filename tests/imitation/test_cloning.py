@@ -14,7 +14,7 @@ LIKELIHOOD = pgjax.imitation.negative_log_likelihood
 
 
 def by_hand(states, actions, mask=None):
-    """Return demonstrations [T, N] of discrete states and actions, given as lists of episodes."""
+    """Demonstrations [T, N] of discrete states and actions, given as lists of episodes."""
     states, actions = (jnp.asarray(array, jnp.int32).T for array in (states, actions))
     return pgjax.Demonstrations(
         states, actions, jnp.ones(states.shape, bool) if mask is None else jnp.asarray(mask, bool).T
@@ -236,7 +236,7 @@ def test_pretrained_parameters_are_those_a_run_ends_with():
     cloning = pgjax.behaviour_cloning(policy, pgjax.demonstrate(environment, expert, 4), steps=5)
     numbers = cloning.hyperparameters(learning_rate=0.1)
     start = pgjax.pretrained(policy, cloning, 3, numbers)
-    tuning = pgjax.reinforce(environment, start, episodes=2)
+    tuning = pgjax.reinforce(environment, start, slots=2)
     keys = pgjax.run_keys(0, range(2))
     state = jax.jit(jax.vmap(tuning.init, (0, None)))(keys, tuning.hyperparameters())
     assert not np.array_equal(state.params[0], state.params[1])

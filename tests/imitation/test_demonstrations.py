@@ -38,7 +38,7 @@ def draw(rng, space, *batch):
 
 
 def demonstrations(env, mask, known_expert, rng):
-    """Return random demonstrations with a mask [T, N] whose columns end, at the latest, with a label in the last row.
+    """Random demonstrations with a mask [T, N] whose columns end, at the latest, with a label in the last row.
 
     As in a file that was read, padding is zero, and so is what the expert did where he was not asked."""
     T, N = mask.shape
@@ -327,7 +327,7 @@ WRONG = {
 
 
 def refused(path, env=ENVIRONMENTS["table"]):
-    """Return what a person is told about a file."""
+    """What a person is told about a file."""
     with pytest.raises(pgjax.InputError) as told:
         pgjax.imitation.load_demonstrations(path, env)
     sentence = str(told.value)

@@ -38,7 +38,7 @@ def test_controllers_do_their_tasks(name):
 
 
 def mirrored(name, observation, action):
-    """Return what a controller sees and does in the mirror."""
+    """What a controller sees and does in the mirror."""
     if name == "Pendulum-v1":
         return observation * jnp.array([[1.0, -1.0, -1.0]]), -action
     if name == "Acrobot-v1":
@@ -123,7 +123,7 @@ def test_the_shortest_path_is_as_long_as_a_search_finds_it():
 
 
 def waiting():
-    """Return an MDP in which waiting pays 1 and leaving pays 3 and ends: one waits until the last step, then leaves."""
+    """An MDP in which waiting pays 1 and leaving pays 3 and ends: one waits until the last step, then leaves."""
     p = np.zeros((2, 2, 2))
     p[0, 0, 0] = p[0, 1, 1] = p[1, :, 1] = 1
     return pgjax.environments.tables([1.0, 0.0], p, [[1.0, 3.0], [0.0, 0.0]], [False, True])
@@ -133,7 +133,7 @@ def test_what_is_best_may_depend_on_the_steps_that_are_left():
     mdp, T = waiting(), 4
     environment, expert = pgjax.finite(mdp, T), pgjax.imitation.optimal_expert(waiting(), T)
     assert has_memory(expert.policy)
-    trajectory = pgjax.collect(environment, expert.policy, episodes=2)(jax.random.key(0), expert.params, mdp)
+    trajectory = pgjax.collect(environment, expert.policy, slots=2)(jax.random.key(0), expert.params, mdp)
     np.testing.assert_array_equal(trajectory.reward[:T], np.tile([[1], [1], [1], [3]], 2))
     assert exact.optimal(mdp, T).rho == 6
     unrolled = expert.policy.unroll(expert.params, trajectory)
@@ -162,7 +162,7 @@ def swept(request, tmp_path_factory):
     """A small sweep: where to find its results, and its dataset."""
     out = tmp_path_factory.mktemp("swept") if request.param == "on disk" else None
     found = pgjax.sweep(
-        pgjax.reinforce(pgjax.maze("...E", horizon=6), POLICY, episodes=2),
+        pgjax.reinforce(pgjax.maze("...E", horizon=6), POLICY, slots=2),
         iterations=2,
         seeds=[5, 3, 8],
         grid={"learning_rate": [0.1, 0.5]},
@@ -191,7 +191,7 @@ def test_a_trained_expert_is_the_best_of_its_runs_unless_one_is_named(swept):
 
 
 def curves(returns):
-    """Return what a sweep without a grid finds where each of its seeds has this return throughout."""
+    """What a sweep without a grid finds where each of its seeds has this return throughout."""
     returns = np.asarray(returns, float)[:, None] * np.ones((1, 2))
     runs = ("seed", "iteration")
     return xr.Dataset(

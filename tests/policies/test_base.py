@@ -32,7 +32,7 @@ CASES = {
 
 
 def spoiled(**methods):
-    """Return a policy for CartPole whose distributions have some methods that do other things than they should."""
+    """A policy for CartPole whose distributions have some methods that do other things than they should."""
 
     class Spoiled(NamedTuple):
         logits: jax.Array
@@ -88,7 +88,7 @@ class Column(NamedTuple):
 def test_step_and_unroll_give_the_same_log_probabilities(name):
     policy, environment = CASES[name]
     params = policy.init(jax.random.key(0))
-    run = pgjax.collect(environment, policy, episodes=3, chunk=2)
+    run = pgjax.collect(environment, policy, slots=3, chunk=2)
     trajectory = jax.jit(run)(jax.random.key(1), params, environment.params)
     unrolled = policy.unroll(params, trajectory).log_prob(trajectory.action)
     memory, stepped = policy.memory(3), []
@@ -151,7 +151,7 @@ def test_an_environment_gets_bounded_actions_and_the_gradient_stays_exact():
         return pgjax.policies.Gaussian(jnp.broadcast_to(params, observation.shape), jnp.zeros_like(observation))
 
     policy = pgjax.memoryless(lambda key: jnp.full((1, 1), mean), apply)
-    run = jax.jit(pgjax.collect(environment, policy, episodes=n))
+    run = jax.jit(pgjax.collect(environment, policy, slots=n))
     with jax.numpy_rank_promotion("allow"):
         trajectory = run(jax.random.key(0), jnp.full(1, mean), ())
     played, drawn = np.asarray(trajectory.reward[0]), np.asarray(trajectory.action[0, :, 0])
@@ -233,7 +233,7 @@ def test_a_table_never_chooses_what_is_forbidden():
     _, f = pgjax.tabular(2, space).step(jnp.ones((2, 3)), (), jnp.arange(2))
     np.testing.assert_array_equal(jnp.exp(f.log_prob(jnp.array([0, 1]))), [0.5, 0.0])
     environment = pgjax.finite(MDP, 5)._replace(action_space=pgjax.Discrete(2, forbidden=(0,)))
-    trajectory = pgjax.collect(environment, pgjax.policy_for(environment), episodes=8)(
+    trajectory = pgjax.collect(environment, pgjax.policy_for(environment), slots=8)(
         jax.random.key(0), jnp.zeros((3, 2)), MDP
     )
     assert (trajectory.action[trajectory.mask] == 1).all()

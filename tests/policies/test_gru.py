@@ -14,7 +14,7 @@ BOX = pgjax.Box(-2.0, 2.0, (3,))
 
 
 def seen(observation):
-    """Return a trajectory of which only the observations are known."""
+    """A trajectory of which only the observations are known."""
     return pgjax.Trajectory(observation, *[None] * (len(pgjax.Trajectory._fields) - 1))
 
 
@@ -66,7 +66,7 @@ def test_the_gradient_through_unroll_is_that_of_step_by_step():
 def test_remembers_what_no_policy_without_memory_can_know():
     environment = recall()
     spaces = (environment.observation_space, environment.action_space)
-    algorithm = pgjax.reinforce(environment, pgjax.recurrent(*spaces, 8, ()), episodes=32)
+    algorithm = pgjax.reinforce(environment, pgjax.recurrent(*spaces, 8, ()), slots=32)
     run = jax.jit(jax.vmap(pgjax.train(algorithm, iterations=60), (0, None)))
     _, curves = run(pgjax.run_keys(0, range(4)), algorithm.hyperparameters(learning_rate=0.03))
     assert np.all(curves.episode_return[:, -20:].mean(axis=1) > 0.95)

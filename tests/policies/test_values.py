@@ -9,7 +9,7 @@ GRID = pgjax.Box(0.0, 1.0, (2, 3))
 
 
 def seen(observation):
-    """Return a trajectory of these observations [T, E, ...]."""
+    """A trajectory of these observations [T, E, ...]."""
     empty = jnp.zeros(observation.shape[:2])
     return pgjax.Trajectory(observation, *(empty,) * 6, jnp.int32(0))
 

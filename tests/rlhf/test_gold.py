@@ -16,7 +16,7 @@ W, T = 4, 9
 
 
 def row(prompt, output, ended=True):
-    """Return a text as a row, [W + T]."""
+    """A text as a row, [W + T]."""
     tokens = [*TOKENIZER.encode(output), *([EOS] if ended else [])]
     return np.concatenate([pgjax.text.left_padded([np.array([BOS, *TOKENIZER.encode(prompt)])], W)[0],
                            pgjax.text.right_padded([np.array(tokens, int)], T)[0]])  # fmt: skip

@@ -9,13 +9,13 @@ import pytest
 
 import pgjax
 from pgjax import rlhf
-from pgjax.rlhf.loop import steer
+from pgjax.rlhf.loop import controlled_beta
 
 GRAMMAR = pgjax.text.grammar(words=2, parts=2, longest=2)
 CORPUS = pgjax.text.grammar_corpus(GRAMMAR, jax.random.key(0), 200)
 T, W, V = 10, CORPUS.prompts.shape[1], CORPUS.tokenizer.vocabulary
-POLICY, SIZES = pgjax.text.language_model(CORPUS, T, width=8, layers=1, heads=2)
-MODEL = rlhf.reward_model(SIZES)
+POLICY, CONFIG = pgjax.text.language_model(CORPUS, T, width=8, layers=1, heads=2)
+MODEL = rlhf.reward_model(CONFIG)
 ROUNDS, UPDATES, RANKINGS = 2, 3, 24
 OPTIONS = {
     "vocabulary": V,
@@ -26,24 +26,31 @@ OPTIONS = {
     "test_rankings": 16,
     "reward_updates": 2,
     "reward_steps": 4,
-    "episodes": 8,
-    "same_start": 4,
+    "slots": 8,
+    "group_size": 4,
     "evaluated": 16,
     "candidates": 4,
 }
 
 
 def a_count(tokens, output):
-    """Return how many of the first character of the vocabulary an output has."""
+    """How many of the first character of the vocabulary an output has."""
     return jnp.sum((tokens == 3) & output, axis=1).astype(jnp.float32)
 
 
-def loop(model=SIZES, **options):
-    return rlhf.feedback(POLICY, rlhf.reward_model(model), a_count, CORPUS.prompts, **{**OPTIONS, **options})
+def loop(model=CONFIG, **options):
+    return rlhf.feedback(POLICY, rlhf.reward_model(model), a_count, CORPUS.prompts, **arguments(options))
 
 
-def from_elsewhere(n=6):
-    """Return rankings of an output of one token against none, for the first prompt."""
+def arguments(options):
+    """Options as the settings and the other arguments of `feedback`."""
+    counts = {name: count for name, count in {**OPTIONS, **options}.items() if name in rlhf.FeedbackSettings._fields}
+    others = {name: value for name, value in options.items() if name not in counts}
+    return {"settings": rlhf.FeedbackSettings(**counts), **others}
+
+
+def by_external_annotators(n=6):
+    """Rankings of an output of one token against none, for the first prompt."""
     tokens = np.zeros((n, 2, W + T), np.int32)
     tokens[:, :, :W] = CORPUS.prompts[0]
     tokens[:, 0, W : W + 2], tokens[:, 1, W] = [3, 2], 2
@@ -52,8 +59,8 @@ def from_elsewhere(n=6):
 
 @functools.cache
 def compiled():
-    """Return the loop with an ensemble of two, its hyper-parameters, and its functions, compiled for two seeds."""
-    made = loop(members=2, annotators=3, given=from_elsewhere())
+    """The loop with an ensemble of two, its hyper-parameters, and its functions, compiled for two seeds."""
+    made = loop(members=2, annotators=3, external=by_external_annotators())
     people = rlhf.Annotators(temperature=0.5, position_bias=0.1, length_bias=0.05, disagreement=0.3)
     numbers = made.algorithm.hyperparameters(
         learning_rate=3e-2, beta=0.1, kl_target=0.5, comparisons=20, annotators=people
@@ -64,7 +71,7 @@ def compiled():
 
 @functools.cache
 def history():
-    """Return the states of a batch of two runs, from the first on, and the metrics of each update."""
+    """The states of a batch of two runs, from the first on, and the metrics of each update."""
     _, numbers, start, update = compiled()
     states, metrics = [start(pgjax.run_keys(0, range(2)), numbers)], []
     for _ in range(ROUNDS * UPDATES + 1):
@@ -112,7 +119,7 @@ def test_every_round_asks_about_outputs_of_the_model_as_it_is():
         np.testing.assert_array_equal(ranked.mask.sum(1), known)
         assert differ[np.asarray(ranked.mask)].all()
     ranked = states[-1].rankings
-    for name, leaf in from_elsewhere()._asdict().items():
+    for name, leaf in by_external_annotators()._asdict().items():
         np.testing.assert_array_equal(getattr(ranked, name)[0, -6:], leaf)
     ranked = jax.tree.map(lambda leaf: leaf[:, :-6], ranked)
     assert (np.sort(ranked.order, axis=-1) == [0, 1]).all()
@@ -123,14 +130,14 @@ def test_every_round_asks_about_outputs_of_the_model_as_it_is():
 
 
 def first_round(logits, room, **options):
-    """Return the state and the metrics after one update of a policy that draws every token with the same logits."""
+    """The state and the metrics after one update of a policy that draws every token with the same logits."""
 
     def apply(logits, window):
         return pgjax.policies.Categorical(jnp.broadcast_to(logits, (*window.shape[:-1], V)))
 
     policy = pgjax.memoryless(lambda key: jnp.zeros(V), apply)
     options = {**OPTIONS, "rounds": 1, "rankings": room, **options}
-    algorithm = rlhf.feedback(policy, MODEL, a_count, CORPUS.prompts, **options).algorithm
+    algorithm = rlhf.feedback(policy, MODEL, a_count, CORPUS.prompts, **arguments(options)).algorithm
     numbers = algorithm.hyperparameters(supervised=jnp.asarray(logits, float), comparisons=room - 4)
     return jax.jit(lambda key: algorithm.update(algorithm.init(key, numbers)))(jax.random.key(0))
 
@@ -155,24 +162,26 @@ def test_rankings_of_identical_texts_are_counted_and_teach_nothing():
     state, metrics = first_round(logits, room=10, drawn=5)
     assert metrics.notes["identical_texts"] == 1
     assert not state.rankings.mask.any()
-    assert metrics.notes["accuracy"] == metrics.notes["ceiling"] == 0  # there is no pair
+    assert metrics.notes["accuracy"] == metrics.notes["bayes_accuracy"] == 0  # there is no pair
     assert all(np.isfinite(number) for number in jax.tree.leaves(metrics))
 
 
 def test_metrics_say_what_was_optimised():
     _, metrics = history()
     for emitted in metrics:
-        expected = emitted.notes["proxy"] - emitted.notes["steered_beta"] * emitted.notes["kl"]
+        expected = emitted.notes["proxy"] - emitted.notes["beta"] * emitted.notes["kl"]
         np.testing.assert_allclose(emitted.episode_return, expected, atol=1e-4)
         assert (emitted.notes["length"] * emitted.episodes == emitted.steps).all()
-        assert (emitted.notes["ceiling"] > 0.5).all()
-        assert (emitted.notes["ceiling"] <= 1).all()
+        assert (emitted.notes["bayes_accuracy"] > 0.5).all()
+        assert (emitted.notes["bayes_accuracy"] <= 1).all()
         assert (emitted.notes["accuracy"] >= 0).all()
         assert (emitted.entropy > 0).all()
         assert (emitted.entropy < np.log(V)).all()
         assert (emitted.notes["distinct_2"] <= 1).all()
-    followed = [steer(a.notes["steered_beta"], a.notes["kl"], jnp.float32(0.5), jnp.float32(0.1)) for a in metrics[:-1]]
-    np.testing.assert_allclose(followed, [b.notes["steered_beta"] for b in metrics[1:]], rtol=1e-5)
+    followed = [
+        controlled_beta(a.notes["beta"], a.notes["kl"], jnp.float32(0.5), jnp.float32(0.1)) for a in metrics[:-1]
+    ]
+    np.testing.assert_allclose(followed, [b.notes["beta"] for b in metrics[1:]], rtol=1e-5)
 
 
 def test_outputs_are_evaluated_without_the_penalty():
@@ -192,10 +201,10 @@ def test_outputs_are_evaluated_without_the_penalty():
 
 def test_beta_follows_the_kl():
     beta = jnp.float32(0.2)
-    assert steer(beta, jnp.float32(9.0), jnp.float32(3.0), jnp.float32(0.1)) == pytest.approx(0.2 * 1.02)
-    assert steer(beta, jnp.float32(1.0), jnp.float32(3.0), jnp.float32(0.1)) == pytest.approx(0.2 * 0.98)
-    assert steer(beta, jnp.float32(3.3), jnp.float32(3.0), jnp.float32(0.1)) == pytest.approx(0.2 * 1.01)
-    assert steer(beta, jnp.float32(9.0), jnp.float32(0.0), jnp.float32(0.1)) == beta
+    assert controlled_beta(beta, jnp.float32(9.0), jnp.float32(3.0), jnp.float32(0.1)) == pytest.approx(0.2 * 1.02)
+    assert controlled_beta(beta, jnp.float32(1.0), jnp.float32(3.0), jnp.float32(0.1)) == pytest.approx(0.2 * 0.98)
+    assert controlled_beta(beta, jnp.float32(3.3), jnp.float32(3.0), jnp.float32(0.1)) == pytest.approx(0.2 * 1.01)
+    assert controlled_beta(beta, jnp.float32(9.0), jnp.float32(0.0), jnp.float32(0.1)) == beta
 
 
 def test_a_sweep_drives_it_with_a_supervised_model_for_each_seed(tmp_path):
@@ -219,16 +228,16 @@ def test_a_sweep_drives_it_with_a_supervised_model_for_each_seed(tmp_path):
 
 def test_people_may_have_ranked_everything_elsewhere_and_nobody_is_simulated():
     # Those that are held out say the opposite of those that are fitted: who learns from these is wrong on the others.
-    given, held_out = from_elsewhere(), from_elsewhere(4)
+    external, held_out = by_external_annotators(), by_external_annotators(4)
     held_out = held_out._replace(order=held_out.order[:, ::-1].copy())
-    options = {"rankings": 0, "rounds": 1, "given": given, "reward_updates": 10}
-    made = rlhf.feedback(POLICY, MODEL, None, CORPUS.prompts, **{**OPTIONS, **options, "held_out": held_out})
+    options = {"rankings": 0, "rounds": 1, "external": external, "reward_updates": 10}
+    made = rlhf.feedback(POLICY, MODEL, None, CORPUS.prompts, **arguments({**options, "held_out": held_out}))
     numbers = made.algorithm.hyperparameters(reward_learning_rate=1e-2)
     state, metrics = jax.jit(lambda key: made.algorithm.update(made.algorithm.init(key, numbers)))(jax.random.key(0))
-    for name, leaf in given._asdict().items():
+    for name, leaf in external._asdict().items():
         np.testing.assert_array_equal(getattr(state.rankings, name), leaf)
     assert metrics.notes["held_out_accuracy"] == 0
-    assert {"gold", "accuracy", "ceiling", "identical_texts"}.isdisjoint(metrics.notes)
+    assert {"gold", "accuracy", "bayes_accuracy", "identical_texts"}.isdisjoint(metrics.notes)
     supervised = state.policy.hyperparameters.environment.reference
     assert jax.eval_shape(made.evaluate, jax.random.key(0), supervised, state.params.reward, supervised).gold is None
 
@@ -236,19 +245,19 @@ def test_people_may_have_ranked_everything_elsewhere_and_nobody_is_simulated():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: loop().algorithm.hyperparameters(beta=-0.1), "expected a KL coefficient β of 0 or more, got -0.1"),
-        (lambda: loop().algorithm.hyperparameters(steering=-1), "expected a speed of steering of 0 or more, got -1"),
+        (lambda: loop().algorithm.hyperparameters(beta=-0.1), "expected a finite beta of 0 or more, got -0.1"),
+        (lambda: loop().algorithm.hyperparameters(kl_gain=-1), "expected a finite kl_gain of 0 or more, got -1"),
         (
             lambda: loop().algorithm.hyperparameters(beta=0.0, kl_target=1.0),
-            "expected a first β above 0 for a KL target, as steering multiplies it, got 0.0",
+            "expected a first β above 0 for a KL target, as the controller multiplies it, got 0.0",
         ),
-        (lambda: loop(model=SIZES._replace(vocabulary=V - 1)), f"expected a reward model for a vocabulary of {V}"),
-        (lambda: loop(model=SIZES._replace(context=W + T - 1)), f"expected a reward model .* of {W + T} tokens"),
+        (lambda: loop(model=CONFIG._replace(vocabulary=V - 1)), f"expected a reward model for a vocabulary of {V}"),
+        (lambda: loop(model=CONFIG._replace(context=W + T - 1)), f"expected a reward model .* of {W + T} tokens"),
         (
-            lambda: loop(given=from_elsewhere()._replace(tokens=np.full((6, 2, W + T), V))),
+            lambda: loop(external=by_external_annotators()._replace(tokens=np.full((6, 2, W + T), V))),
             f"expected tokens from 0 to {V - 1}, got {V}",
         ),
-        (lambda: loop().algorithm.hyperparameters(kl_target=-1), "expected a KL target of 0 or more, got -1"),
+        (lambda: loop().algorithm.hyperparameters(kl_target=-1), "expected a finite kl_target of 0 or more, got -1"),
         (lambda: loop().algorithm.hyperparameters(comparisons=99), "expected 1 to 24 comparisons of a round, got 99"),
         (
             lambda: loop().algorithm.hyperparameters(annotators=rlhf.Annotators(0.0)),
@@ -256,20 +265,22 @@ def test_people_may_have_ranked_everything_elsewhere_and_nobody_is_simulated():
         ),
         (lambda: loop(rounds=0), "expected 1 or more rounds, got 0"),
         (lambda: loop(rankings=0), "expected 1 or more rankings, got 0"),
-        (lambda: loop(rankings=-1, given=from_elsewhere()), "expected 0 or more rankings, got -1"),
+        (lambda: loop(rankings=-1, external=by_external_annotators()), "expected 0 or more rankings, got -1"),
         (
-            lambda: rlhf.feedback(POLICY, MODEL, None, CORPUS.prompts, **OPTIONS, given=from_elsewhere()),
-            "expected no rankings by simulated people without a gold reward, got 24",
+            lambda: rlhf.feedback(
+                POLICY, MODEL, None, CORPUS.prompts, **arguments({"external": by_external_annotators()})
+            ),
+            "expected no rankings by simulated annotators without a gold reward, got 24",
         ),
         (
-            lambda: loop(held_out=from_elsewhere()._replace(tokens=np.full((6, 2, W + T), V))),
+            lambda: loop(held_out=by_external_annotators()._replace(tokens=np.full((6, 2, W + T), V))),
             f"expected tokens from 0 to {V - 1}, got {V}",
         ),
         (lambda: loop(outputs=1), "expected 2 or more outputs to rank together, got 1"),
         (lambda: loop(outputs=3, drawn=2), "expected 3 or more outputs drawn for a ranking of 3, got 2"),
         (lambda: loop(length=40), "expected prompts and outputs of at most"),
         (
-            lambda: loop(given=rlhf.Rankings(np.zeros((2, 3, 4), int), np.zeros((2, 3)), np.ones(2), np.zeros(2))),
+            lambda: loop(external=rlhf.Rankings(np.zeros((2, 3, 4), int), np.zeros((2, 3)), np.ones(2), np.zeros(2))),
             "expected rankings of 2 outputs in rows of",
         ),
     ],

@@ -135,7 +135,7 @@ def test_accuracy_counts_pairs_and_ties_by_half():
 
 
 def choices(annotators, gold, length, n=40_000):
-    """Return how often the first of two outputs is preferred."""
+    """How often the first of two outputs is preferred."""
     u = rlhf.utilities(annotators, jnp.array([gold]), jnp.array([length]), jnp.zeros((1, 2)))
     return float((rlhf.rank(jax.random.key(0), jnp.tile(u, (n, 1)))[:, 0] == 0).mean())
 
@@ -185,9 +185,9 @@ def test_the_ceiling_is_what_the_best_guess_would_reach():
             p = 1 / (1 + np.exp(row[j] - row[i]))
             best.append(max(p, 1 - p))
     everything = jnp.ones(2, bool)
-    assert rlhf.accuracy_ceiling(u, everything) == pytest.approx(np.mean(best), rel=1e-5)
-    assert rlhf.accuracy_ceiling(u, everything.at[0].set(False)) == pytest.approx(np.mean(best[3:]), rel=1e-5)
-    assert rlhf.accuracy_ceiling(u, ~everything) == 0
+    assert rlhf.bayes_accuracy(u, everything) == pytest.approx(np.mean(best), rel=1e-5)
+    assert rlhf.bayes_accuracy(u, everything.at[0].set(False)) == pytest.approx(np.mean(best[3:]), rel=1e-5)
+    assert rlhf.bayes_accuracy(u, ~everything) == 0
     order = rlhf.rank(jax.random.key(0), jnp.tile(u, (30_000, 1)))
     reached = rlhf.pair_accuracy(jnp.tile(u, (30_000, 1)), order, jnp.ones(60_000, bool))
     # 180,000 pairs, in threes that are not independent: 4.5 of at most √(1/4 / 60,000), and a tie counts half there.
@@ -286,7 +286,7 @@ def test_rankings_come_back_from_a_file(tmp_path):
 
 
 def random_rankings(people, N=40, K=3):
-    """Return rankings of K outputs of one to three letters each, some of them equal, by that many people."""
+    """Rankings of K outputs of one to three letters each, some of them equal, by that many people."""
     rng = np.random.default_rng(0)
     tokens = np.full((N, K, W + T), PAD, np.int32)
     tokens[:, :, W - 1] = BOS

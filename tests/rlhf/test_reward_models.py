@@ -8,12 +8,12 @@ from pgjax import rlhf
 from pgjax.text.tokens import BOS, EOS
 
 V, A, B = 5, 3, 4
-SIZES = pgjax.text.Sizes(V, context=8, width=8, layers=1, heads=2)
+SIZES = pgjax.text.TransformerConfig(V, context=8, width=8, layers=1, heads=2)
 MODEL = rlhf.reward_model(SIZES)._replace(score=jax.jit(rlhf.reward_model(SIZES).score))
 
 
 def pairs(n, key=0):
-    """Return comparisons of random outputs [n, 2, 6], in which more a's are always liked better."""
+    """Comparisons of random outputs [n, 2, 6], in which more a's are always liked better."""
     rng = np.random.default_rng(key)
     outputs = rng.integers(A, B + 1, (n, 2, 4))
     tokens = np.concatenate([np.full((n, 2, 1), BOS), outputs, np.full((n, 2, 1), EOS)], axis=2)
@@ -41,7 +41,7 @@ def test_it_begins_with_a_language_model_where_that_is_given():
     params = MODEL.init(jax.random.key(0), body)
     jax.tree.map(np.testing.assert_array_equal, params["params"]["body"], body["params"])
     other = pgjax.text.transformer(environment, SIZES._replace(width=16)).init(jax.random.key(3))
-    with pytest.raises(pgjax.InputError, match="expected the weights of a language model of sizes"):
+    with pytest.raises(pgjax.InputError, match="expected the weights of a language model of the configuration"):
         MODEL.init(jax.random.key(0), other)
 
 

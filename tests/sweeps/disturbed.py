@@ -26,7 +26,7 @@ def kill() -> None:
 
 
 def at(n: int, act: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that acts when it is called for the n-th time."""
+    """A function that acts when it is called for the n-th time."""
     calls = []
 
     def count() -> None:

@@ -17,7 +17,7 @@ from pgjax import trees as leaves
 from pgjax.sweeps import runner
 from pgjax.sweeps import store as results
 from pgjax.sweeps.load import load_params
-from pgjax.sweeps.store import Piece, create, deal, seeds_per_chunk
+from pgjax.sweeps.store import Piece, create, partition, seeds_per_chunk
 from tests.cases import run_experiment
 from tests.sweeps.test_sweep import ALGORITHM, assert_same, swept
 
@@ -32,7 +32,7 @@ NAMES = ["flags", "half", "key", "network.count", "network.kernel", "nothing"]
 
 
 def made(key):
-    """Return parameters of as many runs as there are keys."""
+    """Parameters of as many runs as there are keys."""
 
     def one(key):
         return {
@@ -153,7 +153,7 @@ def test_large_parameters_share_no_chunk(monkeypatch, tmp_path):
 @pytest.mark.parametrize("processes", [1, 2, 3, 7, 64])
 def test_every_run_is_dealt_to_one_process(points, seeds, processes):
     chunk = seeds_per_chunk(points, seeds, processes)
-    shares = [deal(points, seeds, chunk, process, processes) for process in range(processes)]
+    shares = [partition(points, seeds, chunk, process, processes) for process in range(processes)]
     assert [run for share in shares for run in share.runs] == list(range(points * seeds))
     sizes = [len(share.chunks) for share in shares]
     assert max(sizes) - min(sizes) <= 1
@@ -233,7 +233,7 @@ def test_a_damaged_store_is_refused_and_left_alone(tmp_path, monkeypatch, name, 
 
 # --- Several processes ------------------------------------------------------------------------------------------------
 
-SMALL = ["--env", "maze", "--seeds", "10", "--iterations", "3", "--episodes", "2", "--learning-rate", "0.01", "0.1"]
+SMALL = ["--env", "maze", "--seeds", "10", "--iterations", "3", "--slots", "2", "--learning-rate", "0.01", "0.1"]
 
 
 def free_port():
@@ -299,7 +299,7 @@ def test_a_disk_that_is_full_for_the_summary_is_named(monkeypatch, tmp_path, cap
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(study.commandline, "write_json", full)
+    monkeypatch.setattr(study.tables, "write_json", full)
     assert run_experiment(monkeypatch, study, *SMALL, "--out", tmp_path) == 2
     assert f"expected {tmp_path / 'summary.json'} to be written, got No space left" in capsys.readouterr().err
 
@@ -321,7 +321,7 @@ def test_jax_is_asked_to_find_the_other_processes(monkeypatch, tmp_path, capsys)
 
 
 def short_of_memory(share):
-    """Return `compile_program` for a device whose memory holds no more runs, as only running them shows."""
+    """`compile_program` for a device whose memory holds no more runs, as only running them shows."""
 
     class Advance:
         def __init__(self, compiled):

@@ -20,9 +20,9 @@ from pgjax.sweeps.program import Plan, Program, compile_program, compile_within,
 from tests.cases import random_mdp
 
 ENVIRONMENT = pgjax.finite(random_mdp(), horizon=5)
-ALGORITHM = pgjax.reinforce(ENVIRONMENT, pgjax.tabular(3, 2), episodes=4)
+ALGORITHM = pgjax.reinforce(ENVIRONMENT, pgjax.tabular(3, 2), slots=4)
 OWN_CLOCKS = pgjax.reinforce(
-    pgjax.finite(random_mdp(), horizon=20), pgjax.tabular(3, 2), episodes=1, baseline=pgjax.running_average(), chunk=4
+    pgjax.finite(random_mdp(), horizon=20), pgjax.tabular(3, 2), slots=1, baseline=pgjax.running_average(), chunk=4
 )
 GRID = {"learning_rate": [0.1, 0.5], "discount": [0.9, 1.0, 0.5]}
 
@@ -293,11 +293,11 @@ from pgjax.sweeps import store as results
 from pgjax.sweeps.checkpoints import Running
 for chunks in (range(0, 1), range(0, 9)):
     try:
-        with results.alone({str(tmp_path / results.STORE)!r}, chunks):
+        with results.locked({str(tmp_path / results.STORE)!r}, chunks):
             print("held")
     except pgjax.InputError as error:
         print(error)
-with results.alone({str(tmp_path / results.STORE)!r}, range(1, 9)):
+with results.locked({str(tmp_path / results.STORE)!r}, range(1, 9)):
     print("the others are free")
 """
 
@@ -594,7 +594,7 @@ class Counted(NamedTuple):
 
 
 def counter(*notes, tree=()):
-    """Return an algorithm that reports its integer, and some notes; its parameters are a tree."""
+    """An algorithm that reports its integer, and some notes; its parameters are a tree."""
 
     def init(key, numbers):
         return Walk(numbers.tree, numbers)
@@ -633,7 +633,7 @@ def test_an_integer_of_a_grid_arrives_as_it_is():
 
 
 def named(**numbers):
-    """Return an algorithm whose hyper-parameters are numbers of these names and types."""
+    """An algorithm whose hyper-parameters are numbers of these names and types."""
     return pgjax.Algorithm(
         lambda key, given: Walk((), given),
         lambda state: (state, Counted(jnp.float32(0), {})),

@@ -14,7 +14,7 @@ PROMPT = np.array([[PAD, PAD, BOS]])  # so wide that the window shows the whole 
 
 
 def reward_of(tokens, output, params):
-    """Return a reward that depends on the order: 0.7 for each a, −0.4 for each b before an a, 0.5 for an end."""
+    """A reward that depends on the order: 0.7 for each a, −0.4 for each b before an a, 0.5 for an end."""
     is_a, is_b = (tokens == A) & output, (tokens == B) & output
     before = jnp.cumsum(is_b, axis=1) - is_b
     bad = jnp.sum(is_a * before, axis=1)
@@ -27,7 +27,7 @@ def texts(judge=reward_of, prompts=PROMPT, forbid=()):
 
 
 def by_context():
-    """Return the policy with a logit for each token after each text so far: it can be any distribution of texts."""
+    """The policy with a logit for each token after each text so far: it can be any distribution of texts."""
 
     def apply(params, window):
         number = sum(window[..., i] * V**i for i in range(T))
@@ -39,7 +39,7 @@ def by_context():
 
 
 def value_by_context():
-    """Return v with a number for each text so far: it can be any function of them."""
+    """V with a number for each text so far: it can be any function of them."""
 
     def unroll(params, trajectory):
         window = trajectory.observation
@@ -49,11 +49,13 @@ def value_by_context():
 
 
 def tiny_transformer(environment):
-    return pgjax.text.transformer(environment, pgjax.text.Sizes(V, context=2 * T, width=8, layers=1, heads=2))
+    return pgjax.text.transformer(
+        environment, pgjax.text.TransformerConfig(V, context=2 * T, width=8, layers=1, heads=2)
+    )
 
 
 def all_outputs():
-    """Return every output as a row [15, T], pads after eos."""
+    """Every output as a row [15, T], pads after eos."""
     rows = []
     for row in itertools.product((EOS, A, B), repeat=T):
         cut = row.index(EOS) + 1 if EOS in row else T
@@ -64,7 +66,7 @@ def all_outputs():
 
 
 def trajectory_of(rows, policy, params, environment, env_params=None, prompt=PROMPT[0]):
-    """Return the episodes that write these outputs [E, T], scored, with the log-probabilities of a policy."""
+    """The episodes that write these outputs [E, T], scored, with the log-probabilities of a policy."""
     rows = np.asarray(rows)
     E = len(rows)
     mask = rows.T != PAD
@@ -89,5 +91,5 @@ def trajectory_of(rows, policy, params, environment, env_params=None, prompt=PRO
 
 
 def episodes(trajectory, chosen):
-    """Return some episodes of a trajectory, [T, len(chosen)]."""
+    """Some episodes of a trajectory, [T, len(chosen)]."""
     return jax.tree.map(lambda leaf: leaf[:, chosen] if jnp.ndim(leaf) else leaf, trajectory)

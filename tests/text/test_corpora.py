@@ -13,7 +13,7 @@ from pgjax.text.tokens import BOS, EOS, PAD, right_padded
 
 @pytest.fixture(scope="module")
 def every_sentence():
-    """Return a tiny grammar, and the tokens of every sentence that its words can form."""
+    """A tiny grammar, and the tokens of every sentence that its words can form."""
     grammar = pgjax.text.grammar(seed=3, words=2, parts=2, longest=3)
     texts = [" ".join(words) + "." for n in (1, 2, 3) for words in itertools.product(grammar.words, repeat=n)]
     rows = [np.concatenate([[BOS], grammar.tokenizer.encode(text), [EOS]]) for text in texts]

@@ -7,13 +7,13 @@ import pytest
 
 import pgjax
 from pgjax.policies.sampling import at_temperature, top_k, top_p
-from pgjax.text.decoder import Sizes, Transformer, context_of, token_values, transformer
+from pgjax.text.decoder import Transformer, TransformerConfig, context_of, token_values, transformer
 from pgjax.text.environment import Judgement, text_environment
 from pgjax.text.tokens import BOS, EOS, PAD, left_padded
 
 V, T = 7, 10
 PROMPTS = left_padded([np.array([BOS, 3, 4, 5]), np.array([BOS]), np.array([BOS, 6])], 4)
-SIZES = Sizes(V, context=13, width=16, layers=2, heads=2)
+SIZES = TransformerConfig(V, context=13, width=16, layers=2, heads=2)
 
 
 def judge(tokens, output, params):
@@ -24,7 +24,7 @@ TEXTS = text_environment(PROMPTS, V, T, judge)
 
 
 def lively(policy, key=0):
-    """Return parameters of a policy whose distributions are far from uniform."""
+    """Parameters of a policy whose distributions are far from uniform."""
     return jax.tree.map(lambda leaf: 2 * leaf, policy.init(jax.random.key(key)))
 
 
@@ -41,7 +41,7 @@ ADJUSTED = {
 def test_the_sampler_and_the_parallel_pass_give_the_same_log_probabilities(name):
     policy = ADJUSTED[name](transformer(TEXTS, SIZES))
     params = lively(policy)
-    trajectory = jax.jit(pgjax.collect(TEXTS, policy, episodes=40))(jax.random.key(1), params, TEXTS.params)
+    trajectory = jax.jit(pgjax.collect(TEXTS, policy, slots=40))(jax.random.key(1), params, TEXTS.params)
     lengths = np.asarray(trajectory.mask.sum(0))
     assert lengths.min() < T == lengths.max()
     assert len({int(n) for n in (trajectory.observation[0] != PAD).sum(1)}) == 3  # prompts of unequal lengths
@@ -53,7 +53,7 @@ def test_the_sampler_and_the_parallel_pass_give_the_same_log_probabilities(name)
 
 
 def test_long_texts_are_written_as_they_are_read():
-    sizes = Sizes(V, context=100, width=8, layers=1, heads=2)
+    sizes = TransformerConfig(V, context=100, width=8, layers=1, heads=2)
     environment = text_environment(PROMPTS, V, 96, judge)
     policy = transformer(environment, sizes)
     params = lively(policy)
@@ -63,7 +63,7 @@ def test_long_texts_are_written_as_they_are_read():
             lambda after: (after[0], pgjax.policies.Categorical(after[1].logits.at[..., EOS].set(-jnp.inf)))
         )(policy.step(params, memory, observation))
     )
-    run = jax.jit(pgjax.collect(environment, on_and_on, episodes=6))
+    run = jax.jit(pgjax.collect(environment, on_and_on, slots=6))
     trajectory = run(jax.random.key(0), params, environment.params)
     assert trajectory.mask.sum() == 6 * 96
     logits = policy.unroll(params, trajectory).logits.at[..., EOS].set(-jnp.inf)
@@ -73,7 +73,7 @@ def test_long_texts_are_written_as_they_are_read():
 
 
 def test_pads_on_either_side_and_what_follows_eos_change_nothing():
-    network = Transformer(Sizes(V, context=12, width=16))
+    network = Transformer(TransformerConfig(V, context=12, width=16))
     words = jnp.array([[BOS, 3, 5, 4, EOS]])
     params = jax.tree.map(lambda leaf: 3 * leaf, network.init(jax.random.key(0), words))
     plain = network.apply(params, words)
@@ -85,7 +85,7 @@ def test_pads_on_either_side_and_what_follows_eos_change_nothing():
 
 
 def test_what_is_to_come_is_not_seen():
-    network = Transformer(Sizes(V, context=8, width=16))
+    network = Transformer(TransformerConfig(V, context=8, width=16))
     tokens = jnp.array([[BOS, 3, 5, 4, 6]])
     params = network.init(jax.random.key(0), tokens)
     before, after = (network.apply(params, tokens.at[0, 3].set(token)) for token in (4, 6))
@@ -97,7 +97,7 @@ def test_the_number_of_parameters_by_hand():
     # Embedding and positions; in a block two norms, attention in and out, a layer of four widths; a last norm.
     d, c, layers = 64, 39, 2
     block = 4 * d + (d * 3 * d + 3 * d) + (d * d + d) + (d * 4 * d + 4 * d) + 4 * d * d
-    policy = transformer(text_environment(np.full((1, 8), 3), 50, 32, judge), Sizes(50, c, d, layers, 4))
+    policy = transformer(text_environment(np.full((1, 8), 3), 50, 32, judge), TransformerConfig(50, c, d, layers, 4))
     count = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(policy.init, jax.random.key(0))))
     assert count == 50 * d + c * d + layers * block + 2 * d
     assert 100_000 < count < 110_000
@@ -105,7 +105,7 @@ def test_the_number_of_parameters_by_hand():
 
 def test_under_vmap_a_step_still_reads_one_column():
     policy = transformer(TEXTS, SIZES)
-    run = pgjax.collect(TEXTS, policy, episodes=4)
+    run = pgjax.collect(TEXTS, policy, slots=4)
     keys = jax.random.split(jax.random.key(0), 3)
     params = jax.vmap(policy.init)(keys)
     together = jax.jit(jax.vmap(run, (0, 0, None)))
@@ -123,7 +123,7 @@ def test_under_vmap_a_step_still_reads_one_column():
 
 def test_a_step_writes_into_the_cache_in_place():
     policy = transformer(TEXTS, SIZES)
-    run = jax.jit(pgjax.collect(TEXTS, policy, episodes=4))
+    run = jax.jit(pgjax.collect(TEXTS, policy, slots=4))
     compiled = run.lower(jax.random.key(0), policy.init(jax.random.key(0)), TEXTS.params).compile().as_text()
     loops = compiled[: compiled.index("\nENTRY ")]  # the caches of zeros that it begins with are copied once
     assert "f32[4,2,13,8]" in loops

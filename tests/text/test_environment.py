@@ -38,7 +38,7 @@ def lively(policy, key=0):
 
 
 def chances(policy, params, environment):
-    """Return the probability of every output, [15], differentiable."""
+    """The probability of every output, [15], differentiable."""
     trajectory = trajectory_of(OUTPUTS, policy, params, environment)
     log_prob = policy.unroll(params, trajectory).log_prob(trajectory.action)
     return jnp.exp(jnp.sum(jnp.where(trajectory.mask, log_prob, 0), axis=0))
@@ -74,7 +74,7 @@ def test_a_text_of_as_many_tokens_as_there_may_be_is_whole():
     environment, policy = texts(), by_context()
     penalized = pgjax.kl_penalty(environment, policy, lively(policy))
     for each in (environment, penalized):
-        run = jax.jit(pgjax.collect(each, policy, episodes=64))
+        run = jax.jit(pgjax.collect(each, policy, slots=64))
         trajectory = run(jax.random.key(0), lively(policy), each.params)
         long = np.asarray(trajectory.mask[T - 1])
         assert 10 < long.sum() < 64
@@ -83,7 +83,7 @@ def test_a_text_of_as_many_tokens_as_there_may_be_is_whole():
 
 
 def collected_outputs(environment, policy, params):
-    """Return episodes that write each of the fifteen outputs, as the environment itself says how they end."""
+    """Episodes that write each of the fifteen outputs, as the environment itself says how they end."""
     rows = jnp.asarray(np.where(OUTPUTS == PAD, EOS, OUTPUTS), jnp.int32).T  # [T, 15]
     following = pgjax.Policy(
         init=lambda key: (),
@@ -91,7 +91,7 @@ def collected_outputs(environment, policy, params):
         step=lambda params, t, window: (t + 1, Certain(rows[jnp.minimum(t, T - 1), jnp.arange(15)])),
         unroll=lambda params, trajectory: None,
     )
-    trajectory = pgjax.collect(environment, following, episodes=15)(jax.random.key(0), (), environment.params)
+    trajectory = pgjax.collect(environment, following, slots=15)(jax.random.key(0), (), environment.params)
     log_prob = policy.unroll(params, trajectory).log_prob(trajectory.action)
     return trajectory._replace(log_prob=jnp.where(trajectory.mask, log_prob, 0))
 
@@ -126,7 +126,7 @@ def test_the_gradient_of_actor_critic_on_texts():
 
 
 def exact_gradient(policy, params, reference, environment, beta):
-    """Return the gradient of Σ Pr(text) (r(text) − β ln f/f_SL), by automatic differentiation of the whole."""
+    """The gradient of Σ Pr(text) (r(text) − β ln f/f_SL), by automatic differentiation of the whole."""
     trajectory = trajectory_of(OUTPUTS, policy, params, texts())
     reward = jnp.sum(trajectory.reward, axis=0)
     start = chances(policy, reference, environment)
@@ -144,7 +144,7 @@ BASELINES = {
     "leave one out": (pgjax.leave_one_out, 2),
     "leave one out by time": (pgjax.estimators.leave_one_out_by_time, 2),
     "learned value": (
-        lambda: pgjax.learned_value(pgjax.text.transformer_value(pgjax.text.Sizes(V, 2 * T, 8, 1, 2))),
+        lambda: pgjax.learned_value(pgjax.text.transformer_value(pgjax.text.TransformerConfig(V, 2 * T, 8, 1, 2))),
         1,
     ),
 }
@@ -216,7 +216,9 @@ def test_adding_to_every_reward_of_a_prompt_changes_nothing_among_its_outputs():
         reward=trajectory.reward + jnp.where(trajectory.last, jnp.array([[5.0, 5.0, -2.0, -2.0]]), 0)
     )
     for among, same in ((2, True), (4, False)):
-        estimate = pgjax.policy_gradient(environment, policy, pgjax.whole_episode(), pgjax.leave_one_out(among=among))
+        estimate = pgjax.policy_gradient(
+            environment, policy, pgjax.whole_episode(), pgjax.leave_one_out(group_size=among)
+        )
         one, other = (estimate(params, (), which, numbers()).gradient for which in (trajectory, shifted))
         assert np.allclose(one, other, atol=1e-5) == same
     # K/(K − 1) (r − mean), for the four outputs of one prompt.
@@ -258,7 +260,7 @@ def trained(judge, beta, iterations, start, learning_rate=0.5):
     algorithm = pgjax.reinforce(
         penalized,
         policy._replace(init=lambda key: start),
-        episodes=64,
+        slots=64,
         credit=pgjax.whole_episode(),
         baseline=pgjax.leave_one_out(),
         optimizer=optax.sgd,
@@ -291,7 +293,7 @@ def test_actor_critic_comes_to_the_same_distribution():
     algorithm = pgjax.reinforce(
         pgjax.kl_penalty(environment, policy, start, beta),
         policy._replace(init=lambda key: start),
-        episodes=64,
+        slots=64,
         credit=pgjax.lambda_return(),
         baseline=pgjax.learned_value(value_by_context(), steps=2),
         optimizer=optax.sgd,
@@ -310,7 +312,7 @@ def test_policies_write_no_pads_and_nothing_that_is_forbidden():
         policies.append(pgjax.recurrent(environment.observation_space, environment.action_space, 4, ()))
         for policy in policies:
             params = policy.init(jax.random.key(0))
-            run = jax.jit(pgjax.collect(environment, policy, episodes=64))
+            run = jax.jit(pgjax.collect(environment, policy, slots=64))
             trajectory = run(jax.random.key(1), params, environment.params)
             assert set(np.unique(trajectory.action[trajectory.mask])) == legal
             entropy = policy.unroll(params, trajectory).entropy()[trajectory.mask]
@@ -335,7 +337,7 @@ def test_without_a_reward_nothing_moves():
 def test_outputs_to_one_prompt_lie_beside_each_other():
     prompts = np.array([[PAD, BOS, A], [BOS, A, B], [PAD, PAD, BOS], [BOS, B, B]])
     environment, policy = texts(prompts=prompts), by_context()
-    run = jax.jit(pgjax.collect(environment, policy, episodes=60, same_start=5))
+    run = jax.jit(pgjax.collect(environment, policy, slots=60, group_size=5))
     trajectory = run(jax.random.key(0), lively(policy), environment.params)
     first = np.asarray(trajectory.observation[0]).reshape(12, 5, 3)
     assert (first == first[:, :1]).all()
@@ -369,9 +371,9 @@ def test_outputs_to_one_prompt_lie_beside_each_other():
             lambda: pgjax.text.text_environment([[BOS]], 3, T, reward_of),
             "expected a vocabulary of 4 or more tokens, .*, got 3",
         ),
-        (lambda: pgjax.leave_one_out(among=1), "expected groups of 2 or more for a leave-one-out baseline, got 1"),
+        (lambda: pgjax.leave_one_out(group_size=1), "expected groups of 2 or more for a leave-one-out baseline, got 1"),
         (
-            lambda: pgjax.estimators.leave_one_out_by_time(among=0),
+            lambda: pgjax.estimators.leave_one_out_by_time(group_size=0),
             "expected groups of 2 or more for a leave-one-out baseline",
         ),
         (lambda: pgjax.text.text_environment(PROMPT, V, 0, reward_of), "expected outputs of 1 or more tokens, got 0"),
@@ -380,14 +382,17 @@ def test_outputs_to_one_prompt_lie_beside_each_other():
             "expected a KL coefficient β of 0 or more, got -0.1",
         ),
         (
-            lambda: pgjax.reinforce(texts(), by_context(), episodes=6, same_start=4),
-            "expected groups of the same start that divide 6 episodes, got 4",
+            lambda: pgjax.reinforce(texts(), by_context(), slots=6, group_size=4),
+            "expected groups of the same start that divide 6 slots, got 4",
         ),
         (
-            lambda: pgjax.reinforce(pgjax.maze(), pgjax.policy_for(pgjax.maze()), steps=9, same_start=2),
-            "expected steps=0 for episodes of the same start",
+            lambda: pgjax.reinforce(pgjax.maze(), pgjax.policy_for(pgjax.maze()), min_steps_per_slot=9, group_size=2),
+            "expected min_steps_per_slot=0 for episodes of the same start",
         ),
-        (lambda: pgjax.reinforce(texts(), by_context(), steps=8), "expected steps=0 for an environment with a score"),
+        (
+            lambda: pgjax.reinforce(texts(), by_context(), min_steps_per_slot=8),
+            "expected min_steps_per_slot=0 for an environment with a score",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused(build, message):
@@ -397,8 +402,8 @@ def test_what_cannot_be_used_is_refused(build, message):
 
 def test_groups_that_do_not_divide_the_episodes_are_refused():
     trajectory = trajectory_of(OUTPUTS[:6], by_context(), lively(by_context()), texts())
-    with pytest.raises(pgjax.InputError, match="groups of 2 or more that divide 6 episodes"):
-        pgjax.leave_one_out(among=4).values((), trajectory, trajectory.reward, None)
+    with pytest.raises(pgjax.InputError, match="groups of 2 or more that divide 6 slots"):
+        pgjax.leave_one_out(group_size=4).values((), trajectory, trajectory.reward, None)
 
 
 def test_without_a_price_a_reference_may_exclude_what_is_written():
@@ -415,7 +420,7 @@ def test_a_note_with_the_name_of_a_metric_is_refused():
     def judge(tokens, output, params):
         return pgjax.text.Judgement(jnp.zeros(len(tokens)), {"entropy": jnp.zeros(len(tokens))})
 
-    algorithm = pgjax.reinforce(texts(judge), by_context(), episodes=2)
+    algorithm = pgjax.reinforce(texts(judge), by_context(), slots=2)
     with pytest.raises(pgjax.InputError, match="expected notes with names of their own, got entropy"):
         jax.eval_shape(algorithm.update, algorithm.init(jax.random.key(0), algorithm.hyperparameters()))
 
@@ -427,7 +432,7 @@ def test_a_penalty_keeps_any_policy_close():
     start = jax.random.normal(jax.random.key(0), policy.init(jax.random.key(0)).shape)
     penalized = pgjax.kl_penalty(environment, policy, start, 0.5)
     other = start + 1.0 * jax.random.normal(jax.random.key(1), start.shape)
-    run = jax.jit(pgjax.collect(penalized, policy, episodes=8))
+    run = jax.jit(pgjax.collect(penalized, policy, slots=8))
     trajectory = run(jax.random.key(2), other, penalized.params)
     ours, theirs = (policy.unroll(p, trajectory).log_prob(trajectory.action) for p in (other, start))
     expected = jnp.where(trajectory.mask, -1 - 0.5 * (ours - theirs), 0)

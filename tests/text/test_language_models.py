@@ -11,7 +11,7 @@ TEXTS = np.array([[BOS, A, B, EOS, PAD], [BOS, B, EOS, PAD, PAD], [BOS, A, A, A,
 
 
 def bigram():
-    """Return the policy that looks at the last token alone, with a table [V, V] of logits."""
+    """The policy that looks at the last token alone, with a table [V, V] of logits."""
     return pgjax.memoryless(
         lambda key: jnp.zeros((V, V)),
         lambda params, window: pgjax.policies.Categorical(jnp.asarray(params)[window[..., -1]]),
@@ -95,6 +95,6 @@ def test_a_text_longer_than_the_context_is_refused():
     environment = pgjax.text.text_environment(
         [[BOS]], V, 3, lambda tokens, output, params: pgjax.text.Judgement(jnp.zeros(len(tokens)))
     )
-    policy = pgjax.text.transformer(environment, pgjax.text.Sizes(V, context=3, width=8, layers=1, heads=2))
+    policy = pgjax.text.transformer(environment, pgjax.text.TransformerConfig(V, context=3, width=8, layers=1, heads=2))
     with pytest.raises(pgjax.InputError, match="expected texts of at most 4 tokens, as the context allows, got 5"):
         pgjax.text.pretraining(policy, TEXTS)
