@@ -32,6 +32,51 @@ def descend(
     return optax.apply_updates(params, change), state
 
 
+def descend_minibatches(
+    loss: Callable[[PyTree, jax.Array], jax.Array],
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    params: PyTree,
+    state: PyTree,
+    steps: int,
+) -> tuple[PyTree, PyTree, jax.Array]:
+    """The parameters after some steps down a loss, the optimizer's state, and the mean of the losses on the way.
+
+    Args:
+        loss: From parameters and a key, with which it draws its minibatch, to a number.
+        optimizer: The transformation.
+        key: Step i draws with fold_in(key, i).
+        params: Where to begin.
+        state: The optimizer's.
+        steps: How many.
+    """
+
+    def one(i: jax.Array, carry: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, PyTree, jax.Array]:
+        params, state, total = carry
+        value, gradient = jax.value_and_grad(loss)(params, jax.random.fold_in(key, i))
+        params, state = descend(optimizer, gradient, state, params, value)
+        return params, state, total + value
+
+    zero = jnp.zeros((), jnp.result_type(float))
+    params, state, total = jax.lax.fori_loop(0, steps, one, (params, state, zero))
+    return params, state, total / steps
+
+
+def keep_best(best: tuple[PyTree, jax.Array], latest: PyTree, loss: jax.Array, judged: jax.Array) -> Any:
+    """Parameters with the least held-out loss so far, and that loss; the latest ones, if nothing is held out.
+
+    Args:
+        best: Those of before, and their loss; infinite at first.
+        latest: New parameters.
+        loss: Theirs, []. One that is infinite for all says nothing of them, and the latest are kept.
+        judged: Whether anything is held out, [] bool.
+    """
+    params, least = best
+    better = ~judged | (loss < least) | (jnp.isinf(least) & ~jnp.isnan(loss))
+    params = jax.tree.map(lambda new, old: jnp.where(better, new, old), latest, params)
+    return params, jnp.where(judged & better, loss, least)
+
+
 def check_optimizer(optimizer: Optimizer, init: Callable[[jax.Array], PyTree]) -> None:
     """Raise unless an optimizer can be used; only shapes are followed.
 

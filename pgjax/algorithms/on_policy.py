@@ -1,4 +1,15 @@
-"""REINFORCE: make episodes more likely in proportion to how much better than expected they were."""
+"""REINFORCE: make episodes more likely in proportion to how much better than expected they were.
+
+A method is a choice of credit and baseline:
+
+- the lecture's REINFORCE(θ, η, β, max_iters): `whole_episode()` and `running_average()`, with `slots=1` and
+  `optimizer=optax.sgd`;
+- its "more common gradient estimate", G_t − v(X_t): `reward_to_go()` and
+  `learned_value(value_for(environment))`;
+- actor-critic with GAE(λ): `lambda_return()` and `learned_value(value_for(environment))`;
+- the expected policy gradient Σ_a ∇f(X_t)_a Q(X_t, a): `lambda_return()`, which Q is fitted to, and
+  `expected_policy_gradient(action_value_for(environment))`.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,7 +24,7 @@ from pgjax.batching import together
 from pgjax.descent import Optimizer, check_optimizer, descend
 from pgjax.environments.base import Environment, strong
 from pgjax.estimators.baselines import Baseline, leave_one_out_by_time
-from pgjax.estimators.gradient import policy_gradient
+from pgjax.estimators.gradient import Estimate, policy_gradient
 from pgjax.estimators.returns import Credit, reward_to_go
 from pgjax.estimators.streaming import StreamingGradient, as_trajectory, needs_no_trajectory, streaming_gradient
 from pgjax.hyperparameters import numbers_of
@@ -59,6 +70,26 @@ class ReinforceMetrics(NamedTuple):
     notes: Mapping[str, jax.Array] = {}  # what a score noted, by name: the sum over an episode, their mean
 
 
+def metrics_of(trajectory: Trajectory, estimate: Estimate) -> ReinforceMetrics:
+    """What an update reports of a trajectory and of what it says of the gradient.
+
+    Raises:
+        InputError: If a score notes something under the name of a metric.
+    """
+    dtype = trajectory.reward.dtype
+    metrics = ReinforceMetrics(
+        episode_return=jnp.sum(trajectory.reward) / trajectory.episodes,
+        episodes=trajectory.episodes,
+        steps=jnp.sum(trajectory.mask, dtype=dtype),
+        computed=jnp.asarray(trajectory.rows * trajectory.mask.shape[1], dtype),
+        entropy=estimate.entropy,
+        gradient_norm=optax.tree.norm(estimate.gradient),
+        notes={name: jnp.sum(note) / trajectory.episodes for name, note in trajectory.notes.items()},
+    )
+    by_name(metrics)  # which refuses a note with the name of a metric
+    return metrics
+
+
 def reinforce(
     environment: Environment,
     policy: Policy,
@@ -85,16 +116,6 @@ def reinforce(
     runs each goes on as soon as its own episode is over.
 
     What an environment's score notes of episodes is among the metrics' `notes`, under the names that it has there.
-
-    A method is a choice of credit and baseline:
-
-    - the lecture's REINFORCE(θ, η, β, max_iters): `whole_episode()` and `running_average()`, with `slots=1` and
-      `optimizer=optax.sgd`;
-    - its "more common gradient estimate", G_t − v(X_t): `reward_to_go()` and
-      `learned_value(value_for(environment))`;
-    - actor-critic with GAE(λ): `lambda_return()` and `learned_value(value_for(environment))`;
-    - the expected policy gradient Σ_a ∇f(X_t)_a Q(X_t, a): `lambda_return()`, which Q is fitted to, and
-      `expected_policy_gradient(action_value_for(environment))`.
 
     Args:
         environment: Where episodes are played.
@@ -128,12 +149,12 @@ def reinforce(
         key, params_key, baseline_key = jax.random.split(key, 3)
         params = policy.init(params_key)
         return ReinforceState(
-            key,
-            jnp.int32(0),
-            hyperparameters._replace(environment=strong(hyperparameters.environment)),
-            params,
-            optimizer(hyperparameters.learning_rate).init(params),
-            baseline.init(baseline_key, hyperparameters),
+            key=key,
+            iteration=jnp.int32(0),
+            hyperparameters=hyperparameters._replace(environment=strong(hyperparameters.environment)),
+            params=params,
+            optimizer=optimizer(hyperparameters.learning_rate).init(params),
+            baseline=baseline.init(baseline_key, hyperparameters),
         )
 
     def ascend(
@@ -151,17 +172,7 @@ def reinforce(
 
     def learn(trajectory: Trajectory, state: ReinforceState) -> tuple[ReinforceState, ReinforceMetrics]:
         estimate = estimator(state.params, state.baseline, trajectory, state.hyperparameters)
-        dtype = trajectory.reward.dtype
-        metrics = ReinforceMetrics(
-            episode_return=jnp.sum(trajectory.reward) / trajectory.episodes,
-            episodes=trajectory.episodes,
-            steps=jnp.sum(trajectory.mask, dtype=dtype),
-            computed=jnp.asarray(trajectory.rows * slots, dtype),
-            entropy=estimate.entropy,
-            gradient_norm=optax.tree.norm(estimate.gradient),
-            notes={name: jnp.sum(note) / trajectory.episodes for name, note in trajectory.notes.items()},
-        )
-        by_name(metrics)  # which refuses a note with the name of a metric
+        metrics = metrics_of(trajectory, estimate)
         following = ascend(state, estimate.gradient, metrics.episode_return, trajectory, estimate.returns)
         return following, metrics
 
@@ -202,12 +213,12 @@ def streaming(
         episode, over = running.play(key, state.params, state.baseline, state.hyperparameters, state.episode, going)
         played = state._replace(episode=episode)
         metrics = ReinforceMetrics(
-            episode.reward,
-            jnp.ones_like(episode.reward),
-            episode.steps,
-            episode.computed,
-            episode.entropy / episode.steps,
-            optax.tree.norm(episode.gradient),
+            episode_return=episode.reward,
+            episodes=jnp.ones_like(episode.reward),
+            steps=episode.steps,
+            computed=episode.computed,
+            entropy=episode.entropy / episode.steps,
+            gradient_norm=optax.tree.norm(episode.gradient),
         )
 
         def updated() -> ReinforceState:

@@ -122,6 +122,45 @@ def ray_angles(rays: int) -> np.ndarray:
     return np.linspace(-math.pi / 2, math.pi / 2, rays)
 
 
+def observe(state: State, rays: int, params: Navigation) -> jax.Array:
+    """What the robot knows, [3 + rays] float32: where the goal is, and what is around; see `navigation`."""
+    distance = jnp.linalg.norm(state.goal - state.position)
+    cosine, sine = jnp.cos(state.heading), jnp.sin(state.heading)
+    x, y = (state.goal - state.position) / jnp.maximum(distance, 1e-6)
+    direction = jnp.clip(jnp.stack([cosine * x + sine * y, cosine * y - sine * x]), -1, 1)
+    angles = ray_angles(rays)
+    ahead, aside = (jnp.asarray(part, cosine.dtype) for part in (np.cos(angles), np.sin(angles)))
+    rays_to = jnp.stack([cosine * ahead - sine * aside, sine * ahead + cosine * aside], axis=1)
+    seen = free_distances(state.position, rays_to, params.obstacle_position, params.obstacle_radius)
+    return jnp.concatenate([distance[None] / ROOM, direction, jnp.minimum(seen / RANGE, 1)]).astype(jnp.float32)
+
+
+def placed(key: jax.Array, params: Navigation) -> State:
+    """A robot and a goal where there is room for them, see `navigation`."""
+    drawn = jax.random.uniform(key, (2 * CANDIDATES + 1,))
+    places = ROBOT + (ROOM - 2 * ROBOT) * drawn[1:].reshape(CANDIDATES, 2)
+    away = jnp.linalg.norm(places[:, None] - params.obstacle_position[None], axis=-1)  # [candidates, obstacles]
+    free = jnp.all(away > params.obstacle_radius[None] + ROBOT, axis=1)
+    position = places[jnp.argmax(free)]
+    goal = places[jnp.argmax(free & (jnp.linalg.norm(places - position[None], axis=-1) >= APART))]
+    return State(position, math.pi * (2 * drawn[0] - 1), goal)
+
+
+def driven(key: jax.Array, state: State, action: jax.Array, params: Navigation) -> tuple[State, jax.Array]:
+    """Where the robot is after an action [2], and whether it touched something on the way."""
+    dtype = state.position.dtype
+    v, omega = action.astype(dtype)
+    v, omega = slipping(jax.random.uniform(key, (2,), dtype), v, omega, params.slip)
+    length, angle = chord(state.heading, v, omega, DURATION)
+    length, direction = jnp.abs(length), jnp.sign(length) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+    free = free_distances(
+        state.position, direction[None], params.obstacle_position, params.obstacle_radius, margin=ROBOT
+    )[0]
+    position = jnp.clip(state.position + jnp.minimum(length, free) * direction, ROBOT, ROOM - ROBOT)
+    heading = (state.heading + omega * DURATION).astype(dtype)
+    return State(position.astype(dtype), heading, state.goal), free < length
+
+
 def navigation(
     obstacles: int = 6,
     rays: int = 9,
@@ -182,51 +221,23 @@ def navigation(
     dtype = jnp.result_type(float)
     numbers = (*layout(obstacles, seed), slip, time_cost, bump_cost, goal_reward)
     params = Navigation(*(jnp.asarray(number, dtype) for number in numbers))
-    angles = ray_angles(rays)
-    forward, left = np.cos(angles), np.sin(angles)
-
-    def observe(state: State, distance: jax.Array, params: Navigation) -> jax.Array:
-        cosine, sine = jnp.cos(state.heading), jnp.sin(state.heading)
-        x, y = (state.goal - state.position) / jnp.maximum(distance, 1e-6)
-        direction = jnp.clip(jnp.stack([cosine * x + sine * y, cosine * y - sine * x]), -1, 1)
-        ahead, aside = jnp.asarray(forward, cosine.dtype), jnp.asarray(left, cosine.dtype)
-        looks = jnp.stack([cosine * ahead - sine * aside, sine * ahead + cosine * aside], axis=1)
-        seen = free_distances(state.position, looks, params.obstacle_position, params.obstacle_radius)
-        seen = jnp.minimum(seen / RANGE, 1)
-        return jnp.concatenate([distance[None] / ROOM, direction, seen]).astype(jnp.float32)
 
     def reset(key: jax.Array, params: Navigation) -> tuple[State, jax.Array]:
-        drawn = jax.random.uniform(key, (2 * CANDIDATES + 1,))
-        places = ROBOT + (ROOM - 2 * ROBOT) * drawn[1:].reshape(CANDIDATES, 2)
-        away = jnp.linalg.norm(places[:, None] - params.obstacle_position[None], axis=-1)  # [candidates, obstacles]
-        free = jnp.all(away > params.obstacle_radius[None] + ROBOT, axis=1)
-        position = places[jnp.argmax(free)]
-        goal = places[jnp.argmax(free & (jnp.linalg.norm(places - position[None], axis=-1) >= APART))]
-        state = State(position, math.pi * (2 * drawn[0] - 1), goal)
-        return state, observe(state, jnp.linalg.norm(goal - position), params)
+        state = placed(key, params)
+        return state, observe(state, rays, params)
 
     def step(key: jax.Array, state: State, action: jax.Array, params: Navigation) -> tuple[State, Step]:
-        dtype = state.position.dtype
-        v, omega = action.astype(dtype)
-        v, omega = slipping(jax.random.uniform(key, (2,), dtype), v, omega, params.slip)
-        length, angle = chord(state.heading, v, omega, DURATION)
-        length, direction = jnp.abs(length), jnp.sign(length) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-        free = free_distances(
-            state.position, direction[None], params.obstacle_position, params.obstacle_radius, margin=ROBOT
-        )[0]
-        position = jnp.clip(state.position + jnp.minimum(length, free) * direction, ROBOT, ROOM - ROBOT)
-        turned = State(position.astype(dtype), (state.heading + omega * DURATION).astype(dtype), state.goal)
-        before, distance = jnp.linalg.norm(state.goal - state.position), jnp.linalg.norm(state.goal - position)
+        after, bumped = driven(key, state, action, params)
+        before, distance = (jnp.linalg.norm(state.goal - place) for place in (state.position, after.position))
         arrived = distance <= GOAL
         reward = (
             jnp.maximum(before - GOAL, 0)
             - jnp.maximum(distance - GOAL, 0)
             - DURATION * params.time_cost
-            - params.bump_cost * (free < length)
+            - params.bump_cost * bumped
             + params.goal_reward * arrived
         )
-        observation = observe(turned, distance, params)
-        return turned, Step(observation, reward.astype(jnp.float32), arrived, jnp.bool_(False))
+        return after, Step(observe(after, rays, params), reward.astype(jnp.float32), arrived, jnp.bool_(False))
 
     low = np.array([0, -1, -1] + [0] * rays, np.float32)
     high = np.array([math.sqrt(2), 1, 1] + [1] * rays, np.float32)

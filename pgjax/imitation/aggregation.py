@@ -9,6 +9,7 @@ import optax
 
 from pgjax.algorithms.base import Algorithm
 from pgjax.batching import choose
+from pgjax.checks import check_shape
 from pgjax.descent import Optimizer
 from pgjax.environments.base import Environment, strong
 from pgjax.errors import InputError
@@ -21,6 +22,7 @@ from pgjax.imitation.labels import labelled
 from pgjax.policies.base import Policy, check_fit, has_memory
 from pgjax.policies.distributions import Distribution
 from pgjax.rollout import collect
+from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 
 
@@ -162,6 +164,18 @@ class DAggerMetrics(NamedTuple):
     loss: jax.Array  # mean distance on the minibatches
 
 
+def metrics_of(trajectory: Trajectory, answers: Demonstrations, beta: jax.Array, loss: jax.Array) -> DAggerMetrics:
+    """What an update reports."""
+    return DAggerMetrics(
+        episode_return=jnp.sum(trajectory.reward) / trajectory.episodes,
+        episodes=trajectory.episodes,
+        steps=jnp.sum(trajectory.mask, dtype=trajectory.reward.dtype),
+        labels=jnp.sum(answers.mask, dtype=trajectory.reward.dtype),
+        beta=beta,
+        loss=loss,
+    )
+
+
 def dagger(
     environment: Environment,
     policy: Policy,
@@ -214,61 +228,44 @@ def dagger(
     rollout = collect(environment, mixture(expert.policy, policy), slots, chunk=chunk)
     fitter = fitting(policy, distance, optimizer, batch, steps)
 
-    def ask(key: jax.Array, beta: jax.Array, params: PyTree, env_params: PyTree) -> Any:
+    def ask(key: jax.Array, beta: jax.Array, params: PyTree, env_params: PyTree) -> tuple[Trajectory, Demonstrations]:
         rollout_key, expert_key, label_key = jax.random.split(key, 3)
         trajectory = rollout(rollout_key, (beta, expert.params, params), env_params)
         demonstrations = labelled(expert, trajectory, key=expert_key)
         return trajectory, examples_of(demonstrations, policy, distance, labels, label_key)[0]
 
-    _, form = jax.eval_shape(
-        lambda key: ask(key, jnp.ones(()), policy.init(key), environment.params), jax.random.key(0)
-    )
+    start = jax.eval_shape(policy.init, jax.random.key(0))
+    _, form = jax.eval_shape(ask, jax.random.key(0), jnp.ones(()), start, environment.params)
     check_distance(policy, distance, form)
-    shape = jax.eval_shape(schedule, jnp.int32(0), jnp.ones(())).shape
-    if shape != ():
-        raise InputError(f"expected a schedule that returns one number, got an array of shape {shape}")
+    check_shape("what the schedule returns", jax.eval_shape(schedule, jnp.int32(0), jnp.ones(())), ())
     columns = max(slots, capacity // form.mask.shape[0]) if has_memory(policy) else capacity
 
     def init(key: jax.Array, hyperparameters: DAggerHyperparameters) -> DAggerState:
         key, params_key = jax.random.split(key)
         params = policy.init(params_key)
         return DAggerState(
-            key,
-            jnp.int32(0),
-            hyperparameters._replace(environment=strong(hyperparameters.environment)),
-            params,
-            optimizer(hyperparameters.learning_rate).init(params),
-            empty_buffer(form, columns),
+            key=key,
+            iteration=jnp.int32(0),
+            hyperparameters=hyperparameters._replace(environment=strong(hyperparameters.environment)),
+            params=params,
+            optimizer=optimizer(hyperparameters.learning_rate).init(params),
+            buffer=empty_buffer(form, columns),
         )
 
     def update(state: DAggerState) -> tuple[DAggerState, DAggerMetrics]:
         ask_key, buffer_key, fit_key = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
-        beta = jnp.asarray(schedule(state.iteration, state.hyperparameters.mixture_decay), float)
-        beta = jnp.clip(beta, 0, 1)
-        trajectory, answers = ask(ask_key, beta, state.params, state.hyperparameters.environment)
+        numbers = state.hyperparameters
+        beta = jnp.clip(jnp.asarray(schedule(state.iteration, numbers.mixture_decay), float), 0, 1)
+        trajectory, answers = ask(ask_key, beta, state.params, numbers.environment)
         buffer = add(state.buffer, answers, buffer_key)
+        columns, eta = jnp.arange(len(buffer.priority)), numbers.learning_rate
         params, optimizer_state, loss = fitter.fit(
-            fit_key,
-            state.params,
-            state.optimizer,
-            state.hyperparameters.learning_rate,
-            buffer.examples,
-            jnp.arange(columns),
-            buffer.filled,
-        )
-        dtype = trajectory.reward.dtype
-        metrics = DAggerMetrics(
-            jnp.sum(trajectory.reward) / trajectory.episodes,
-            trajectory.episodes,
-            jnp.sum(trajectory.mask, dtype=dtype),
-            jnp.sum(answers.mask, dtype=dtype),
-            beta,
-            loss,
+            fit_key, state.params, state.optimizer, eta, buffer.examples, columns, buffer.filled
         )
         following = state._replace(
             iteration=state.iteration + 1, params=params, optimizer=optimizer_state, buffer=buffer
         )
-        return following, metrics
+        return following, metrics_of(trajectory, answers, beta, loss)
 
     numbers = DAggerHyperparameters(environment=strong(environment.params))
     return Algorithm(init, update, numbers_of(numbers))

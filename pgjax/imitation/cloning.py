@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from pgjax.algorithms.base import Algorithm
-from pgjax.descent import Optimizer
+from pgjax.descent import Optimizer, keep_best
 from pgjax.errors import InputError
 from pgjax.hyperparameters import numbers_of
 from pgjax.imitation.demonstrations import Demonstrations
@@ -35,6 +35,15 @@ class CloningHyperparameters(NamedTuple):
     episodes: Any = 1  # how many of the expert's episodes are used, the first ones; int32
 
 
+class Split(NamedTuple):
+    """Which examples a run fits, and which it holds out."""
+
+    indices: jax.Array  # [M] int32, columns to fit, then held-out ones, then those that are not used
+    fitted: jax.Array  # [] int32, how many are to fit
+    held_out: jax.Array  # [] int32, how many are held out
+    labels: jax.Array  # [], labelled steps among both
+
+
 class CloningState(NamedTuple):
     """What a run of behaviour cloning carries."""
 
@@ -46,10 +55,7 @@ class CloningState(NamedTuple):
     optimizer: PyTree
     best: jax.Array  # [], distance of `params` on held-out examples
     examples: Any  # [T, M] if each run has its own; () if all share theirs
-    indices: jax.Array  # [M] int32, columns to fit, then held-out ones, then those that are not used
-    fitted: jax.Array  # [] int32, how many are to fit
-    held_out: jax.Array  # [] int32, how many are held out
-    labels: jax.Array  # [], labelled steps among both
+    split: Split
 
 
 class CloningMetrics(NamedTuple):
@@ -58,6 +64,44 @@ class CloningMetrics(NamedTuple):
     loss: jax.Array  # distance on the minibatches
     held_out_loss: jax.Array  # distance on held-out examples after the update; the loss, if there are none
     labels: jax.Array  # labelled steps that the run has in all
+
+
+def split(examples: Demonstrations, episode: jax.Array, count: jax.Array, held_out: np.ndarray) -> Split:
+    """The first episodes cut into those to fit and, behind them, those to hold out.
+
+    Args:
+        examples: [T, M].
+        episode: Which each is from, [M].
+        count: How many episodes are used; at least 1 and at most all N are.
+        held_out: Of 1, 2, …, N of them, how many are held out, [N].
+    """
+    n = jnp.clip(count, 1, len(held_out))
+    known = jnp.any(examples.mask, axis=0) & (episode < n)
+    fitted = known & (episode < n - jnp.asarray(held_out)[n - 1])
+    return Split(
+        indices=jnp.argsort(jnp.where(fitted, 0, jnp.where(known, 1, 2))).astype(jnp.int32),
+        fitted=jnp.sum(fitted, dtype=jnp.int32),
+        held_out=jnp.sum(known & ~fitted, dtype=jnp.int32),
+        labels=jnp.sum(examples.mask & known[None], dtype=jnp.result_type(float)),
+    )
+
+
+def drawn_by(
+    demonstrations: Demonstrations | Callable[[jax.Array], Demonstrations], policy: Policy, distance: Distance
+) -> tuple[Callable[[jax.Array], Demonstrations], int]:
+    """What draws the demonstrations of a run from its key, the same ones if all runs share them; and how many episodes.
+
+    Raises:
+        InputError: If they do not fit the policy, or the distance needs more than they say.
+    """
+    if callable(demonstrations):
+        form = jax.eval_shape(demonstrations, jax.random.key(0))
+        check_distance(policy, distance, form)
+        return demonstrations, form.mask.shape[1]
+    data = jax.tree.map(jnp.asarray, demonstrations)
+    check_distance(policy, distance, jax.eval_shape(lambda: data))
+    check_labels(policy, data)
+    return lambda key: data, data.mask.shape[1]
 
 
 def behaviour_cloning(
@@ -114,19 +158,7 @@ def behaviour_cloning(
     if not 0 <= held_out < 1:
         raise InputError(f"expected a fraction of held-out episodes from 0 to below 1, got {held_out}")
     fitter = fitting(policy, distance, optimizer, batch, steps)
-    if callable(demonstrations):
-        draw = demonstrations
-    else:
-        data = jax.tree.map(jnp.asarray, demonstrations)
-
-        def draw(key: jax.Array) -> Demonstrations:
-            return data
-
-    form = jax.eval_shape(draw, jax.random.key(0))
-    check_distance(policy, distance, form)
-    if not callable(demonstrations):
-        check_labels(policy, data)
-    N = form.mask.shape[1]
+    draw, N = drawn_by(demonstrations, policy, distance)
     held = np.asarray([min(int(held_out * n + 1e-9), n - 1) for n in range(1, N + 1)], np.int32)  # of n episodes
     own = callable(demonstrations) or labels > 0
 
@@ -137,46 +169,30 @@ def behaviour_cloning(
     def init(key: jax.Array, hyperparameters: CloningHyperparameters) -> CloningState:
         key, params_key, data_key = jax.random.split(key, 3)
         examples, episode = all_examples(data_key)
-        n = jnp.clip(hyperparameters.episodes, 1, N)
-        out = jnp.asarray(held)[n - 1]
-        known = jnp.any(examples.mask, axis=0) & (episode < n)
-        fitted = known & (episode < n - out)
-        indices = jnp.argsort(jnp.where(fitted, 0, jnp.where(known, 1, 2))).astype(jnp.int32)
         params = policy.init(params_key)
-        dtype = jnp.result_type(float)
         return CloningState(
-            key,
-            jnp.int32(0),
-            hyperparameters,
-            params,
-            params,
-            optimizer(hyperparameters.learning_rate).init(params),
-            jnp.asarray(jnp.inf, dtype),
-            examples if own else (),
-            indices,
-            jnp.sum(fitted, dtype=jnp.int32),
-            jnp.sum(known & ~fitted, dtype=jnp.int32),
-            jnp.sum(examples.mask & known[None], dtype=dtype),
+            key=key,
+            iteration=jnp.int32(0),
+            hyperparameters=hyperparameters,
+            params=params,
+            latest=params,
+            optimizer=optimizer(hyperparameters.learning_rate).init(params),
+            best=jnp.asarray(jnp.inf, jnp.result_type(float)),
+            examples=examples if own else (),
+            split=split(examples, episode, hyperparameters.episodes, held),
         )
 
     def update(state: CloningState) -> tuple[CloningState, CloningMetrics]:
         key = jax.random.fold_in(state.key, state.iteration)
         examples = state.examples if own else all_examples(key)[0]
         eta = state.hyperparameters.learning_rate
-        params, optimizer_state, loss = fitter.fit(
-            key, state.latest, state.optimizer, eta, examples, state.indices, state.fitted
-        )
-        found = fitter.distance(params, examples, state.indices, state.fitted, state.held_out)
-        judged = state.held_out > 0
-        # A distance that is infinite for all θ says nothing of them.
-        better = ~judged | (found < state.best) | (jnp.isinf(state.best) & ~jnp.isnan(found))
+        indices, fitted, held_out, labels = state.split
+        latest, optimizer_state, loss = fitter.fit(key, state.latest, state.optimizer, eta, examples, indices, fitted)
+        found, judged = fitter.distance(latest, examples, indices, fitted, held_out), held_out > 0
+        params, best = keep_best((state.params, state.best), latest, found, judged)
         following = state._replace(
-            iteration=state.iteration + 1,
-            params=jax.tree.map(lambda new, old: jnp.where(better, new, old), params, state.params),
-            latest=params,
-            optimizer=optimizer_state,
-            best=jnp.where(judged & better, found, state.best),
+            iteration=state.iteration + 1, params=params, latest=latest, optimizer=optimizer_state, best=best
         )
-        return following, CloningMetrics(loss, jnp.where(judged, found, loss), state.labels)
+        return following, CloningMetrics(loss, jnp.where(judged, found, loss), labels)
 
     return Algorithm(init, update, numbers_of(CloningHyperparameters(episodes=N)))

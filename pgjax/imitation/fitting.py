@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.batching import choose, together
-from pgjax.descent import Optimizer, check_optimizer, descend
+from pgjax.descent import Optimizer, check_optimizer, descend_minibatches
 from pgjax.errors import InputError
 from pgjax.imitation.demonstrations import Demonstrations
 from pgjax.imitation.distances import Distance, negative_log_likelihood
@@ -105,9 +105,6 @@ def fitting(
         d = distance(policy.unroll(params, examples), examples.action, examples.expert)
         return jnp.sum(jnp.where(examples.mask, d, 0)), jnp.sum(examples.mask, dtype=d.dtype)
 
-    def loss(params: PyTree, examples: Demonstrations, expected: jax.Array) -> jax.Array:
-        return sums(params, examples)[0] / expected
-
     def fit(
         key: jax.Array,
         params: PyTree,
@@ -117,7 +114,6 @@ def fitting(
         indices: jax.Array,
         count: jax.Array,
     ) -> tuple[PyTree, PyTree, jax.Array]:
-        optimize = optimizer(learning_rate)
         size = examples_drawn(examples)
         # By the labels that a minibatch has on average: divided by those that it has, short episodes would count more.
         expected = jnp.asarray(size, jnp.result_type(float))
@@ -126,16 +122,11 @@ def fitting(
             expected *= jnp.sum(jnp.where(jnp.arange(len(indices)) < count, labels, 0)) / jnp.maximum(count, 1)
             expected = jnp.maximum(expected, 1)
 
-        def one_step(i: jax.Array, carry: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, PyTree, jax.Array]:
-            params, optimizer_state, total = carry
-            drawn = indices[jax.random.randint(jax.random.fold_in(key, i), (size,), 0, count)]
-            value, descent = jax.value_and_grad(loss)(params, columns(examples, drawn), expected)
-            params, optimizer_state = descend(optimize, descent, optimizer_state, params, value)
-            return params, optimizer_state, total + value
+        def loss(params: PyTree, key: jax.Array) -> jax.Array:
+            drawn = indices[jax.random.randint(key, (size,), 0, count)]
+            return sums(params, columns(examples, drawn))[0] / expected
 
-        zero = jnp.zeros((), jnp.result_type(float))
-        params, optimizer_state, total = jax.lax.fori_loop(0, steps, one_step, (params, optimizer_state, zero))
-        return params, optimizer_state, total / steps
+        return descend_minibatches(loss, optimizer(learning_rate), key, params, optimizer_state, steps)
 
     def mean_distance(
         params: PyTree, examples: Demonstrations, indices: jax.Array, first: jax.Array, count: jax.Array

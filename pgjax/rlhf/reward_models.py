@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from pgjax.algorithms.base import Algorithm
+from pgjax.descent import descend_minibatches, keep_best
 from pgjax.errors import InputError
+from pgjax.hyperparameters import numbers_of
 from pgjax.rlhf.likelihood import pair_accuracy, plackett_luce_loss
 from pgjax.rlhf.preferences import Rankings
 from pgjax.text.decoder import TransformerConfig, check_config, token_values
@@ -95,8 +97,8 @@ def ensemble_score(model: RewardModel, params: PyTree, tokens: jax.Array, uncert
 class RewardHyperparameters(NamedTuple):
     """The numbers of a run that fits a reward model; all are traced scalars."""
 
-    learning_rate: Any  # η
-    weight_decay: Any
+    learning_rate: Any = 1e-3  # η
+    weight_decay: Any = 0.0
 
 
 class RewardState(NamedTuple):
@@ -158,9 +160,6 @@ def reward_modelling(
         raise InputError(f"expected rankings of tokens [N, K, L], got an array of shape {rankings.tokens.shape}")
     rankings = jax.tree.map(jnp.asarray, rankings)
 
-    def hyperparameters(learning_rate: Any = 1e-3, weight_decay: Any = 0.0) -> RewardHyperparameters:
-        return RewardHyperparameters(jnp.asarray(learning_rate, float), jnp.asarray(weight_decay, float))
-
     def optimizer(numbers: RewardHyperparameters) -> optax.GradientTransformation:
         return optax.adamw(numbers.learning_rate, weight_decay=numbers.weight_decay)
 
@@ -173,45 +172,44 @@ def reward_modelling(
         fitted = rankings.mask & (rank < real - jnp.floor(held_out * real + 1e-4))
         state = optimizer(hyperparameters).init(params)
         infinite = jnp.asarray(jnp.inf, jnp.result_type(float))
-        return RewardState(key, jnp.int32(0), hyperparameters, params, params, state, infinite, fitted)
+        return RewardState(
+            key=key,
+            iteration=jnp.int32(0),
+            hyperparameters=hyperparameters,
+            params=params,
+            latest=params,
+            optimizer=state,
+            best=infinite,
+            fitted=fitted,
+        )
 
-    def loss(params: PyTree, rankings: Rankings) -> jax.Array:
+    def negative_log_likelihood(params: PyTree, rankings: Rankings) -> jax.Array:
         return plackett_luce_loss(scores_of(model, params, rankings.tokens), rankings.order, rankings.mask)
 
     def update(state: RewardState) -> tuple[RewardState, RewardMetrics]:
         key = jax.random.fold_in(state.key, state.iteration)
-        optimize = optimizer(state.hyperparameters)
         first = jnp.argsort(~state.fitted)  # where those to fit are
         count = jnp.sum(state.fitted)
 
-        def one_step(i: jax.Array, carry: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, PyTree, jax.Array]:
-            params, optimizer_state, total = carry
-            drawn = first[jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, count)]
-            value, descent = jax.value_and_grad(loss)(params, jax.tree.map(lambda leaf: leaf[drawn], rankings))
-            change, optimizer_state = optimize.update(descent, optimizer_state, params)
-            return optax.apply_updates(params, change), optimizer_state, total + value
+        def loss(params: PyTree, key: jax.Array) -> jax.Array:
+            drawn = first[jax.random.randint(key, (batch,), 0, count)]
+            return negative_log_likelihood(params, jax.tree.map(lambda leaf: leaf[drawn], rankings))
 
-        zero = jnp.zeros((), jnp.result_type(float))
-        carry = (state.latest, state.optimizer, zero)
-        latest, optimizer_state, total = jax.lax.fori_loop(0, steps, one_step, carry)
+        optimize = optimizer(state.hyperparameters)
+        latest, optimizer_state, mean = descend_minibatches(loss, optimize, key, state.latest, state.optimizer, steps)
         aside = rankings.mask & ~state.fitted
-        mean, found, accuracy = total / steps, total / steps, zero
-        better = jnp.bool_(True)
+        judged, found, accuracy = jnp.any(aside), mean, jnp.zeros_like(mean)
         if held_out:
             # No more than these can be held out, and nobody needs scores of the others.
             kept = jnp.argsort(~aside)[: int(held_out * len(aside)) + 1]
-            judged = jax.tree.map(lambda leaf: leaf[kept], rankings._replace(mask=aside))
-            scores, some = scores_of(model, latest, judged.tokens), jnp.any(aside)
-            found = jnp.where(some, plackett_luce_loss(scores, judged.order, judged.mask), mean)
-            accuracy = pair_accuracy(scores, judged.order, judged.mask)
-            better = ~some | (found < state.best)
+            those = jax.tree.map(lambda leaf: leaf[kept], rankings._replace(mask=aside))
+            scores = scores_of(model, latest, those.tokens)
+            found = jnp.where(judged, plackett_luce_loss(scores, those.order, those.mask), mean)
+            accuracy = pair_accuracy(scores, those.order, those.mask)
+        params, best = keep_best((state.params, state.best), latest, found, judged)
         following = state._replace(
-            iteration=state.iteration + 1,
-            params=jax.tree.map(lambda new, old: jnp.where(better, new, old), latest, state.params),
-            latest=latest,
-            optimizer=optimizer_state,
-            best=jnp.where(better, found, state.best),
+            iteration=state.iteration + 1, params=params, latest=latest, optimizer=optimizer_state, best=best
         )
         return following, RewardMetrics(mean, found, accuracy)
 
-    return Algorithm(init, update, hyperparameters)
+    return Algorithm(init, update, numbers_of(RewardHyperparameters()))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.algorithms.base import run_keys
+from pgjax.algorithms.base import check_seeds, run_keys
 from pgjax.errors import InputError
 from pgjax.hyperparameters import is_number, numbers_in, value_at
 from pgjax.sweeps.store import RESERVED
@@ -21,6 +21,7 @@ class Runs(NamedTuple):
     study: int
     seeds: Sequence[int]
     grid: Mapping[str, np.ndarray]  # values of each hyper-parameter, in its own type
+    labels: Mapping[str, list[float]]  # the same as results show them, as they were given
     by_seed: Mapping[str, PyTree]  # trees of arrays [seeds, ...]
 
     def inputs(self, chosen: Sequence[int]) -> tuple[jax.Array, dict[str, PyTree]]:
@@ -42,6 +43,30 @@ class Runs(NamedTuple):
             region = {name: slice(int(i), int(i) + 1) for name, i in zip(self.grid, index, strict=True)}
             region["seed"] = slice(seed, seed + last - first)
             yield region, slice(first, last)
+
+
+def runs_of(study: int, seeds: Sequence[int], grid: Any, by_seed: Any, hyperparameters: PyTree) -> Runs:
+    """The runs of a sweep; arguments are those of `pgjax.sweep`.
+
+    Raises:
+        InputError: If there is no seed or one twice, or a value is none that its hyper-parameter can have.
+    """
+    seeds = check_seeds(seeds)
+    if not seeds:
+        raise InputError("expected 1 or more seeds, got none")
+    if len(set(seeds)) != len(seeds):
+        raise InputError("expected every seed once, got some twice")
+    for what, given in (("grid", grid), ("by_seed", by_seed)):
+        if given is not None and not (isinstance(given, Mapping) and all(isinstance(name, str) for name in given)):
+            raise InputError(f"expected {what} to be a mapping from names to values, got {given!r}")
+    grid = dict(grid or {})
+    values = check_grid(grid, hyperparameters)
+    labels = {
+        name: array.tolist() if array.dtype.kind in "iu" else list(map(float, grid[name]))
+        for name, array in values.items()
+    }
+    own = check_by_seed(by_seed or {}, len(seeds), grid, hyperparameters)
+    return Runs(study=study, seeds=seeds, grid=values, labels=labels, by_seed=own)
 
 
 def check_grid(grid: Any, hyperparameters: PyTree) -> dict[str, np.ndarray]:

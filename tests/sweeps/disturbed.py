@@ -14,7 +14,7 @@ import numpy as np
 import zarr.storage
 
 import pgjax
-from pgjax.sweeps import checkpoints, runner
+from pgjax.sweeps import batches, checkpoints
 from pgjax.sweeps import store as results
 from tests.sweeps.test_sweep import ALGORITHM, GRID, OWN_CLOCKS, swept
 
@@ -87,7 +87,7 @@ DISTURBANCES = {
     "in a checkpoint": lambda: half_saved(9),
     "in results": lambda: on_file("episode_return/c/", at(4, kill)),
     "between marks": lambda: on_file("completed/c/", at(3, kill)),
-    "SIGTERM": lambda: after(runner, "go_on", at(10, lambda: os.kill(os.getpid(), signal.SIGTERM))),
+    "SIGTERM": lambda: after(batches, "go_on", at(10, lambda: os.kill(os.getpid(), signal.SIGTERM))),
     "own clocks": lambda: after(checkpoints, "save", at(2, kill)),
     "full disk": lambda: after(results, "write", at(1, full_disk)),
 }

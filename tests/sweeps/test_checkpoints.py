@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax.sweeps import checkpoints, runner
+from pgjax.sweeps import batches, checkpoints, runner
 from pgjax.sweeps.checkpoints import Running
 from tests.sweeps.disturbed import OPTIONS
 from tests.sweeps.test_sweep import ALGORITHM, OWN_CLOCKS, assert_same, swept
@@ -38,7 +38,7 @@ def all_params(found):
 
 def assert_goes_on(out, undisturbed, monkeypatch, segments):
     """Go on with a disturbed sweep, in so many segments, and come to the very same numbers."""
-    calls, go_on, compile_program = [], runner.go_on, runner.compile_program
+    calls, go_on, compile_program = [], batches.go_on, runner.compile_program
 
     def counted(*arguments):
         calls.append(None)
@@ -50,7 +50,7 @@ def assert_goes_on(out, undisturbed, monkeypatch, segments):
         return COMPILED[0]
 
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "go_on", counted)
+        patched.setattr(batches, "go_on", counted)
         patched.setattr(runner, "compile_program", compiled_once)
         found = swept(out=out, **OPTIONS).load()
     assert len(calls) == segments

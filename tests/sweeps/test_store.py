@@ -14,7 +14,7 @@ import zarr
 import pgjax
 from experiments import reinforce as study
 from pgjax import trees as leaves
-from pgjax.sweeps import runner
+from pgjax.sweeps import batches, runner
 from pgjax.sweeps import store as results
 from pgjax.sweeps.load import load_params
 from pgjax.sweeps.store import Piece, create, partition, seeds_per_chunk
@@ -219,10 +219,10 @@ def test_a_damaged_store_is_refused_and_left_alone(tmp_path, monkeypatch, name, 
         calls.append(write(*arguments))
 
     monkeypatch.setattr(runner, "compile_program", compiled_once)
-    monkeypatch.setattr(runner, "write", once)
+    monkeypatch.setattr(batches, "write", once)
     with pytest.raises(pgjax.InputError, match="enough"):
         swept(**options)
-    monkeypatch.setattr(runner, "write", write)
+    monkeypatch.setattr(batches, "write", write)
     path = tmp_path / results.STORE / name
     damage(path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

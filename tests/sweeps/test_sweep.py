@@ -12,7 +12,7 @@ import xarray as xr
 
 import pgjax
 from pgjax.hyperparameters import numbers_of, with_values
-from pgjax.sweeps import load, runner
+from pgjax.sweeps import batches, load, runner
 from pgjax.sweeps import store as results
 from pgjax.sweeps.checkpoints import Running
 from pgjax.sweeps.grid import Runs
@@ -200,7 +200,7 @@ class KilledError(Exception):
 
 
 def test_what_is_by_seed_belongs_to_the_results(tmp_path, monkeypatch):
-    go_on, calls = runner.go_on, []
+    go_on, calls = batches.go_on, []
 
     def killing(*arguments):
         calls.append(None)
@@ -210,7 +210,7 @@ def test_what_is_by_seed_belongs_to_the_results(tmp_path, monkeypatch):
 
     options = {"out": tmp_path, "segment": 1, "checkpoint_seconds": 0}
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "go_on", killing)
+        patched.setattr(batches, "go_on", killing)
         with pytest.raises(KilledError):
             walked(**options)
         assert pgjax.read(tmp_path).completed.sum() == 4
@@ -268,7 +268,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed,
         calls.append(pieces)
         write(store, pieces, seconds)
 
-    monkeypatch.setattr(runner, "write", killing)
+    monkeypatch.setattr(batches, "write", killing)
     with pytest.raises(KilledError):
         swept(grid=GRID, out=tmp_path, batch=4)
     kept = pgjax.read(tmp_path).load()
@@ -277,7 +277,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed,
     assert finished < 30
     assert np.isnan(kept.episode_return.where(~kept.completed)).all()
 
-    monkeypatch.setattr(runner, "write", write)
+    monkeypatch.setattr(batches, "write", write)
     whole = swept(grid=GRID, out=tmp_path, batch=4)
     assert_same(whole, undisturbed, exactly=True)
     first = kept.seconds.values[0, 0, :4]
@@ -286,7 +286,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed,
 
 
 def test_two_processes_do_not_write_the_same_results(tmp_path, monkeypatch):
-    go_on = runner.go_on
+    go_on = batches.go_on
     script = f"""
 import pgjax
 from pgjax.sweeps import store as results
@@ -309,7 +309,7 @@ with results.locked({str(tmp_path / results.STORE)!r}, range(1, 9)):
         return go_on(*arguments)
 
     said = []
-    monkeypatch.setattr(runner, "go_on", meanwhile)
+    monkeypatch.setattr(batches, "go_on", meanwhile)
     assert swept(out=tmp_path, segment=7).completed.all()
     assert said[0].count("expected results that no other process writes") == 2
     assert "the others are free" in said[0]
@@ -324,11 +324,11 @@ def test_another_batch_size_keeps_what_is_there(tmp_path, monkeypatch, undisturb
         write(store, pieces, seconds)
         raise KilledError
 
-    monkeypatch.setattr(runner, "write", killing)
+    monkeypatch.setattr(batches, "write", killing)
     with pytest.raises(KilledError):
         swept(grid=GRID, out=tmp_path, batch=7)
     kept = pgjax.read(tmp_path).seconds.values
-    monkeypatch.setattr(runner, "write", write)
+    monkeypatch.setattr(batches, "write", write)
     whole = swept(grid=GRID, out=tmp_path, batch=10)
     assert np.isfinite(kept).sum() == 7
     np.testing.assert_array_equal(whole.seconds.values[np.isfinite(kept)], kept[np.isfinite(kept)])
@@ -463,13 +463,13 @@ def test_every_run_may_go_at_its_own_pace():
     running = Running(jnp.zeros(4, jnp.int32), {"steps": nothing}, np.zeros(4, np.int32), 1.0)
     seen = []
     while not running.finished:
-        running = runner.go_on(program, running)
+        running = batches.go_on(program, running)
         seen.append(running.done.tolist())
         np.testing.assert_array_equal(np.isfinite(running.curves["steps"]).sum(axis=1), running.done)
     assert seen[:3] == [[1, 2, 3, 3], [2, 4, 6, 6], [3, 6, 7, 7]]
     assert len(seen) == 7
     np.testing.assert_array_equal(running.curves["steps"], np.tile(np.arange(1, 8), (4, 1)))
-    assert runner.describe(running, 4).startswith("steps 7, ")
+    assert batches.describe(running, 4).startswith("steps 7, ")
 
 
 def test_plans_cover_every_run():
@@ -483,7 +483,8 @@ def test_plans_cover_every_run():
 
 
 def test_regions_cut_a_batch_where_the_grid_turns():
-    runs = Runs(0, [7, 8, 9], {"a": [1.0, 2.0], "b": [3.0, 4.0]}, {})
+    grid = {"a": [1.0, 2.0], "b": [3.0, 4.0]}
+    runs = Runs(study=0, seeds=[7, 8, 9], grid=grid, labels=grid, by_seed={})
     pieces = [(region["a"], region["b"], region["seed"], rows) for region, rows in runs.regions(range(2, 10))]
     [gap, beyond] = [(region["seed"], rows) for region, rows in runs.regions([0, 2])]
     assert (gap, beyond) == ((slice(0, 1), slice(0, 1)), (slice(2, 3), slice(1, 2)))
@@ -546,9 +547,9 @@ def test_a_function_of_many_runs_is_that_of_each(block):
 
 def test_a_function_of_many_runs_needs_equally_many():
     function = pgjax.over_runs(lambda *arrays: arrays)
-    for batches in ((np.ones(2), np.ones(3)), (np.ones((0, 2)),), (np.ones(2), 1.0), ()):
+    for arguments in ((np.ones(2), np.ones(3)), (np.ones((0, 2)),), (np.ones(2), 1.0), ()):
         with pytest.raises(pgjax.InputError, match="expected arrays of equally many runs, 1 or more, got axes"):
-            function(*batches)
+            function(*arguments)
     with pytest.raises(pgjax.InputError, match="expected block to be an integer of 1 or more, got 0"):
         pgjax.over_runs(lambda x: x, block=0)
     with pytest.raises(pgjax.InputError, match=r"expected block to be an integer of 1 or more, got 2.0"):
