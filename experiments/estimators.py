@@ -303,14 +303,6 @@ def speed(results: xr.Dataset, goal: float) -> dict[str, Any]:
     }
 
 
-def best_learning_rate(results: xr.Dataset) -> float:
-    """The learning rate with the highest interquartile mean, over runs, of the mean return of a whole run."""
-    # experiments/scores.py asks where runs end, and chooses by their final return; this, how fast they get there.
-    over_run = results.episode_return.mean("iteration", skipna=False).transpose("learning_rate", "seed").values
-    scores = [pgjax.interquartile_mean(np.nan_to_num(runs, nan=-np.inf)) for runs in over_run]
-    return float(results.learning_rate[int(np.argmax(scores))])
-
-
 def place(task: str, position: int) -> str:
     """The name of the directory for the runs of a method."""
     return f"{task.removesuffix('-v1').lower()}-{position + 1}"
@@ -355,7 +347,8 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
                 hyperparameters=algorithm.hyperparameters(**fixed),
                 out=directory / "choosing",
             )
-            chosen = best_learning_rate(choosing)
+            # By the mean return of a whole run: how fast it gets there. (experiments/scores.py asks where runs end.)
+            chosen = tables.best_learning_rate(choosing.episode_return.mean("iteration", skipna=False))
             results = runs(
                 seeds=launch.seeds_of(options),
                 hyperparameters=algorithm.hyperparameters(learning_rate=chosen, **fixed),

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import xarray as xr
 
 import pgjax
@@ -155,16 +154,6 @@ def run(
             **{key: list(value) if key == "hidden" else value for key, value in static.items()},
         },
     )
-
-
-def best_rate(results: xr.Dataset, rates: Sequence[float]) -> float:
-    """The learning rate with the largest interquartile mean of final returns; a run that fails is the worst."""
-    # experiments/estimators.py asks how fast runs learn, and chooses by the return of whole runs; this, where they end.
-    if len(rates) == 1:
-        return rates[0]
-    final = pgjax.analysis.final_return(results.load()).transpose("learning_rate", "seed").values
-    final = np.where(np.isfinite(final), final, np.nanmin(final))
-    return rates[int(np.argmax(pgjax.interquartile_mean(final, axis=1)))]
 
 
 def command_of(name: str, method: str, rate: float, seeds: int, iterations: int, study: int) -> str:
@@ -312,7 +301,10 @@ def main(options: Options) -> None:
             if options.finished and not all(is_complete(path) for path in both):
                 continue
             choice = run(name, method, chosen_on, task.learning_rates, iterations, options, "choice")
-            rate = best_rate(choice, task.learning_rates)
+            # By where runs end. (experiments/estimators.py asks how fast they get there.)
+            rate = task.learning_rates[0]
+            if len(task.learning_rates) > 1:
+                rate = tables.best_learning_rate(pgjax.analysis.final_return(choice.load()))
             results = run(name, method, seeds, [rate], iterations, options, "report")
             rows.append(row_of(name, method, rate, results, options, iterations))
             curves.setdefault(name, {})[method] = results

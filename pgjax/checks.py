@@ -78,3 +78,13 @@ def is_real(value: Any) -> bool:
     """Whether an array is of real numbers, integers or truths."""
     dtype = jnp.result_type(value)
     return dtype == np.bool_ or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
+
+
+def check_horizon(horizon: int) -> None:
+    """Raise unless an episode can have so many steps.
+
+    Raises:
+        InputError: If it is below 1.
+    """
+    if horizon < 1:
+        raise InputError(f"expected a horizon of 1 or more steps, got {horizon}")

@@ -1,6 +1,10 @@
-"""Paths that a user gives, completed once, where they come in."""
+"""Paths that a user gives, completed once, where they come in; and files that are written whole or not at all."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from pgjax.errors import InputError, first_line
 
@@ -23,3 +27,26 @@ def full_path(path: str | Path) -> Path:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:
         raise InputError(f"expected a path, got {path}: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of another at once when the context ends well.
+
+    If it does not, the other is as it was, and nothing else is left. What is being written has a name with a dot before
+    it, beside the other.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise

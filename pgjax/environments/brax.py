@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pgjax.checks import check_horizon
 from pgjax.environments.base import Box, Environment, Step, strong
 from pgjax.errors import InputError
 from pgjax.trees import PyTree
@@ -30,8 +31,7 @@ def from_brax(name: str, horizon: int = 1000, **options: Any) -> Environment:
         from brax import envs
     except ImportError as error:
         raise InputError(f'expected brax to be installed (pip install "pgjax[brax]"), got: {error}') from error
-    if horizon < 1:
-        raise InputError(f"expected a horizon of 1 or more steps, got {horizon}")
+    check_horizon(horizon)
     try:
         environment = envs.get_environment(name, **options)
     except (KeyError, TypeError, ValueError) as error:

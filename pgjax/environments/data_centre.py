@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax.checks import check_horizon
 from pgjax.environments.base import Box, Environment, Episode, Step
-from pgjax.environments.drawings import COLOURS
+from pgjax.environments.drawings import BLUE, GREEN, ORANGE, RED, SKY
 from pgjax.errors import InputError
 
 HOURS = 0.25  # of one step
@@ -222,8 +223,7 @@ def cooling(horizon: int = 96, params: Cooling | None = None) -> Environment:
     Sources: ASHRAE, *Thermal guidelines for data processing environments*, 2021, for the limit; the affinity laws for
     the cubes; the model with two temperatures is the usual one of lumped capacities, its numbers are our own.
     """
-    if horizon < 1:
-        raise InputError(f"expected a horizon of 1 or more steps, got {horizon}")
+    check_horizon(horizon)
     given = Cooling() if params is None else params
     for name in POSITIVE:
         value = getattr(given, name)
@@ -284,16 +284,15 @@ def cooling(horizon: int = 96, params: Cooling | None = None) -> Environment:
 
 def draw(axes: Any, episode: Episode, t: int) -> None:
     """Draw a day up to step t: temperatures, load and what was done; the hours of the higher price are shaded."""
-    blue, orange, green, red, sky = COLOURS[:5]
     rooms, params = episode.state, episode.params
     hours, last = HOURS * np.arange(t + 1), HOURS * len(episode.reward)
     axes.set_axis_off()
     inside, outside, below = (axes.inset_axes((0, y, 0.8, h)) for y, h in ((0.68, 0.28), (0.42, 0.2), (0, 0.36)))
-    inside.plot(hours, rooms.air[: t + 1], color=blue, label="air")
-    inside.axhline(params.limit, color=red, linestyle="--", linewidth=1, label="limit")
-    outside.plot(hours, rooms.outdoor[: t + 1], color=orange, label="outdoors")
-    below.step(hours, 100 * rooms.load[: t + 1], color=green, where="post", label="load")
-    for i, (label, colour) in enumerate((("fan", sky), ("valve", "black"))):
+    inside.plot(hours, rooms.air[: t + 1], color=BLUE, label="air")
+    inside.axhline(params.limit, color=RED, linestyle="--", linewidth=1, label="limit")
+    outside.plot(hours, rooms.outdoor[: t + 1], color=ORANGE, label="outdoors")
+    below.step(hours, 100 * rooms.load[: t + 1], color=GREEN, where="post", label="load")
+    for i, (label, colour) in enumerate((("fan", SKY), ("valve", "black"))):
         below.stairs(100 * episode.action[:t, i], hours, baseline=None, color=colour, label=label, linewidth=1.5)
     inside.set(ylabel="°C", ylim=(min(20.0, rooms.air.min() - 1), max(29.0, rooms.air.max() + 1)))
     outside.set(ylabel="°C", ylim=(min(5.0, rooms.outdoor.min() - 1), max(30.0, rooms.outdoor.max() + 1)))

@@ -13,8 +13,9 @@ from pgjax.environments.base import Episode
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#999999")
 
 
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "0.6"
-CHANNELS = (BLUE, ORANGE, GREEN, RED, "#56B4E9", "#CC79A7", "#000000", GREY, "#F0E442", "#7F3C8D")
+BLUE, ORANGE, GREEN, RED, SKY, PINK, BLACK, _ = COLOURS
+GREY = "0.6"
+CHANNELS = (BLUE, ORANGE, GREEN, RED, SKY, PINK, BLACK, GREY, "#F0E442", "#7F3C8D")
 
 
 def draw_anything(axes: Axes, episode: Episode, t: int) -> None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax.checks import check_horizon
 from pgjax.environments.base import Discrete, Environment, Step
 from pgjax.errors import InputError
 
@@ -91,8 +92,7 @@ def finite(mdp: FiniteMDP, horizon: int, name: str = "finite") -> Environment:
     Raises:
         InputError: If the horizon is below 1.
     """
-    if horizon < 1:
-        raise InputError(f"expected a horizon of 1 or more steps, got {horizon}")
+    check_horizon(horizon)
     S, A, _ = mdp.p.shape
 
     def reset(key: jax.Array, mdp: FiniteMDP) -> tuple[State, jax.Array]:

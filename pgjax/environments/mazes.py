@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax.checks import check_horizon
 from pgjax.environments.base import Box, Discrete, Environment, Episode, Step
+from pgjax.environments.drawings import BLUE, GREEN, ORANGE, RED
 from pgjax.environments.finite_mdp import FiniteMDP, tables
 from pgjax.errors import InputError
 
@@ -142,8 +144,7 @@ def maze(layout: str = LECTURE, horizon: int = 100) -> Environment:
         >>> int(x), int(step.observation), float(step.reward), bool(step.terminated)
         (0, 1, -1.0, False)
     """
-    if horizon < 1:
-        raise InputError(f"expected a horizon of 1 or more steps, got {horizon}")
+    check_horizon(horizon)
     params, positions = read_layout(layout)
 
     def reset(key: jax.Array, maze: Maze) -> tuple[jax.Array, jax.Array]:
@@ -302,15 +303,15 @@ def draw_maze(
     grid[tuple(positions.T)] = 1
     axes.imshow(grid, cmap="gray", vmin=-0.6, vmax=1, interpolation="nearest")
     row, column = positions[exits].T
-    axes.plot(column, row, linestyle="", marker="s", markersize=12, color="#009E73")
+    axes.plot(column, row, linestyle="", marker="s", markersize=12, color=GREEN)
     row, column = positions[cells[: t + 1]].T
-    axes.plot(column, row, color="#0072B2", linewidth=2, alpha=0.5)
-    axes.plot(column[-1:], row[-1:], marker="o", markersize=12, color="#D55E00")
+    axes.plot(column, row, color=BLUE, linewidth=2, alpha=0.5)
+    axes.plot(column[-1:], row[-1:], marker="o", markersize=12, color=RED)
     if sight is not None:
         corner, width = (column[-1] - sight - 0.5, row[-1] - sight - 0.5), 2 * sight + 1
         right, low = corner[0] + width, corner[1] + width
         outline = ([corner[0], right, right, corner[0], corner[0]], [corner[1], corner[1], low, low, corner[1]])
-        axes.plot(*outline, color="#E69F00", linewidth=1.5)
+        axes.plot(*outline, color=ORANGE, linewidth=1.5)
     axes.set(xticks=[], yticks=[], xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
 
 

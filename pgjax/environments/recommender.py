@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax.checks import check_horizon
 from pgjax.environments.base import Box, Discrete, Environment, Episode, Step
-from pgjax.environments.drawings import COLOURS
+from pgjax.environments.drawings import BLUE, GREEN, ORANGE
 from pgjax.errors import InputError
 
 SLATES = 5000  # the most that `clairvoyant_bound` enumerates
@@ -157,14 +158,13 @@ def draw(axes: Any, episode: Episode, t: int) -> None:
     Bars are u·v_i of the user who was shown the slate, which the recommender does not see. Below them is a row of all
     steps: filled where the user clicked, empty where not, a dot where it is still to come.
     """
-    blue, orange, green = COLOURS[0], COLOURS[1], COLOURS[2]
     state, embedding = episode.state, np.asarray(episode.params.embedding)
     N, steps = len(embedding), len(episode.reward)
     values = state.interest @ embedding.T  # [n + 1, N]
     colours = ["0.8"] * N
     for item in state.slate[t]:
         if item >= 0:
-            colours[item] = green if item == state.clicked[t] else orange
+            colours[item] = GREEN if item == state.clicked[t] else ORANGE
             axes.axvspan(item - 0.5, item + 0.5, color="0.95", zorder=0, linewidth=0)
     high = max(1.0, float(np.abs(values).max()))
     row = -1.7 * high
@@ -174,11 +174,11 @@ def draw(axes: Any, episode: Episode, t: int) -> None:
     click = np.asarray(episode.reward[:t]) > 0
     axes.scatter(place[t:], np.full(steps - t, row), s=4, color="0.6")
     axes.scatter(place[:t][~click], np.full(int((~click).sum()), row), s=40, facecolors="none", edgecolors="0.5")
-    axes.scatter(place[:t][click], np.full(int(click.sum()), row), s=40, color=blue)
+    axes.scatter(place[:t][click], np.full(int(click.sum()), row), s=40, color=BLUE)
     for name, colour, x, y in (
-        ("clicked", green, 0.02, 0.98),
-        ("shown, not clicked", orange, 0.2, 0.98),
-        ("steps with a click", blue, 0.02, 0.14),
+        ("clicked", GREEN, 0.02, 0.98),
+        ("shown, not clicked", ORANGE, 0.2, 0.98),
+        ("steps with a click", BLUE, 0.02, 0.14),
     ):
         axes.text(x, y, name, color=colour, transform=axes.transAxes, va="top")
     axes.set(xlim=(-0.7, N - 0.3), ylim=(-1.9 * high, 1.3 * high), xlabel="item", ylabel="interest (hidden)")
@@ -192,8 +192,7 @@ def interests(key: jax.Array, params: Recommendation, horizon: int) -> jax.Array
     Raises:
         InputError: If the horizon is below 1.
     """
-    if horizon < 1:
-        raise InputError(f"expected a horizon of 1 or more steps, got {horizon}")
+    check_horizon(horizon)
     noise = jax.random.normal(key, (horizon, params.embedding.shape[1]), params.embedding.dtype)
 
     def one(interest: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax.checks import check_horizon
 from pgjax.environments.base import Box, Environment, Episode, Step
-from pgjax.environments.drawings import COLOURS
+from pgjax.environments.drawings import BLUE, COLOURS, GREEN, ORANGE
 from pgjax.errors import InputError
 
 ROOM = 10.0  # m, the side of the room
@@ -211,11 +212,11 @@ def navigation(
     for expected, number, least in (
         ("0 or more obstacles", obstacles, 0),
         ("3 or more rays", rays, 3),
-        ("a horizon of 1 or more steps", horizon, 1),
         ("a seed of 0 or more", seed, 0),
     ):
         if number < least:
             raise InputError(f"expected {expected}, got {number}")
+    check_horizon(horizon)
     if isinstance(slip, int | float) and not 0 <= slip <= 1:
         raise InputError(f"expected slip between 0 and 1, got {slip}")
     dtype = jnp.result_type(float)
@@ -257,20 +258,19 @@ def draw(axes: Any, episode: Episode, t: int) -> None:
     """Draw the room after t steps: obstacles, goal, the way so far, and the robot with what its sensors see."""
     from matplotlib.patches import Circle
 
-    blue, orange, green, *_, grey = COLOURS
     params, state = episode.params, episode.state
     (x, y), heading = state.position[t], state.heading[t]
     axes.set(xlim=(0, ROOM), ylim=(0, ROOM), xticks=[], yticks=[], aspect="equal")
     axes.set_title(f"{DURATION * t:.1f} s", fontsize="medium")
-    axes.add_patch(Circle(state.goal[t], GOAL, facecolor=green, alpha=0.5))
+    axes.add_patch(Circle(state.goal[t], GOAL, facecolor=GREEN, alpha=0.5))
     for centre, radius in zip(params.obstacle_position, params.obstacle_radius, strict=True):
-        axes.add_patch(Circle(centre, radius, color=grey))
+        axes.add_patch(Circle(centre, radius, color=COLOURS[-1]))
     seen = RANGE * episode.observation[t][3:]
     angles = heading + ray_angles(len(seen))
     for end_x, end_y in zip(x + seen * np.cos(angles), y + seen * np.sin(angles), strict=True):
-        axes.plot([x, end_x], [y, end_y], color=orange, linewidth=0.6)
-    axes.plot(*state.position[: t + 1].T, color=blue, linewidth=1.5)
-    axes.add_patch(Circle((x, y), ROBOT, color=blue, zorder=3))
+        axes.plot([x, end_x], [y, end_y], color=ORANGE, linewidth=0.6)
+    axes.plot(*state.position[: t + 1].T, color=BLUE, linewidth=1.5)
+    axes.add_patch(Circle((x, y), ROBOT, color=BLUE, zorder=3))
     axes.plot(
         [x, x + ROBOT * np.cos(heading)], [y, y + ROBOT * np.sin(heading)], color="white", linewidth=1.5, zorder=4
     )

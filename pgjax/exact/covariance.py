@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from pgjax.checks import check_horizon
 from pgjax.environments.finite_mdp import FiniteMDP
 from pgjax.errors import InputError
 from pgjax.exact.estimators import Estimator
-from pgjax.exact.solution import check_horizon, log_probabilities, probabilities, promoted
+from pgjax.exact.solution import log_probabilities, probabilities, promoted
 from pgjax.policies.base import Policy
 from pgjax.trees import PyTree
 

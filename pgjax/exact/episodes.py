@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgjax.checks import check_horizon
 from pgjax.environments.finite_mdp import FiniteMDP
 from pgjax.errors import InputError
-from pgjax.exact.solution import check_horizon, rewards_of
+from pgjax.exact.solution import rewards_of
 from pgjax.trajectory import Trajectory
 
 MOST_EPISODES = 10**6  # that `every_episode` lists

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pgjax.checks import check_horizon
 from pgjax.environments.finite_mdp import FiniteMDP
 from pgjax.errors import InputError
-from pgjax.exact.solution import _discounts, check_horizon, rewards_of
+from pgjax.exact.solution import _discounts, rewards_of
 
 
 class Estimator(NamedTuple):

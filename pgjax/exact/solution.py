@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pgjax.checks import check_horizon
 from pgjax.environments.finite_mdp import FiniteMDP
 from pgjax.errors import InputError
 from pgjax.policies.base import Policy, has_memory
@@ -73,12 +74,6 @@ def promoted(mdp: FiniteMDP, f: jax.Array) -> tuple[FiniteMDP, jax.Array]:
     dtype = jnp.result_type(f, mdp.p)
     tables = (mdp.d0.astype(dtype), mdp.p.astype(dtype), mdp.r.astype(dtype))
     return FiniteMDP(*tables, mdp.terminal), f.astype(dtype)
-
-
-def check_horizon(horizon: int) -> None:
-    """Raise an InputError unless the horizon is 1 or more."""
-    if horizon < 1:
-        raise InputError(f"expected a horizon of 1 or more steps, got {horizon}")
 
 
 def log_probabilities(mdp: FiniteMDP, policy: Policy, params: PyTree) -> jax.Array:

@@ -146,7 +146,7 @@ def behaviour_cloning(
     Example:
         >>> import pgjax
         >>> environment, expert = pgjax.maze("#S.E#", horizon=10), pgjax.imitation.shortest_paths("#S.E#")
-        >>> demonstrations = demonstrate(environment, expert, episodes=4)(jax.random.key(0))
+        >>> demonstrations = pgjax.demonstrate(environment, expert, episodes=4)(jax.random.key(0))
         >>> cloning = behaviour_cloning(pgjax.policy_for(environment), demonstrations, steps=10)
         >>> run = jax.jit(pgjax.train(cloning, iterations=5))
         >>> state, curves = run(jax.random.key(1), cloning.hyperparameters(learning_rate=0.3))

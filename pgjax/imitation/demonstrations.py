@@ -22,8 +22,6 @@ Both keep HDF5, from which the arrays are taken like this:
 Sources: Fu et al., *D4RL: Datasets for deep data-driven reinforcement learning*, 2020; Younis et al., *Minari*, 2024.
 """
 
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +32,7 @@ import numpy as np
 
 from pgjax.environments.base import Discrete, Environment, Space
 from pgjax.errors import InputError, first_line
-from pgjax.paths import full_path
+from pgjax.paths import full_path, replacing
 from pgjax.policies.base import describe
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 
@@ -95,13 +93,8 @@ def save_demonstrations(path: str | Path, demonstrations: Demonstrations) -> Non
     if flat["labelled"].all():
         del flat["labelled"]
     try:
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as directory:
-            unfinished = Path(directory) / "demonstrations.npz"
-            with unfinished.open("wb") as file:
-                np.savez(file, **flat)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
+        with replacing(path) as file:
+            np.savez(file, **flat)  # type: ignore[arg-type]
     except OSError as error:
         raise InputError(f"expected a file that can be written, got {path}: {error.strerror or error}") from error
 

@@ -21,6 +21,7 @@ def policy_for(environment: Environment) -> Policy:
 
     Example:
         >>> from pgjax.environments.mazes import maze
+        >>> import jax
         >>> policy_for(maze()).init(jax.random.key(0)).shape  # a table of logits
         (23, 4)
     """

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pgjax.errors import InputError
-from pgjax.paths import full_path
+from pgjax.paths import full_path, replacing
 from pgjax.rlhf.preferences import Rankings
 from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded
 
@@ -51,13 +49,8 @@ def save_rankings(
     if not lines:
         raise InputError("expected one or more rankings whose mask is true and whose outputs differ, got none")
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as directory:
-            unfinished = Path(directory) / "rankings.jsonl"
-            with unfinished.open("w", encoding="utf-8") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
+        with replacing(path) as file:
+            file.write("".join(lines).encode())
     except OSError as error:
         raise InputError(f"expected a file that can be written, got {path}: {error.strerror or error}") from error
 

@@ -11,7 +11,6 @@ are whole in one of them, it removes the old checkpoint before the new one is in
 import contextlib
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ import numpy as np
 
 from pgjax import trees
 from pgjax.errors import say
+from pgjax.paths import replacing
 from pgjax.trees import PyTree
 
 
@@ -82,18 +82,12 @@ def save(path: Path, identity: str, running: Running) -> bool:
     arrays = {f"state {i}": trees.plain(leaf) for i, leaf in enumerate(jax.tree.leaves(running.states))}
     arrays |= {f"curve {name}": curve for name, curve in running.curves.items()} | {"done": running.done}
     header = json.dumps({"identity": identity, "seconds": running.seconds, "sha256": digest(arrays)})
-    unfinished = path.with_name(f".{path.name}")
     try:
         path.parent.mkdir(exist_ok=True)
-        with unfinished.open("wb") as file:
+        with replacing(path) as file:
             np.savez(file, header=np.asarray(header), **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
     except OSError as error:
         say(f"the running batch could not be saved in {path}: {error.strerror or error}; the sweep goes on without")
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
         return False
     return True
 

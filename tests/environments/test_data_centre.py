@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 import pgjax
 from pgjax.environments import data_centre as cooling
 from pgjax.environments.data_centre import HOURS, MIDDLE, UNIT, Cooling, Room
+from pgjax.imitation.controllers import pid_controller
 
 ENVIRONMENT = cooling.cooling()
 NUMBERS = ENVIRONMENT.params
 STEP = jax.jit(ENVIRONMENT.step)
 conduct = jax.jit(cooling.conduct)
-CONTROLLER = cooling.pid_controller(ENVIRONMENT)
+CONTROLLER = pid_controller(ENVIRONMENT)
 RUN = jax.jit(pgjax.collect(ENVIRONMENT, CONTROLLER.policy, 64, chunk=96))  # of any gains and numbers
 FLOW = {"exchange": 6.0, "sink": 4.0, "server_heat": 60.0, "air_heat": 45.0}
 
@@ -209,7 +210,7 @@ def test_the_environment_keeps_the_contract():
 
 
 def test_the_controller_does_in_an_unroll_what_it_does_step_by_step():
-    policy, gains = cooling.pid_controller(ENVIRONMENT, kp=0.1, ki=0.3, kd=0.02, ratio=0.3)
+    policy, gains = pid_controller(ENVIRONMENT, kp=0.1, ki=0.3, kd=0.02, ratio=0.3)
     observation = jax.random.normal(jax.random.key(0), (7, 5, 9))
     memory, stepped = policy.memory(5), []
     for row in observation:
@@ -222,7 +223,7 @@ def test_the_controller_does_in_an_unroll_what_it_does_step_by_step():
 
 
 def test_the_controller_computed_by_hand():
-    policy, gains = cooling.pid_controller(ENVIRONMENT, kp=0.1, ki=0.2, kd=0.01, setpoint=26.0, fan=0.5, ratio=0.2)
+    policy, gains = pid_controller(ENVIRONMENT, kp=0.1, ki=0.2, kd=0.01, setpoint=26.0, fan=0.5, ratio=0.2)
     air = np.array([27.0, 28.0, 20.0])
     observation = jnp.zeros((3, 1, 9)).at[:, 0, 0].set((air - MIDDLE[0]) / UNIT[0])
     mean = policy.unroll(gains, types.SimpleNamespace(observation=observation)).mean[:, 0]
@@ -232,7 +233,7 @@ def test_the_controller_computed_by_hand():
 
 
 def test_the_integral_does_not_wind_up():
-    policy, gains = cooling.pid_controller(ENVIRONMENT, kp=0.1, ki=0.5)
+    policy, gains = pid_controller(ENVIRONMENT, kp=0.1, ki=0.5)
     hot = jnp.full((1, 9), 3.0)
     memory, step = policy.memory(1), jax.jit(policy.step)
     for _ in range(100):
@@ -281,4 +282,4 @@ def test_what_is_no_data_centre_is_refused(arguments, message):
 
 def test_the_controller_of_another_environment_is_refused():
     with pytest.raises(pgjax.InputError, match="got maze"):
-        cooling.pid_controller(pgjax.maze())
+        pid_controller(pgjax.maze())

@@ -112,7 +112,7 @@ def test_the_best_learning_rate_is_that_of_the_best_runs():
     curves = xr.Dataset(
         {"episode_return": (("learning_rate", "seed", "iteration"), returns)}, {"learning_rate": [0.1, 0.2, 0.3]}
     )
-    assert study.best_learning_rate(curves) == 0.2
+    assert study.tables.best_learning_rate(curves.episode_return.mean("iteration", skipna=False)) == 0.2
 
 
 @pytest.mark.parametrize(

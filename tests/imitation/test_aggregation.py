@@ -105,7 +105,7 @@ def test_an_overflowing_buffer_holds_a_uniform_sample_of_all_there_was():
 
 def test_dagger_learns_what_the_expert_does_beside_its_own_way():
     # The expert keeps to the road; an untrained learner leaves it, and only there learns how to return.
-    mdp = pgjax.compounding.road(4)
+    mdp = pgjax.exact.compounding.road(4)
     environment, policy = pgjax.finite(mdp, 6), pgjax.tabular(2, 4)
     expert = pgjax.Expert(policy, jnp.asarray([[0.0, -jnp.inf, -jnp.inf, -jnp.inf]] * 2))
 

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from pgjax.imitation.fitting.fitting import examples_of
 
 import pgjax
+from pgjax.imitation.fitting import examples_of
 from tests.cases import random_mdp, remembering
 
 KEY = jax.random.key(0)
