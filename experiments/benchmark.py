@@ -64,7 +64,7 @@ class Options:
     scale: tuple[int, ...] = (64, 1024, 16384)
     """Runs side by side, to see whether a run costs the same among many."""
     block: int | None = None
-    """Runs vmapped together on a device; by default 16 on a CPU (32 with own clocks), all elsewhere."""
+    """Runs vmapped together on a device; by default 16 on a CPU (32 for asynchronous runs), all elsewhere."""
     bfloat16: bool = False
     """Whether the operands of matrix products are rounded to bfloat16; all else is float32."""
     text: tuple[int, ...] = (1, 16)

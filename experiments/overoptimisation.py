@@ -1,7 +1,7 @@
 """What goes wrong when a learned reward is optimised? Gold and proxy reward against the distance from the start.
 
 A reward model is fitted to comparisons, and a language model is optimised against it: by REINFORCE without a KL
-penalty, and by best-of-n sampling. At first what people want (the gold reward) rises with what the model says they want
+penalty, and by best-of-n sampling. At first the gold reward rises with what the model says they want
 (the proxy); then only the proxy does. This asks how that depends on the number of comparisons and on the size of the
 reward model, whether Gao et al.'s laws describe it, what a KL penalty changes, what happens to diversity and length
 where annotators like length, and what it helps to ask people again as the model changes.

@@ -64,7 +64,7 @@ class Options:
     batch: int | None = None
     """Runs computed together; by default as many as memory and cache allow."""
     block: int | None = None
-    """Runs vmapped together on a device; by default 16 on a CPU (32 with own clocks), all elsewhere."""
+    """Runs vmapped together on a device; by default 16 on a CPU (32 for asynchronous runs), all elsewhere."""
     checkpoint_seconds: float = 60.0
     """Seconds between two saves of the running batch; 0 to save after every tenth of it."""
     out: Path = Path("results/reinforce")

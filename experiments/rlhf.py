@@ -1,7 +1,7 @@
-"""Can a language model be made to write what people like? The whole of RLHF from nothing, for many seeds at once.
+"""Can a language model be made to write what annotators prefer? The whole of RLHF from nothing, for many seeds at once.
 
 The lecture's five steps: supervised pretraining, then sample outputs, collect rankings of them, model the rankings,
-optimise the model, and repeat. What people want is a gold reward that can be computed, and that only simulated
+optimise the model, and repeat. Their true reward, the gold reward, is one that can be computed, and that only simulated
 annotators see; so at the end it can be said whether the model got better at it: REINFORCE against the learned reward,
 and best-of-n sampling with it, both against the supervised model.
 
@@ -44,8 +44,8 @@ class Options:
     corpus: str = "grammar"
     """Texts: grammar (seeded, its entropy is known), python-docs (the prose of Python's help), or a file of text."""
     gold: str = "words"
-    """What simulated people want: words (those of the grammar have values, else frequent words), length, or
-    letters:LETTERS; none if only people rank, and nobody knows what they want."""
+    """The gold reward of simulated annotators: words (those of the grammar have values, else frequent words), length,
+    or letters:LETTERS; none if only people rank, and nobody knows what they want."""
     seeds: int = 8
     """Runs of everything."""
     first_seed: int = 0
@@ -436,7 +436,7 @@ def draw(
     errors = ", ".join(f"{trust.error:.3f}" for trust in trusts.values())
     titles = {
         "supervised pretraining": ("gradient steps", "cross-entropy (nats a token)"),
-        {"gold": "what people want", "learned": "what people seem to want"}[reward]: (
+        {"gold": "gold reward", "learned": "learned reward"}[reward]: (
             "update of REINFORCE",
             f"{REWARDS[reward]} (mean)",
         ),

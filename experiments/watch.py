@@ -1,4 +1,4 @@
-"""What does a policy do? Play an episode, and make a film of it.
+"""What does a policy do? Play an episode, and make an animation of it.
 
 Who plays is a trained run of experiments/reinforce.py or experiments/scores.py (its best seed, if none is named), the
 policy that is written by hand for an environment, or the random one. Writes the file --out: a GIF, or a PNG of the
@@ -34,9 +34,9 @@ class Options:
     episode: int = 0
     """Number of the episode; another one is played with other randomness."""
     frames: int = 200
-    """Pictures of a film at most; a longer episode is shown in steps of two or more."""
+    """Frames at most; a longer episode is shown in steps of two or more."""
     frames_per_second: int = 15
-    """Pictures of a film in a second."""
+    """Frames a second."""
     out: Path = Path("results/episode.gif")
     """File to write, which ends in .gif or .png."""
 

@@ -249,7 +249,7 @@ def collect(
         >>> import pgjax
         >>> environment = pgjax.maze("#S.E#", horizon=10)
         >>> policy = pgjax.policy_for(environment)
-        >>> run = collect(environment, policy, episodes=3)
+        >>> run = collect(environment, policy, slots=3)
         >>> trajectory = run(jax.random.key(0), policy.init(jax.random.key(1)), environment.params)
         >>> trajectory.reward.shape, float(trajectory.episodes)
         ((11, 3), 3.0)

@@ -1,7 +1,7 @@
 """What every learning algorithm of pgjax is: an `init` and an `update`, and how to run one."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +14,41 @@ from pgjax.policies.base import Policy
 from pgjax.trees import PyTree
 
 
+class Init(Protocol):
+    """The state of a run before its first update."""
+
+    def __call__(self, key: jax.Array, hyperparameters: PyTree, /) -> PyTree: ...
+
+
+class Update(Protocol):
+    """The state after an iteration, and the metrics of it."""
+
+    def __call__(self, state: PyTree, /) -> tuple[PyTree, PyTree]: ...
+
+
+class Advance(Protocol):
+    """The state after a part of an update, the metrics, and whether the update is done, [] bool."""
+
+    def __call__(self, state: PyTree, going: jax.Array, /) -> tuple[PyTree, PyTree, jax.Array]: ...
+
+
 class Algorithm(NamedTuple):
     """A learning algorithm, as pure functions of one run.
 
     `init(key, hyperparameters) -> State` and `update(State) -> (State, Metrics)`: the state is what is carried from one
     iteration to the next, the metrics (a NamedTuple of scalars, and of mappings from names to scalars) are what is
-    emitted. `hyperparameters(**values)`
-    returns the numbers that are traced, with defaults for those not named; shapes, counts and functions were fixed when
-    the algorithm was built.
+    emitted. `hyperparameters(**values)` returns the numbers that are traced, with defaults for those not named; shapes,
+    counts and functions were fixed when the algorithm was built.
 
     An algorithm whose update takes a number of steps that differs from run to run may offer them one by one:
     `step(State, going) -> (State, Metrics, updated)`, which begins an update only if `going`, and says whether one is
     done, to which the metrics then belong. A batch of runs so goes on without waiting for each other's updates.
     """
 
-    init: Callable[[jax.Array, PyTree], PyTree]
-    update: Callable[[PyTree], tuple[PyTree, PyTree]]
+    init: Init
+    update: Update
     hyperparameters: Callable[..., PyTree]
-    step: Callable[[PyTree, jax.Array], tuple[PyTree, PyTree, jax.Array]] | None = None
+    step: Advance | None = None
 
 
 def train(algorithm: Algorithm, iterations: int) -> Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]:
@@ -49,7 +66,7 @@ def train(algorithm: Algorithm, iterations: int) -> Callable[[jax.Array, PyTree]
 
     Example:
         >>> import pgjax
-        >>> algorithm = pgjax.reinforce(pgjax.maze("#SE#", horizon=8), pgjax.tabular(states=2, actions=4), episodes=4)
+        >>> algorithm = pgjax.reinforce(pgjax.maze("#SE#", horizon=8), pgjax.tabular(states=2, actions=4), slots=4)
         >>> run = jax.jit(train(algorithm, iterations=3))
         >>> state, curves = run(jax.random.key(0), algorithm.hyperparameters(learning_rate=0.1))
         >>> state.params.shape, curves.episode_return.shape

@@ -1,4 +1,4 @@
-"""Look at an episode: play one and keep all of its states, then draw it as a picture or a film."""
+"""Look at an episode: play one and keep all of its states, then draw it as a frame or an animation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +94,7 @@ def frame(environment: Environment, episode: Episode, t: int, axes: Axes) -> Non
 
 
 def save_frame(environment: Environment, episode: Episode, path: str | Path, t: int | None = None) -> None:
-    """Save a picture of an episode, PNG: after t steps, or at its end.
+    """Save a frame of an episode, PNG: after t steps, or at its end.
 
     Raises:
         InputError: If it does not have so many steps.
@@ -105,7 +105,7 @@ def save_frame(environment: Environment, episode: Episode, path: str | Path, t: 
 
 
 def save_frames(episodes: Sequence[tuple[Environment, Episode]], path: str | Path, columns: int = 4) -> None:
-    """Save a picture of several episodes beside each other, PNG, each after two thirds of its steps.
+    """Save frames of several episodes beside each other, PNG, each after two thirds of its steps.
 
     Raises:
         InputError: If there is none, or no column.
@@ -127,7 +127,7 @@ def save_frames(episodes: Sequence[tuple[Environment, Episode]], path: str | Pat
 def save_animation(
     environment: Environment, episode: Episode, path: str | Path, frames_per_second: int = 15, most: int = 200
 ) -> None:
-    """Save a film of an episode, GIF; of a longer one than `most` frames, every second step, or every third, and so on.
+    """Save an animation of an episode, GIF; of a longer one than `most` frames, every second step, or every third, and so on.
 
     Raises:
         InputError: If there is no frame or no speed to show it at.
@@ -139,5 +139,7 @@ def save_animation(
     shown += [n] * (1 + frames_per_second - (shown[-1] == n))  # the end stays for a second
     path, figure = full_path(path), Figure(figsize=(6, 4.8), layout="constrained")
     axes = figure.subplots()
-    film = FuncAnimation(figure, lambda t: frame(environment, episode, t, axes), frames=shown, init_func=lambda: None)
-    film.save(path, writer=PillowWriter(fps=frames_per_second), dpi=80)
+    animation = FuncAnimation(
+        figure, lambda t: frame(environment, episode, t, axes), frames=shown, init_func=lambda: None
+    )
+    animation.save(path, writer=PillowWriter(fps=frames_per_second), dpi=80)

@@ -1,7 +1,7 @@
 """The contract of an environment: two pure functions and the spaces they speak in."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +97,30 @@ class Episode(NamedTuple):
     params: PyTree  # the environment's
 
 
+class Reset(Protocol):
+    """X_1 ~ d_0: the state that an episode begins in, and what is observed of it."""
+
+    def __call__(self, key: jax.Array, params: PyTree, /) -> tuple[PyTree, Any]: ...
+
+
+class Transition(Protocol):
+    """What an action leads to."""
+
+    def __call__(self, key: jax.Array, state: PyTree, action: jax.Array, params: PyTree, /) -> tuple[PyTree, Step]: ...
+
+
+class EpisodeScore(Protocol):
+    """What whole episodes are worth."""
+
+    def __call__(self, trajectory: Trajectory, params: PyTree, /) -> Score: ...
+
+
+class Draw(Protocol):
+    """How things stand after t steps of an episode, drawn onto matplotlib's axes."""
+
+    def __call__(self, axes: Any, episode: Episode, t: int, /) -> None: ...
+
+
 class Environment(NamedTuple):
     """A sequential decision making problem, as pure functions of one episode.
 
@@ -121,15 +145,15 @@ class Environment(NamedTuple):
         >>> check_environment(line)  # says what is wrong, if anything is
     """
 
-    reset: Callable[[jax.Array, PyTree], tuple[PyTree, Any]]
-    step: Callable[[jax.Array, PyTree, jax.Array, PyTree], tuple[PyTree, Step]]
+    reset: Reset
+    step: Transition
     observation_space: Space
     action_space: Space
     horizon: int
     params: PyTree = ()  # numbers that may be swept by vmap: masses, tables, …
-    score: Callable[[Any, PyTree], Score] | None = None
+    score: EpisodeScore | None = None
     name: str = "environment"
-    draw: Callable[[Any, Episode, int], None] | None = None
+    draw: Draw | None = None
 
 
 def strong(tree: PyTree) -> PyTree:

@@ -5,7 +5,7 @@ variance.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,30 @@ from pgjax.policies.base import ValueFunction
 from pgjax.segments import map_over_rows, sum_over_steps
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
+
+
+class BaselineInit(Protocol):
+    """The state of a baseline before the first update."""
+
+    def __call__(self, key: jax.Array, hyperparameters: Any, /) -> PyTree: ...
+
+
+class Values(Protocol):
+    """What is subtracted from the returns of each step, [T, E]."""
+
+    def __call__(self, state: PyTree, trajectory: Trajectory, returns: jax.Array, predictions: Any, /) -> jax.Array: ...
+
+
+class Learn(Protocol):
+    """The state of a baseline after the returns [T, E] of an update."""
+
+    def __call__(self, state: PyTree, trajectory: Trajectory, returns: jax.Array, /) -> PyTree: ...
+
+
+class Predict(Protocol):
+    """v(X_t), [T, E], or Q(X_t, ·), [T, E, A], from the observations alone."""
+
+    def __call__(self, state: PyTree, trajectory: Trajectory, /) -> jax.Array: ...
 
 
 class Baseline(NamedTuple):
@@ -35,11 +59,11 @@ class Baseline(NamedTuple):
     A baseline that learns from G_1 alone and is the same at every step needs no trajectory, and says so by `online`.
     """
 
-    init: Callable[[jax.Array, Any], PyTree]
-    values: Callable[[PyTree, Trajectory, jax.Array, Any], jax.Array]
-    update: Callable[[PyTree, Trajectory, jax.Array], PyTree]
-    state_values: Callable[[PyTree, Trajectory], jax.Array] | None = None
-    action_values: Callable[[PyTree, Trajectory], jax.Array] | None = None
+    init: BaselineInit
+    values: Values
+    update: Learn
+    state_values: Predict | None = None
+    action_values: Predict | None = None
     online: bool = False
 
 

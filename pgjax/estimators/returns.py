@@ -17,7 +17,7 @@ add a term of their own, see `pgjax.policy_gradient`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,24 @@ class Online(NamedTuple):
     fading: jax.Array  # [E], what z is multiplied with over these rows
 
 
+class Returns(Protocol):
+    """The credit of each step, [T, E], zero in padding."""
+
+    def __call__(self, trajectory: Trajectory, hyperparameters: Any, next_values: jax.Array | None, /) -> jax.Array: ...
+
+
+class Weight(Protocol):
+    """What credit − baseline is multiplied with, [T, E]."""
+
+    def __call__(self, trajectory: Trajectory, hyperparameters: Any, /) -> jax.Array: ...
+
+
+class OnlineCredit(Protocol):
+    """The credit of some rows while the episode still runs; so_far, [E], is Σ γ^{t−1} R_{t+1} of the steps before."""
+
+    def __call__(self, rows: Trajectory, hyperparameters: Any, so_far: jax.Array, /) -> Online: ...
+
+
 class Credit(NamedTuple):
     """What each step of a trajectory is judged by, as pure functions.
 
@@ -48,10 +66,10 @@ class Credit(NamedTuple):
     so_far[E]) -> Online`, where so_far is Σ γ^{t−1} R_{t+1} of the steps before these rows.
     """
 
-    returns: Callable[[Trajectory, Any, jax.Array | None], jax.Array]
-    weight: Callable[[Trajectory, Any], jax.Array]
+    returns: Returns
+    weight: Weight
     bootstraps: bool = False
-    online: Callable[[Trajectory, Any, jax.Array], Online] | None = None
+    online: OnlineCredit | None = None
 
 
 def every_step_alike(trajectory: Trajectory, hyperparameters: Any) -> jax.Array:

@@ -10,9 +10,10 @@ where the rewards of these rows make the coefficients (`returns.Online`). When t
 stored trajectory would have given. It is exact because the parameters stay the same until then.
 
 So an update needs no longer memory than its parameters, and a run no other's episode to end before it goes on: in a
-batch of runs each has its own clock.
+batch, runs are asynchronous.
 
-Source: Williams, *Simple statistical gradient-following algorithms for connectionist reinforcement learning*, 1992, §5.
+Source: Williams, *Simple statistical gradient-following algorithms for connectionist reinforcement learning*, 1992, §5; the
+same trace in continuing problems: Baxter & Bartlett, *Infinite-horizon policy-gradient estimation*, 2001.
 """
 
 from collections.abc import Callable

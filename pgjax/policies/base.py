@@ -1,7 +1,7 @@
-"""The contract of a policy, and which of them fits an environment."""
+"""The contracts of a policy and of a value function, and whether a policy fits an environment."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,18 @@ from pgjax.environments.base import Discrete, Environment, Space
 from pgjax.errors import InputError
 from pgjax.policies.distributions import Categorical, Distribution
 from pgjax.trees import PyTree
+
+
+class Act(Protocol):
+    """What a policy remembers after an observation [E, ...], and f(X_t, θ), from which it acts."""
+
+    def __call__(self, params: PyTree, memory: PyTree, observation: Any, /) -> tuple[PyTree, Distribution]: ...
+
+
+class Unroll(Protocol):
+    """f(X_t, θ) at every step of whole episodes, [T, E]."""
+
+    def __call__(self, params: PyTree, trajectory: Any, /) -> Distribution: ...
 
 
 class Policy(NamedTuple):
@@ -26,8 +38,8 @@ class Policy(NamedTuple):
 
     init: Callable[[jax.Array], PyTree]
     memory: Callable[[int], PyTree]
-    step: Callable[[PyTree, PyTree, Any], tuple[PyTree, Distribution]]
-    unroll: Callable[[PyTree, Any], Distribution]
+    step: Act
+    unroll: Unroll
 
 
 def memoryless(init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, Any], Distribution]) -> Policy:

@@ -1,4 +1,4 @@
-"""Gold rewards: what people want of a text, as a function that can be computed. Only annotators get to see it."""
+"""Gold (true) rewards of texts, as a function that can be computed. Only annotators get to see it."""
 
 import re
 from collections import Counter

@@ -1,10 +1,10 @@
-"""What people prefer: rankings of outputs, simulated people who make them, and the likelihood of a ranking.
+"""Human preferences: rankings of outputs, and simulated annotators who make them.
 
 A ranking says in which order a person likes K outputs to one prompt; for K = 2 it is a comparison. Under the model of
 Plackett and Luce the best of K is chosen with probabilities softmax(utilities), then the best of the rest, and so on;
 for K = 2 that is Bradley and Terry's: the first is preferred with probability σ(u_1 − u_2).
 
-Rankings are stored as JSON lines, so that those of people from elsewhere go in the same way:
+Rankings are stored as JSON lines, so that those of external annotators go in the same way:
 
     {"prompt": "se ", "outputs": ["nos nan.", "ma."], "ranking": [1, 0], "annotator": "ada", "ended": [true, true]}
 
@@ -32,7 +32,7 @@ class Rankings(NamedTuple):
 
 
 class Annotators(NamedTuple):
-    """How people choose; all are traced scalars, so any can be swept. Biases and tastes are in nats of utility."""
+    """How simulated annotators choose; all are traced scalars, so any can be swept. Biases and tastes are in nats of utility."""
 
     temperature: Any = 1.0  # τ: what a difference in the gold reward counts is Δ/τ
     position_bias: Any = 0.0  # for each place that an output is shown earlier
@@ -41,7 +41,7 @@ class Annotators(NamedTuple):
 
 
 def check_annotators(annotators: Annotators) -> None:
-    """Raise unless numbers that are known make people who can choose.
+    """Raise unless numbers that are known make annotators who can choose.
 
     Raises:
         InputError: If the temperature is not above 0, the disagreement is below it, or a number is not finite.
@@ -85,21 +85,21 @@ def split_by_prompt(rankings: Rankings, width: int, fraction: float = 0.2, seed:
 
 
 def tastes(
-    key: jax.Array, tokens: jax.Array, output: jax.Array, annotator: jax.Array, people: int, vocabulary: int
+    key: jax.Array, tokens: jax.Array, output: jax.Array, annotator: jax.Array, annotators: int, vocabulary: int
 ) -> jax.Array:
     """What each person's own taste says of outputs, [N, K]: Σ_token weight / √(tokens).
 
     A person has a weight for every token, drawn once from N(0, 1), and so says the same of the same output again.
 
     Args:
-        key: Who these people are.
+        key: Who the annotators are.
         tokens: [N, K, L].
         output: Where the outputs are in them, [N, K, L] bool.
-        annotator: Who looks, [N], from 0 to `people` − 1.
-        people: How many there are.
+        annotator: Who looks, [N], from 0 to `annotators` − 1.
+        annotators: How many there are.
         vocabulary: V.
     """
-    weights = jax.random.normal(key, (people, vocabulary))[annotator]  # [N, V]
+    weights = jax.random.normal(key, (annotators, vocabulary))[annotator]  # [N, V]
     N, K, L = tokens.shape
     of_token = jnp.take_along_axis(weights, tokens.reshape(N, K * L), axis=1).reshape(N, K, L)
     count = jnp.sum(output, axis=-1, dtype=weights.dtype)

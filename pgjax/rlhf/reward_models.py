@@ -1,4 +1,4 @@
-"""Reward models: what people would say of a text, learned from how they ranked some.
+"""Reward models: a score of texts, learned from rankings.
 
 The lecture's r(θ_r, X_{1:k}, X̂_{k+1:t}): a transformer whose last token is worth a number, fitted so that outputs that
 were ranked higher score higher.
@@ -119,7 +119,7 @@ class RewardMetrics(NamedTuple):
 
     loss: jax.Array  # mean over minibatches, nats a ranking
     held_out_loss: jax.Array  # nats a ranking, after the update; the loss, if nothing is held out
-    accuracy: jax.Array  # fraction of held-out pairs in the order that people gave them
+    accuracy: jax.Array  # fraction of held-out pairs in the order of the rankings
 
 
 def reward_modelling(

@@ -1,7 +1,7 @@
 """How the gold reward goes with the distance from the supervised model, where a learned reward is optimised.
 
 With d = √KL(f ‖ f_SL), and rewards relative to those of f_SL, Gao et al. found R(d) = d (α − β ln d) for reinforcement
-learning and R(d) = d (α − β d) for best-of-n sampling: first the learned reward says what people want, then no more.
+learning and R(d) = d (α − β d) for best-of-n sampling: first the learned reward agrees with the gold one, then no more.
 
 Source: Gao, Schulman & Hilton, *Scaling laws for reward model overoptimization*, 2022.
 """

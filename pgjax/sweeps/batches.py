@@ -167,7 +167,7 @@ def in_time(program: Program, running: Running) -> int:
 
     Runs with a clock of their own do whole segments: how long one is idle is among their metrics.
     """
-    if program.own_clocks:
+    if program.asynchronous:
         return program.segment
     done = int(running.done.min())
     return max(1, program.segment // 10 if done == 0 else int(SEGMENT_SECONDS * done / max(running.seconds, 1e-9)))

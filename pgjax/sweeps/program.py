@@ -23,7 +23,7 @@ from pgjax.hyperparameters import with_values
 from pgjax.trees import PyTree
 
 CPU_BLOCK = 16  # runs whose parameters stay in a core's cache, and that do not wait long for the longest episode
-CPU_BLOCK_OWN_CLOCK = 32  # and where none waits for another's
+CPU_BLOCK_ASYNCHRONOUS = 32  # and where none waits for another's
 
 
 class Plan(NamedTuple):
@@ -39,7 +39,7 @@ def first_plan(
     """How to cut up a sweep if memory were no matter."""
     share = -(-runs // len(devices))
     if devices[0].platform == "cpu":
-        best = CPU_BLOCK if algorithm.step is None else CPU_BLOCK_OWN_CLOCK
+        best = CPU_BLOCK if algorithm.step is None else CPU_BLOCK_ASYNCHRONOUS
         block = min(best, share) if block is None else block
         # Batches beyond one block a device are no faster here, and what is lost with a killed sweep is a batch.
         share = max(min(block, share), -(-share // 8)) if batch is None else share
@@ -128,7 +128,7 @@ class Program(NamedTuple):
         return jax.tree.leaves(self.metrics)[0].shape[1]
 
     @property
-    def own_clocks(self) -> bool:
+    def asynchronous(self) -> bool:
         """Whether a run may be ahead of another."""
         return self.width > self.segment
 

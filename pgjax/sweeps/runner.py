@@ -77,7 +77,7 @@ def sweep(
             must be given.
         batch: Runs computed together; by default as many as the memory allows, on a CPU an eighth of the sweep or a
             block for each device (`use_every_core`) if that is more.
-        block: Runs vmapped together on a device; by default 16 on a CPU (32 where each has its own clock), all of them
+        block: Runs vmapped together on a device; by default 16 on a CPU (32 where runs are asynchronous), all of them
             elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
         segment: Iterations between two looks at the progress, at most; a tenth of a run if not given, or 1000. Fewer
@@ -101,7 +101,7 @@ def sweep(
 
     Example:
         >>> import pgjax
-        >>> algorithm = pgjax.reinforce(pgjax.maze("#SE#", horizon=8), pgjax.tabular(states=2, actions=4), episodes=4)
+        >>> algorithm = pgjax.reinforce(pgjax.maze("#SE#", horizon=8), pgjax.tabular(states=2, actions=4), slots=4)
         >>> grid = {"learning_rate": [0.1, 0.3]}
         >>> results = sweep(algorithm, iterations=2, seeds=range(3), grid=grid, progress=False)
         >>> results.episode_return.dims, results.episode_return.shape
