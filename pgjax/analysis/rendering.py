@@ -127,7 +127,7 @@ def save_frames(episodes: Sequence[tuple[Environment, Episode]], path: str | Pat
 def save_animation(
     environment: Environment, episode: Episode, path: str | Path, frames_per_second: int = 15, most: int = 200
 ) -> None:
-    """Save an animation of an episode, GIF; of a longer one than `most` frames, every second step, or every third, and so on.
+    """Save an animation of an episode, GIF; of one longer than `most` frames every second step, or every third, ….
 
     Raises:
         InputError: If there is no frame or no speed to show it at.

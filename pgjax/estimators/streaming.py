@@ -12,8 +12,8 @@ stored trajectory would have given. It is exact because the parameters stay the 
 So an update needs no longer memory than its parameters, and a run no other's episode to end before it goes on: in a
 batch, runs are asynchronous.
 
-Source: Williams, *Simple statistical gradient-following algorithms for connectionist reinforcement learning*, 1992, §5; the
-same trace in continuing problems: Baxter & Bartlett, *Infinite-horizon policy-gradient estimation*, 2001.
+Source: Williams, *Simple statistical gradient-following algorithms for connectionist reinforcement learning*, 1992, §5;
+the same trace in continuing problems: Baxter & Bartlett, *Infinite-horizon policy-gradient estimation*, 2001.
 """
 
 from collections.abc import Callable

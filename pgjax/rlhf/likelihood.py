@@ -110,7 +110,7 @@ def pair_accuracy(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.A
 
 
 class Calibration(NamedTuple):
-    """What a reward model says of pairs against what annotators do, by what it says; bins without a pair are left out."""
+    """What a reward model says of pairs against what annotators do, in bins of the former that have a pair."""
 
     predicted: np.ndarray  # [B], mean σ(r_1 − r_2) of a bin
     preferred: np.ndarray  # [B], fraction of its pairs in which the first was preferred

@@ -32,7 +32,7 @@ class Rankings(NamedTuple):
 
 
 class Annotators(NamedTuple):
-    """How simulated annotators choose; all are traced scalars, so any can be swept. Biases and tastes are in nats of utility."""
+    """How simulated annotators choose: traced scalars, so any can be swept. Biases and tastes are in nats."""
 
     temperature: Any = 1.0  # τ: what a difference in the gold reward counts is Δ/τ
     position_bias: Any = 0.0  # for each place that an output is shown earlier
