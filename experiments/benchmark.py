@@ -193,10 +193,10 @@ def cases(environment: pgjax.Environment, policy: pgjax.Policy) -> list[Case]:
         baseline=pgjax.learned_value(pgjax.value_for(environment, HIDDEN), steps=1),
     )
     return [
-        Case(1, lecture, 1e-4, {"start": 60, "end": 4}),
-        Case(16, packed, 1e-2, {"start": 2, "end": 1}),
-        Case(16, single, 1e-2, {"start": 2, "end": 1}),
-        Case(16, critic, 1e-2, {"start": 2, "end": 1}),
+        Case(slots=1, algorithm=lecture, learning_rate=1e-4, iterations={"start": 60, "end": 4}),
+        Case(slots=16, algorithm=packed, learning_rate=1e-2, iterations={"start": 2, "end": 1}),
+        Case(slots=16, algorithm=single, learning_rate=1e-2, iterations={"start": 2, "end": 1}),
+        Case(slots=16, algorithm=critic, learning_rate=1e-2, iterations={"start": 2, "end": 1}),
     ]
 
 
@@ -291,7 +291,7 @@ def solve(case: Case, policy: pgjax.Policy, runs: int, options: Options) -> Solv
         keys = jax.random.split(key, program.size)
         return jax.lax.map(one, (keys, params), batch_size=program.plan.block)
 
-    found = Solving(compile_seconds, [], [], [], None)
+    found = Solving(compile_seconds=compile_seconds, iterations=[], seconds=[], fraction=[], params=None)
     states = begin(program)
     seconds = 0.0
     for iterations in range(look_every, options.solve_iterations + 1, look_every):
@@ -422,7 +422,7 @@ def language_models(seeds: Sequence[int], repetitions: int, gflops: float, block
             environment, policy, slots=slots, group_size=4, baseline=pgjax.leave_one_out(group_size=4)
         )
         for n in seeds:
-            program = compiled(Case(slots, algorithm, 1e-4, {}), n, 4, block)
+            program = compiled(Case(slots=slots, algorithm=algorithm, learning_rate=1e-4, iterations={}), n, 4, block)
             row = throughput(program, None, 4, repetitions, flop, gflops)
             rate = row.pop("real_steps_per_second")
             rows.append({"seeds": n, "kl_penalty": penalty, "tokens_per_second": rate, **row})

@@ -315,8 +315,16 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
         pgjax.environments.maze_tables(), HORIZON, "maze"
     )  # as in the exact part, the horizon is the end
     tasks = {
-        "CartPole-v1": Task(cartpole, options.cartpole_iterations, 0.99, 1e-2, 475.0),
-        "maze": Task(maze, options.maze_iterations, 1.0, 1e-1, -20.0),
+        "CartPole-v1": Task(
+            environment=cartpole,
+            iterations=options.cartpole_iterations,
+            discount=0.99,
+            value_learning_rate=1e-2,
+            goal=475.0,
+        ),
+        "maze": Task(
+            environment=maze, iterations=options.maze_iterations, discount=1.0, value_learning_rate=1e-1, goal=-20.0
+        ),
     }
     numbers: dict[str, Any] = {}
     curves: dict[str, dict[str, xr.Dataset]] = {}

@@ -87,20 +87,34 @@ def tasks() -> dict[str, Task]:
     slow = pgjax.imitation.scripted(functools.partial(pgjax.imitation.pendulum_controller, rate=0.02), pendulum)
     return {
         "CartPole-v1": Task(
-            lambda: pgjax.from_gymnax("CartPole-v1"), 60, 8, (1, 3, 10, 30), 30, 10, 3e-3, {"learning_rate": 1e-2}
+            environment=lambda: pgjax.from_gymnax("CartPole-v1"),
+            expert=60,
+            weak=8,
+            episodes=(1, 3, 10, 30),
+            enough=30,
+            labels=10,
+            learning_rate=3e-3,
+            reinforce={"learning_rate": 1e-2},
         ),
         "maze": Task(
-            pgjax.maze, pgjax.imitation.shortest_paths(), 40, (1, 3, 10, 30), 30, 5, 5e-2, {"learning_rate": 3e-2}
+            environment=pgjax.maze,
+            expert=pgjax.imitation.shortest_paths(),
+            weak=40,
+            episodes=(1, 3, 10, 30),
+            enough=30,
+            labels=5,
+            learning_rate=5e-2,
+            reinforce={"learning_rate": 3e-2},
         ),
         "Pendulum-v1": Task(
-            lambda: pendulum,
-            swing_up,
-            slow,
-            (3, 10, 30, 100),
-            300,
-            20,
-            3e-3,
-            {"learning_rate": 1e-3, "discount": 0.95},
+            environment=lambda: pendulum,
+            expert=swing_up,
+            weak=slow,
+            episodes=(3, 10, 30, 100),
+            enough=300,
+            labels=20,
+            learning_rate=3e-3,
+            reinforce={"learning_rate": 1e-3, "discount": 0.95},
             critic=True,
         ),
     }
@@ -509,7 +523,9 @@ def main(options: Options) -> None:
     for name in dict.fromkeys(options.env):
         task, policy = available[name], pgjax.policy_for(available[name].environment())
         environment = pgjax.noisy_actions(task.environment(), options.noise[0])
-        problem = Problem(name, task, environment, policy, functools.partial(sweep, name))
+        problem = Problem(
+            name=name, task=task, environment=environment, policy=policy, sweep=functools.partial(sweep, name)
+        )
         learned.append((problem, *run_sweeps(problem, options)))
     errors = compound(options, functools.partial(sweep, "compounding"))
     launch.leave_to_the_first_process()

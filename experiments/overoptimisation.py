@@ -195,7 +195,7 @@ def curve_over_seeds(kl: np.ndarray, gold: np.ndarray, proxy: np.ndarray) -> Cur
     """The means over seeds of rewards [seeds, points] at KLs [points], with the intervals of gold."""
     found = pd.DataFrame([pgjax.analysis.mean_interval(runs) for runs in gold.T]).to_numpy(float)
     mean, low, high = found.T
-    return Curve(np.sqrt(np.maximum(kl, 0)), mean, low, high, proxy.mean(0))
+    return Curve(d=np.sqrt(np.maximum(kl, 0)), gold=mean, low=low, high=high, proxy=proxy.mean(0))
 
 
 def failures(options: Options, sweeps: Mapping[str, xr.Dataset]) -> tuple[np.ndarray, dict[str, list[int]]]:
@@ -291,7 +291,7 @@ def draw_laws(rows: Sequence[Mapping[str, Any]], widths: Sequence[int], path: Pa
                 curve = Curve(*(np.asarray(values) for values in row["curve"].values()))
                 colour = COLOURS[sorted({r["comparisons"] for r in rows}).index(row["comparisons"]) % len(COLOURS)]
                 shade(axes, curve, colour, f"{row['comparisons']} comparisons, R² {row['r_squared']:.2f}")
-                fit = rlhf.Fit(row["alpha"], row["beta_of_fit"], 0, 0)
+                fit = rlhf.Fit(alpha=row["alpha"], beta=row["beta_of_fit"], r_squared=0, peak=0)
                 fitted = (rlhf.predict_rl if method == "RL" else rlhf.predict_best_of_n)(fit, curve.d)
                 axes.plot(curve.d, fitted, ":", color=colour, linewidth=1.2, zorder=5)
             axes.axhline(0, color="0.6", linewidth=0.8)
@@ -373,7 +373,7 @@ def main(options: Options) -> None:
     files = ["summary.json", "overoptimisation.png", "side_effects.png", "penalty", "length-bias", "rounds"]
     launch.check_directory_of_study(options.out, [*directories, *files])
     corpus = names.corpus_named("grammar", seed=0, sentences=SENTENCES, length=0, prompt_words=1)
-    study = Study(options, corpus, names.gold_named("words", corpus, 0), {})
+    study = Study(options=options, corpus=corpus, gold=names.gold_named("words", corpus, 0), supervised={})
     for width in options.reward_width:  # what cannot be used is refused before anything is computed
         loop = study.feedback(width, max(options.comparisons), 1)
         people = rlhf.Annotators(options.temperature)

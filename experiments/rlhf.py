@@ -161,7 +161,12 @@ def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) 
 
 def people_of(options: Options) -> rlhf.Annotators:
     """How simulated people choose."""
-    return rlhf.Annotators(options.temperature, options.position_bias, options.length_bias, options.disagreement)
+    return rlhf.Annotators(
+        temperature=options.temperature,
+        position_bias=options.position_bias,
+        length_bias=options.length_bias,
+        disagreement=options.disagreement,
+    )
 
 
 def comparisons_of(options: Options) -> int:

@@ -59,32 +59,84 @@ NUMBERS = ("discount", "entropy_coefficient", "value_learning_rate", "trace_deca
 SHORT, LONG, PIXELS = 1024, 128, 32  # seeds
 WITH_MEMORY = {"policy": "recurrent", "hidden": (32, 32)}
 TASKS: dict[str, Task] = {
-    "CartPole-v1": Task(SHORT, 30, (5e-3, 1e-2), {"value_steps": 2}, "500", 475.0),
-    "Catch-bsuite": Task(SHORT, 150, (3e-3, 6e-3), {"slots": 8, "discount": 1.0, "value_steps": 1}, "1", 0.95),
-    "FourRooms-misc": Task(SHORT, 40, (5e-3, 1e-2), {"value_steps": 2}, "1", 0.95),
-    "FrozenLake-misc": Task(SHORT, 200, (1e-1, 3e-1), {"value_steps": 2}),
-    "maze": Task(SHORT, 100, (1e-1, 3e-1), {"discount": 1.0, "value_steps": 2}),
-    "recommendation": Task(SHORT, 200, (5e-3, 1e-2), {"discount": 0.5, "entropy_coefficient": 0.03, "value_steps": 2}),
-    "t-maze": Task(LONG, 300, (3e-3, 1e-2), {**WITH_MEMORY, "entropy_coefficient": 0.03}, "-", 3.6),
-    "partial-maze": Task(LONG, 150, (3e-3, 1e-2), {**WITH_MEMORY, "discount": 0.98}),
+    "CartPole-v1": Task(
+        seeds=SHORT,
+        iterations=30,
+        learning_rates=(5e-3, 1e-2),
+        settings={"value_steps": 2},
+        published="500",
+        solved_at=475.0,
+    ),
+    "Catch-bsuite": Task(
+        seeds=SHORT,
+        iterations=150,
+        learning_rates=(3e-3, 6e-3),
+        settings={"slots": 8, "discount": 1.0, "value_steps": 1},
+        published="1",
+        solved_at=0.95,
+    ),
+    "FourRooms-misc": Task(
+        seeds=SHORT,
+        iterations=40,
+        learning_rates=(5e-3, 1e-2),
+        settings={"value_steps": 2},
+        published="1",
+        solved_at=0.95,
+    ),
+    "FrozenLake-misc": Task(seeds=SHORT, iterations=200, learning_rates=(1e-1, 3e-1), settings={"value_steps": 2}),
+    "maze": Task(
+        seeds=SHORT, iterations=100, learning_rates=(1e-1, 3e-1), settings={"discount": 1.0, "value_steps": 2}
+    ),
+    "recommendation": Task(
+        seeds=SHORT,
+        iterations=200,
+        learning_rates=(5e-3, 1e-2),
+        settings={"discount": 0.5, "entropy_coefficient": 0.03, "value_steps": 2},
+    ),
+    "t-maze": Task(
+        seeds=LONG,
+        iterations=300,
+        learning_rates=(3e-3, 1e-2),
+        settings={**WITH_MEMORY, "entropy_coefficient": 0.03},
+        published="-",
+        solved_at=3.6,
+    ),
+    "partial-maze": Task(
+        seeds=LONG, iterations=150, learning_rates=(3e-3, 1e-2), settings={**WITH_MEMORY, "discount": 0.98}
+    ),
     "navigation": Task(LONG, 200, (1e-3, 3e-3)),
-    "cooling": Task(LONG, 500, (2e-3, 4e-3), {"slots": 8, "discount": 0.97, "trace_decay": 0.9}),
-    "Acrobot-v1": Task(LONG, 250, (3e-3, 5e-3), {}, "−80", -100.0),
-    "Pendulum-v1": Task(LONG, 400, (3e-3, 6e-3), {"slots": 8, "discount": 0.95}, "−130"),
-    "Swimmer-misc": Task(LONG, 50, (3e-3, 6e-3), {"slots": 8}),
-    "Reacher-misc": Task(LONG, 250, (3e-3, 6e-3), {"slots": 8, "discount": 0.95}),
+    "cooling": Task(
+        seeds=LONG,
+        iterations=500,
+        learning_rates=(2e-3, 4e-3),
+        settings={"slots": 8, "discount": 0.97, "trace_decay": 0.9},
+    ),
+    "Acrobot-v1": Task(
+        seeds=LONG, iterations=250, learning_rates=(3e-3, 5e-3), settings={}, published="−80", solved_at=-100.0
+    ),
+    "Pendulum-v1": Task(
+        seeds=LONG,
+        iterations=400,
+        learning_rates=(3e-3, 6e-3),
+        settings={"slots": 8, "discount": 0.95},
+        published="−130",
+    ),
+    "Swimmer-misc": Task(seeds=LONG, iterations=50, learning_rates=(3e-3, 6e-3), settings={"slots": 8}),
+    "Reacher-misc": Task(
+        seeds=LONG, iterations=250, learning_rates=(3e-3, 6e-3), settings={"slots": 8, "discount": 0.95}
+    ),
     "Breakout-MinAtar": Task(
-        PIXELS,
-        1700,
-        (1e-3, 3e-3),
-        {
+        seeds=PIXELS,
+        iterations=1700,
+        learning_rates=(1e-3, 3e-3),
+        settings={
             "slots": 8,
             "min_steps_per_slot": 16,
             "entropy_coefficient": 0.05,
             "value_steps": 2,
             "value_learning_rate": 1e-3,
         },
-        "28 to 43",
+        published="28 to 43",
     ),
 }
 CHOSEN_ON = 2**20  # the first seed that learning rates are chosen on

@@ -72,8 +72,12 @@ def half_decades(lowest: float) -> list[float]:
 
 
 PROBLEMS = {
-    "maze": Problem("tabular", 4, -14.0, {"sgd": half_decades(1e-4), "adam": half_decades(3e-4)}),
-    "CartPole-v1": Problem("mlp", 2, 500.0, {"sgd": half_decades(1e-5), "adam": half_decades(1e-4)}),
+    "maze": Problem(
+        policy="tabular", actions=4, best=-14.0, learning_rates={"sgd": half_decades(1e-4), "adam": half_decades(3e-4)}
+    ),
+    "CartPole-v1": Problem(
+        policy="mlp", actions=2, best=500.0, learning_rates={"sgd": half_decades(1e-5), "adam": half_decades(1e-4)}
+    ),
 }
 
 # A run's *progress* is 0 at the mean return of the first update and 1 at the best return. Its *last updates* are those
@@ -209,7 +213,7 @@ def find_examples(
             task = row["environment"].removesuffix("-v1")
             title = f"{task}, η = {row['learning_rate']:g}\n{heading(row)}"
             curve = progress(results, best).sel(run).values
-            examples[name] = Example(row["counts"][name], title, curve, entropy)
+            examples[name] = Example(alike=row["counts"][name], title=title, progress=curve, entropy=entropy)
     return examples
 
 

@@ -120,7 +120,7 @@ def episode_step(
         rows=jnp.int32(0),
         log_prob=jnp.where(running, distribution.log_prob(action), 0),
     )
-    return Stepped(state, outcome.observation, memory, played, row)
+    return Stepped(state=state, observation=outcome.observation, memory=memory, played=played, row=row)
 
 
 class Player(NamedTuple):
@@ -150,7 +150,14 @@ def player(
         # In some state, which the first fresh start replaces.
         state, observation = fresh_starts(key, env_params)
         none = jnp.zeros(E, bool)
-        return Slots(state, observation, policy.memory(E), none, none, jnp.zeros(E, jnp.int32))
+        return Slots(
+            state=state,
+            observation=observation,
+            memory=policy.memory(E),
+            running=none,
+            cut_off=none,
+            time=jnp.zeros(E, jnp.int32),
+        )
 
     def play(
         key: jax.Array, params: PyTree, env_params: PyTree, slots: Slots, row: jax.Array, startable: jax.Array
@@ -177,7 +184,14 @@ def player(
                 running & ~terminated, (stepped.state, stepped.observation), (state, observation)
             )
             running, cut_off = running & ~stepped.row.last, truncated & ~terminated
-            slots = Slots(state, observation, stepped.memory, running, cut_off, time + 1)
+            slots = Slots(
+                state=state,
+                observation=observation,
+                memory=stepped.memory,
+                running=running,
+                cut_off=cut_off,
+                time=time + 1,
+            )
             return (slots, supplied), stepped.row._replace(rows=row)
 
         xs = (jax.random.split(step_key, chunk), row + jnp.arange(chunk))

@@ -133,3 +133,14 @@ def test_the_library_needs_neither_options_nor_tables():
     """Strings select things in experiments alone."""
     for module in FILES:
         assert not {"tyro", "pandas"} & {name for name in source_of(module).split() if name.isidentifier()}, module
+
+
+def test_a_function_fits_on_a_screen_or_two_and_a_file_is_of_one_idea():
+    functions = {
+        f"{module}.{node.name}": node.end_lineno - node.lineno + 1
+        for module in FILES
+        for node in ast.walk(ast.parse(source_of(module)))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert not {name: lines for name, lines in functions.items() if lines >= 100}
+    assert not {module: lines for module in FILES if (lines := source_of(module).count("\n")) > 360}

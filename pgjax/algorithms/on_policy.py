@@ -237,4 +237,4 @@ def streaming(
         state, metrics, _ = jax.lax.while_loop(lambda carry: ~carry[2], one, step(state, jnp.bool_(True)))
         return state, metrics
 
-    return Algorithm(init, update, algorithm.hyperparameters, step)
+    return Algorithm(init=init, update=update, hyperparameters=algorithm.hyperparameters, step=step)

@@ -44,12 +44,21 @@ def play(
         reset_key, play_key = jax.random.split(key)
         state, observation = jax.tree.map(lambda leaf: leaf[None], environment.reset(reset_key, env_params))
         running, time = jnp.ones(1, bool), jnp.zeros(1, jnp.int32)
-        first = Slots(state, observation, policy.memory(1), running, cut_off=~running, time=time)
+        first = Slots(
+            state=state, observation=observation, memory=policy.memory(1), running=running, cut_off=~running, time=time
+        )
 
         def one(slots: Slots, key: jax.Array) -> tuple[Slots, tuple[PyTree, Stepped]]:
             stepped = episode_step(environment, policy, key, params, env_params, slots)
             running = slots.running & ~stepped.row.last
-            after = Slots(stepped.state, stepped.observation, stepped.memory, running, slots.cut_off, slots.time + 1)
+            after = Slots(
+                state=stepped.state,
+                observation=stepped.observation,
+                memory=stepped.memory,
+                running=running,
+                cut_off=slots.cut_off,
+                time=slots.time + 1,
+            )
             return after, (slots.state, stepped)
 
         last, (state, stepped) = jax.lax.scan(one, first, jax.random.split(play_key, environment.horizon))
@@ -68,11 +77,11 @@ def play(
         return np.concatenate([plain(before)[:n], plain(before[n] if n < len(before) else last)[None]])
 
     return Episode(
-        jax.tree.map(through, state, final_state),
-        jax.tree.map(through, rows.observation, final_observation),
-        np.asarray(played)[:n],
-        np.asarray(reward)[:n],
-        jax.tree.map(plain, strong(env_params)),
+        state=jax.tree.map(through, state, final_state),
+        observation=jax.tree.map(through, rows.observation, final_observation),
+        action=np.asarray(played)[:n],
+        reward=np.asarray(reward)[:n],
+        params=jax.tree.map(plain, strong(env_params)),
     )
 
 

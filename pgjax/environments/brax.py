@@ -49,5 +49,12 @@ def from_brax(name: str, horizon: int = 1000, **options: Any) -> Environment:
         return following, Step(following.obs, following.reward, following.done > 0)
 
     n, d = int(environment.observation_size), int(environment.action_size)
-    observations = Box(-jnp.inf, jnp.inf, (n,), jnp.result_type(float))
-    return Environment(reset, step, observations, Box(-1.0, 1.0, (d,)), horizon, name=name)
+    observations = Box(low=-jnp.inf, high=jnp.inf, shape=(n,), dtype=jnp.result_type(float))
+    return Environment(
+        reset=reset,
+        step=step,
+        observation_space=observations,
+        action_space=Box(-1.0, 1.0, (d,)),
+        horizon=horizon,
+        name=name,
+    )

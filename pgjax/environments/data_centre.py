@@ -145,10 +145,10 @@ def conduct(
     first = (first_fast - first_slow) / (fast - slow)
     second = (second_fast - second_slow) / (fast - slow)
     return Interval(
-        servers + hours * (first_slow * speed_servers + first * bend_servers),
-        air + hours * (first_slow * speed_air + first * bend_air),
-        servers + hours * (second_slow * speed_servers + second * bend_servers),
-        air + hours * (second_slow * speed_air + second * bend_air),
+        servers=servers + hours * (first_slow * speed_servers + first * bend_servers),
+        air=air + hours * (first_slow * speed_air + first * bend_air),
+        mean_servers=servers + hours * (second_slow * speed_servers + second * bend_servers),
+        mean_air=air + hours * (second_slow * speed_air + second * bend_air),
     )
 
 
@@ -201,6 +201,28 @@ def observe(room: Room, params: Cooling) -> jax.Array:
     return (jnp.stack(readings).astype(jnp.float32) - middle) / unit
 
 
+def midnight(key: jax.Array, params: Cooling) -> Room:
+    """The room as a day begins: its temperature, the weather and the load are drawn."""
+    mean, swing, warmth, unrest = jax.random.uniform(key, (4,), float)
+    mean = params.mean_low + mean * (params.mean_high - params.mean_low)
+    swing = params.swing_low + swing * (params.swing_high - params.swing_low)
+    air = params.limit - 6 + 5 * warmth
+    unrest = params.load_noise * np.sqrt(12) * (unrest - 0.5)
+    load, outdoor = surroundings(clock(0), unrest, mean, swing, params)
+    action = jnp.asarray(MIDDLE[-2:], air.dtype)
+    return Room(
+        air=air,
+        servers=air + 10,
+        load=load,
+        outdoor=outdoor,
+        unrest=unrest,
+        mean=mean,
+        swing=swing,
+        action=action,
+        t=jnp.int32(0),
+    )
+
+
 def cooling(horizon: int = 96, params: Cooling | None = None) -> Environment:
     """The environment of a data centre, which begins at midnight and makes four steps an hour.
 
@@ -231,14 +253,7 @@ def cooling(horizon: int = 96, params: Cooling | None = None) -> Environment:
             raise InputError(f"expected {name} above 0, got {value}")
 
     def reset(key: jax.Array, params: Cooling) -> tuple[Room, jax.Array]:
-        mean, swing, warmth, unrest = jax.random.uniform(key, (4,), float)
-        mean = params.mean_low + mean * (params.mean_high - params.mean_low)
-        swing = params.swing_low + swing * (params.swing_high - params.swing_low)
-        air = params.limit - 6 + 5 * warmth
-        unrest = params.load_noise * np.sqrt(12) * (unrest - 0.5)
-        load, outdoor = surroundings(clock(0), unrest, mean, swing, params)
-        action = jnp.asarray(MIDDLE[-2:], air.dtype)
-        room = Room(air, air + 10, load, outdoor, unrest, mean, swing, action, jnp.int32(0))
+        room = midnight(key, params)
         return room, observe(room, params)
 
     def step(key: jax.Array, room: Room, action: jax.Array, params: Cooling) -> tuple[Room, Step]:
@@ -267,16 +282,31 @@ def cooling(horizon: int = 96, params: Cooling | None = None) -> Environment:
         drive = params.load_noise * jnp.sqrt(1 - params.load_persistence**2)
         unrest = params.load_persistence * room.unrest + drive * jax.random.normal(key, (), room.air.dtype)
         load, outdoor = surroundings(clock(t), unrest, room.mean, room.swing, params)
-        room = Room(after.air, after.servers, load, outdoor, unrest, room.mean, room.swing, action, t)
-        return room, Step(observe(room, params), reward.astype(jnp.float32), off, jnp.bool_(False))
+        room = Room(
+            air=after.air,
+            servers=after.servers,
+            load=load,
+            outdoor=outdoor,
+            unrest=unrest,
+            mean=room.mean,
+            swing=room.swing,
+            action=action,
+            t=t,
+        )
+        return room, Step(
+            observation=observe(room, params),
+            reward=reward.astype(jnp.float32),
+            terminated=off,
+            truncated=jnp.bool_(False),
+        )
 
     return Environment(
-        reset,
-        step,
-        Box(-np.inf, np.inf, (len(READINGS),)),
-        Box(np.array([SLOWEST, 0.0]), np.array([1.0, 1.0]), (2,)),
-        horizon,
-        jax.tree.map(lambda number: jnp.asarray(number, float), given),
+        reset=reset,
+        step=step,
+        observation_space=Box(-np.inf, np.inf, (len(READINGS),)),
+        action_space=Box(np.array([SLOWEST, 0.0]), np.array([1.0, 1.0]), (2,)),
+        horizon=horizon,
+        params=jax.tree.map(lambda number: jnp.asarray(number, float), given),
         name="data centre cooling",
         draw=draw,
     )

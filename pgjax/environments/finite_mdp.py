@@ -75,7 +75,9 @@ def tables(d0: Any, p: Any, r: Any, terminal: Any = None) -> FiniteMDP:
     if d0[ends].any():
         raise InputError("expected episodes to start in states that are not terminal, got d0 > 0 in a terminal one")
     dtype = jnp.result_type(float)
-    return FiniteMDP(jnp.asarray(d0, dtype), jnp.asarray(p, dtype), jnp.asarray(r, dtype), jnp.asarray(ends))
+    return FiniteMDP(
+        d0=jnp.asarray(d0, dtype), p=jnp.asarray(p, dtype), r=jnp.asarray(r, dtype), terminal=jnp.asarray(ends)
+    )
 
 
 def finite(mdp: FiniteMDP, horizon: int, name: str = "finite") -> Environment:
@@ -105,6 +107,16 @@ def finite(mdp: FiniteMDP, horizon: int, name: str = "finite") -> Environment:
         if mdp.r.ndim == 3:
             reward = reward[s]
         t = state.t + 1
-        return State(s, t), Step(s, reward, mdp.terminal[s] | (t >= horizon), jnp.bool_(False))
+        return State(s, t), Step(
+            observation=s, reward=reward, terminated=mdp.terminal[s] | (t >= horizon), truncated=jnp.bool_(False)
+        )
 
-    return Environment(reset, step, Discrete(S), Discrete(A), horizon, mdp, name=name)
+    return Environment(
+        reset=reset,
+        step=step,
+        observation_space=Discrete(S),
+        action_space=Discrete(A),
+        horizon=horizon,
+        params=mdp,
+        name=name,
+    )

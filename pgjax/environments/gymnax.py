@@ -98,12 +98,29 @@ def from_gymnax(name: str, **env_params: Any) -> Environment:
         observation_space: Space = Discrete(int(declared.n))
     else:
         observation_space = Box(
-            np.asarray(declared.low), np.asarray(declared.high), observation.shape, observation.dtype
+            low=np.asarray(declared.low),
+            high=np.asarray(declared.high),
+            shape=observation.shape,
+            dtype=observation.dtype,
         )
     declared = environment.action_space(params)
     action_space: Space = (
         Discrete(int(declared.n))
         if hasattr(declared, "n")
-        else Box(np.asarray(declared.low), np.asarray(declared.high), tuple(declared.shape), declared.dtype)
+        else Box(
+            low=np.asarray(declared.low),
+            high=np.asarray(declared.high),
+            shape=tuple(declared.shape),
+            dtype=declared.dtype,
+        )
     )
-    return Environment(reset, step, observation_space, action_space, horizon, params, name=name, draw=GYMNAX.get(name))
+    return Environment(
+        reset=reset,
+        step=step,
+        observation_space=observation_space,
+        action_space=action_space,
+        horizon=horizon,
+        params=params,
+        name=name,
+        draw=GYMNAX.get(name),
+    )

@@ -153,13 +153,24 @@ def maze(layout: str = LECTURE, horizon: int = 100) -> Environment:
 
     def step(key: jax.Array, cell: jax.Array, action: jax.Array, maze: Maze) -> tuple[jax.Array, Step]:
         cell = maze.next_cell[cell, action]
-        return cell, Step(cell, jnp.float32(-1), maze.exit[cell], jnp.bool_(False))
+        return cell, Step(
+            observation=cell, reward=jnp.float32(-1), terminated=maze.exit[cell], truncated=jnp.bool_(False)
+        )
 
     def draw(axes: Any, episode: Episode, t: int) -> None:
         draw_maze(axes, positions, np.asarray(episode.params.exit), episode.state, t)
 
     states, actions = Discrete(len(positions)), Discrete(len(DIRECTIONS))
-    return Environment(reset, step, states, actions, horizon, params, name="maze", draw=draw)
+    return Environment(
+        reset=reset,
+        step=step,
+        observation_space=states,
+        action_space=actions,
+        horizon=horizon,
+        params=params,
+        name="maze",
+        draw=draw,
+    )
 
 
 class PartialMaze(NamedTuple):
@@ -213,12 +224,12 @@ def partial_maze(layout: str = LECTURE, horizon: int = 100, sight: int = 1) -> E
         draw_maze(axes, positions, np.asarray(episode.params.maze.exit), episode.state, t, sight)
 
     return Environment(
-        reset,
-        step,
-        Box(0.0, 1.0, (seen.shape[1],)),
-        known.action_space,
-        horizon,
-        PartialMaze(params, jnp.asarray(seen, jnp.float32)),
+        reset=reset,
+        step=step,
+        observation_space=Box(0.0, 1.0, (seen.shape[1],)),
+        action_space=known.action_space,
+        horizon=horizon,
+        params=PartialMaze(params, jnp.asarray(seen, jnp.float32)),
         name="partially observed maze",
         draw=draw,
     )
@@ -270,7 +281,7 @@ def t_maze(length: int = 8, horizon: int = 30) -> Environment:
         right = action // 2 == state.side
         reward = jnp.where(ended & right, 4.0, jnp.where(ended | stopped, -0.1, 0.0)).astype(jnp.float32)
         state = Corridor(place, state.side)
-        return state, Step(look(state), reward, ended, jnp.bool_(False))
+        return state, Step(observation=look(state), reward=reward, terminated=ended, truncated=jnp.bool_(False))
 
     positions = np.array([(2, 1 + i) for i in range(length + 1)] + [(1, 1 + length), (3, 1 + length)])
 
@@ -282,7 +293,15 @@ def t_maze(length: int = 8, horizon: int = 30) -> Environment:
         draw_maze(axes, positions, np.arange(length + 3) == length + 1 + good, cells, t)
 
     actions = Discrete(len(DIRECTIONS))
-    return Environment(reset, step, Box(0.0, 1.0, (4,)), actions, horizon, name="T-maze", draw=draw)
+    return Environment(
+        reset=reset,
+        step=step,
+        observation_space=Box(0.0, 1.0, (4,)),
+        action_space=actions,
+        horizon=horizon,
+        name="T-maze",
+        draw=draw,
+    )
 
 
 def draw_maze(

@@ -63,6 +63,12 @@ def click_probabilities(interest: jax.Array, shown: jax.Array, last: jax.Array, 
     return jax.nn.softmax(jnp.append(utility, params.outside))
 
 
+def observe(state: State) -> jax.Array:
+    """What a recommender knows of a user, [3d + 1]; see `recommendation`."""
+    clicked = (state.clicked >= 0).astype(state.last.dtype)
+    return jnp.concatenate([state.liked, state.passed, state.last, clicked[None]])
+
+
 def recommendation(
     items: int = 10, slate: int = 1, dimension: int = 4, horizon: int = 20, seed: int = 0
 ) -> Environment:
@@ -112,13 +118,17 @@ def recommendation(
     params = Recommendation(jnp.asarray(embedding, dtype))
     params = Recommendation(*(jnp.asarray(value, dtype) for value in params))
 
-    def observe(state: State) -> jax.Array:
-        return jnp.concatenate([state.liked, state.passed, state.last, (state.clicked >= 0).astype(dtype)[None]])
-
     def reset(key: jax.Array, params: Recommendation) -> tuple[State, jax.Array]:
         nothing = jnp.zeros(dimension, dtype)
         interest = jax.random.normal(key, (dimension,), dtype)
-        state = State(interest, jnp.full(slate, -1, jnp.int32), jnp.int32(-1), nothing, nothing, nothing)
+        state = State(
+            interest=interest,
+            slate=jnp.full(slate, -1, jnp.int32),
+            clicked=jnp.int32(-1),
+            liked=nothing,
+            passed=nothing,
+            last=nothing,
+        )
         return state, observe(state)
 
     def choose_slate(action: jax.Array, params: Recommendation) -> jax.Array:
@@ -137,19 +147,27 @@ def recommendation(
         clicked, mean = jnp.sum(click * shown, axis=0), jnp.mean(shown, axis=0)
         kept = params.fading
         following = State(
-            drifted(state.interest, noise[:-1], params),
-            chosen,
-            jnp.where(place < slate, chosen[jnp.minimum(place, slate - 1)], -1),
-            kept * state.liked + (1 - kept) * clicked,
-            kept * state.passed + (1 - kept) * (mean - clicked / slate),
-            mean,
+            interest=drifted(state.interest, noise[:-1], params),
+            slate=chosen,
+            clicked=jnp.where(place < slate, chosen[jnp.minimum(place, slate - 1)], -1),
+            liked=kept * state.liked + (1 - kept) * clicked,
+            passed=kept * state.passed + (1 - kept) * (mean - clicked / slate),
+            last=mean,
         )
         return following, Step(observe(following), (place < slate).astype(jnp.float32))
 
-    actions = Discrete(items) if slate == 1 else Box(-1.0, 1.0, (dimension,), dtype)
-    seen = Box(-1.0, 1.0, (3 * dimension + 1,), dtype)
-    name = "recommendation" if slate == 1 else "recommendation of slates"
-    return Environment(reset, step, seen, actions, horizon, params, name=name, draw=draw)
+    actions = Discrete(items) if slate == 1 else Box(low=-1.0, high=1.0, shape=(dimension,), dtype=dtype)
+    seen = Box(low=-1.0, high=1.0, shape=(3 * dimension + 1,), dtype=dtype)
+    return Environment(
+        reset=reset,
+        step=step,
+        observation_space=seen,
+        action_space=actions,
+        horizon=horizon,
+        params=params,
+        name="recommendation" if slate == 1 else "recommendation of slates",
+        draw=draw,
+    )
 
 
 def draw(axes: Any, episode: Episode, t: int) -> None:

@@ -238,17 +238,22 @@ def navigation(
             - params.bump_cost * bumped
             + params.goal_reward * arrived
         )
-        return after, Step(observe(after, rays, params), reward.astype(jnp.float32), arrived, jnp.bool_(False))
+        return after, Step(
+            observation=observe(after, rays, params),
+            reward=reward.astype(jnp.float32),
+            terminated=arrived,
+            truncated=jnp.bool_(False),
+        )
 
     low = np.array([0, -1, -1] + [0] * rays, np.float32)
     high = np.array([math.sqrt(2), 1, 1] + [1] * rays, np.float32)
     return Environment(
-        reset,
-        step,
-        Box(low, high, (3 + rays,)),
-        Box(np.array([0, -TURN], np.float32), np.array([SPEED, TURN], np.float32), (2,)),
-        horizon,
-        params,
+        reset=reset,
+        step=step,
+        observation_space=Box(low, high, (3 + rays,)),
+        action_space=Box(np.array([0, -TURN], np.float32), np.array([SPEED, TURN], np.float32), (2,)),
+        horizon=horizon,
+        params=params,
         name="navigation",
         draw=draw,
     )

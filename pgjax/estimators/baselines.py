@@ -180,7 +180,12 @@ def given_values(table: jax.Array) -> Baseline:
     def state_values(state: PyTree, trajectory: Trajectory) -> jax.Array:
         return _look_up(table, 1, trajectory)
 
-    return Baseline(_nothing, lambda state, trajectory, returns, predictions: predictions, _nothing, state_values)
+    return Baseline(
+        init=_nothing,
+        values=lambda state, trajectory, returns, predictions: predictions,
+        update=_nothing,
+        state_values=state_values,
+    )
 
 
 def given_action_values(table: jax.Array) -> Baseline:
@@ -241,7 +246,13 @@ def _learned(
 
     def init(key: jax.Array, hyperparameters: Any) -> Learned:
         params, eta = value.init(key), hyperparameters.value_learning_rate
-        return Learned(params, optimizer(eta).init(params), eta, hyperparameters.baseline_decay, jnp.zeros(3))
+        return Learned(
+            params=params,
+            optimizer=optimizer(eta).init(params),
+            learning_rate=eta,
+            beta=hyperparameters.baseline_decay,
+            moments=jnp.zeros(3),
+        )
 
     def predict(state: Learned, trajectory: Trajectory) -> jax.Array:
         def unrolled(rows: Trajectory) -> jax.Array:
@@ -275,7 +286,13 @@ def _learned(
             return descend(optimizer(state.learning_rate), descent, optimizer_state, params, error)
 
         params, optimizer_state = jax.lax.fori_loop(0, steps, one_step, (state.params, state.optimizer))
-        return Learned(params, optimizer_state, state.learning_rate, state.beta, moments)
+        return Learned(
+            params=params,
+            optimizer=optimizer_state,
+            learning_rate=state.learning_rate,
+            beta=state.beta,
+            moments=moments,
+        )
 
     return init, predict, update
 

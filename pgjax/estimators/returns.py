@@ -153,7 +153,7 @@ def whole_episode() -> Credit:
     def online(rows: Trajectory, hyperparameters: Any, so_far: jax.Array) -> Online:
         earned = jnp.sum(discounted_by_time(rows, hyperparameters) * rows.reward, axis=0)
         alike = jnp.where(rows.mask, 1.0, 0.0)
-        return Online((so_far + earned)[None] * alike, earned, alike, jnp.ones_like(earned))
+        return Online(credit=(so_far + earned)[None] * alike, earlier=earned, later=alike, fading=jnp.ones_like(earned))
 
     def returns(trajectory: Trajectory, hyperparameters: Any, _: Any) -> jax.Array:
         return whole_returns(trajectory, hyperparameters.discount)
@@ -179,7 +179,12 @@ def _to_go(weight: Callable[[Trajectory, Any], jax.Array]) -> Credit:
         by_row = hyperparameters.discount ** jnp.arange(C + 1)
         earned = jnp.sum(by_row[:-1, None] * rows.reward, axis=0)
         fading = jnp.full(E, by_row[C])
-        return Online(weights * returns(rows, hyperparameters, None), earned, weights * by_row[:0:-1, None], fading)
+        return Online(
+            credit=weights * returns(rows, hyperparameters, None),
+            earlier=earned,
+            later=weights * by_row[:0:-1, None],
+            fading=fading,
+        )
 
     return Credit(returns, weight, online=online)
 

@@ -81,13 +81,33 @@ def streaming_gradient(
 
     def before(key: jax.Array, params: PyTree, env_params: PyTree) -> Episode:
         zero, none = jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
-        return Episode(idle(key, env_params), jnp.int32(0), zero, zero, jnp.zeros(1), none, none, none, none)
+        return Episode(
+            slots=idle(key, env_params),
+            row=jnp.int32(0),
+            gradient=zero,
+            trace=zero,
+            so_far=jnp.zeros(1),
+            reward=none,
+            steps=none,
+            entropy=none,
+            computed=none,
+        )
 
     def again(episode: Episode) -> Episode:
         zero, count = jax.tree.map(jnp.zeros_like, episode.gradient), jnp.zeros_like(episode.reward)
         over = jnp.zeros(1, bool)
         slots = episode.slots._replace(running=over, cut_off=over)
-        return Episode(slots, jnp.int32(0), zero, zero, count[None], count, count, count, count)
+        return Episode(
+            slots=slots,
+            row=jnp.int32(0),
+            gradient=zero,
+            trace=zero,
+            so_far=count[None],
+            reward=count,
+            steps=count,
+            entropy=count,
+            computed=count,
+        )
 
     def play(
         key: jax.Array, params: PyTree, baseline_state: PyTree, hyperparameters: Any, episode: Episode, going: jax.Array
@@ -107,20 +127,20 @@ def streaming_gradient(
         _, pull, entropy = jax.vjp(objectives, params, has_aux=True)
         (new,) = jax.vmap(pull)(jnp.eye(2))
         return Episode(
-            slots,
-            episode.row + jnp.where(jnp.any(rows.mask), rows.mask.shape[0], 0),
-            jax.tree.map(
+            slots=slots,
+            row=episode.row + jnp.where(jnp.any(rows.mask), rows.mask.shape[0], 0),
+            gradient=jax.tree.map(
                 lambda g, z, both: (g + known.earlier[0] * z + both[0]).astype(g.dtype),
                 episode.gradient,
                 episode.trace,
                 new,
             ),
-            jax.tree.map(lambda z, both: (known.fading[0] * z + both[1]).astype(z.dtype), episode.trace, new),
-            episode.so_far + jnp.sum(discounted_by_time(rows, hyperparameters) * rows.reward, axis=0),
-            episode.reward + jnp.sum(rows.reward),
-            episode.steps + jnp.sum(rows.mask),
-            episode.entropy + entropy,
-            episode.computed + rows.mask.shape[0],
+            trace=jax.tree.map(lambda z, both: (known.fading[0] * z + both[1]).astype(z.dtype), episode.trace, new),
+            so_far=episode.so_far + jnp.sum(discounted_by_time(rows, hyperparameters) * rows.reward, axis=0),
+            reward=episode.reward + jnp.sum(rows.reward),
+            steps=episode.steps + jnp.sum(rows.mask),
+            entropy=episode.entropy + entropy,
+            computed=episode.computed + rows.mask.shape[0],
         ), jnp.any(rows.last)
 
     return StreamingGradient(before, play, again)
@@ -131,4 +151,13 @@ def as_trajectory(episode: Episode) -> Trajectory:
     one = jnp.ones((1, 1), bool)
     zero = jnp.zeros((1, 1), jnp.int32)
     slots = episode.slots
-    return Trajectory(slots.observation[None], zero, episode.so_far[None], one, ~one, one, zero, jnp.int32(1))
+    return Trajectory(
+        observation=slots.observation[None],
+        action=zero,
+        reward=episode.so_far[None],
+        terminated=one,
+        truncated=~one,
+        mask=one,
+        time=zero,
+        rows=jnp.int32(1),
+    )

@@ -116,7 +116,7 @@ def moments(mdp: FiniteMDP, horizon: int, f: jax.Array, estimator: Estimator) ->
         whole=estimator.whole,
     )
     number, vector, matrix = jnp.zeros(S, dtype), jnp.zeros((S, n), dtype), jnp.zeros((S, n, n), dtype)
-    nothing = _Remaining(number, number, vector, vector, vector, vector, matrix, matrix, matrix)
+    nothing = _Remaining(C=number, CC=number, Z=vector, W=vector, CZ=vector, CW=vector, ZZ=matrix, ZW=matrix, WW=matrix)
     steps = (estimator.reward, estimator.weight, estimator.baseline, estimator.expected)
     first, _ = jax.lax.scan(lambda after, now: (_back(step, after, now), None), nothing, steps, reverse=True)
     return Moments(mdp.d0 @ first.W, jnp.einsum("s,snm->nm", mdp.d0, first.WW))

@@ -83,4 +83,6 @@ def every_episode(mdp: FiniteMDP, horizon: int) -> Episodes:
         alive = alive & ~mdp.terminal[following]
         x = following
     as_int = [jnp.asarray(np.stack(numbers), jnp.int32) for numbers in (states, actions)]
-    return Episodes(as_int[0], as_int[1], jnp.stack(rewards), jnp.stack(running), dynamics)
+    return Episodes(
+        states=as_int[0], actions=as_int[1], rewards=jnp.stack(rewards), running=jnp.stack(running), dynamics=dynamics
+    )

@@ -49,12 +49,12 @@ def _estimator(
         raise InputError(f"expected a baseline of shape [], [S] = ({S},) or [T, S] = ({horizon}, {S}), got {b.shape}")
     b = b.reshape((1,) * (2 - b.ndim) + b.shape)[..., None]
     return Estimator(
-        jnp.broadcast_to(reward, (horizon, S, A, S)),
-        decay,
-        jnp.ones(horizon, dtype) if weight is None else weight,
-        jnp.broadcast_to(b, (horizon, S, A)),
-        jnp.zeros((horizon, S, A), dtype) if expected is None else expected,
-        whole,
+        reward=jnp.broadcast_to(reward, (horizon, S, A, S)),
+        decay=decay,
+        weight=jnp.ones(horizon, dtype) if weight is None else weight,
+        baseline=jnp.broadcast_to(b, (horizon, S, A)),
+        expected=jnp.zeros((horizon, S, A), dtype) if expected is None else expected,
+        whole=whole,
     )
 
 

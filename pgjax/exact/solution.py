@@ -149,7 +149,7 @@ def solve(mdp: FiniteMDP, horizon: int, f: jax.Array, discount: Any = 1.0) -> So
     mdp, f = promoted(mdp, f)
     states = state_distribution(mdp, horizon, f)
     values, action_values = backward_induction(mdp, horizon, lambda Q: jnp.sum(f * Q, axis=-1), discount)
-    return Solution(mdp.d0 @ values[0], states, values, action_values)
+    return Solution(rho=mdp.d0 @ values[0], states=states, values=values, action_values=action_values)
 
 
 class Optimum(NamedTuple):

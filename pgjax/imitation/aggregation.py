@@ -73,7 +73,9 @@ def mixture(expert: Policy, learner: Policy) -> Policy:
         first, second = jax.random.split(key)
         return jnp.ones(()), expert.init(first), learner.init(second)
 
-    return Policy(init, lambda episodes: (expert.memory(episodes), learner.memory(episodes)), step, unroll)
+    return Policy(
+        init=init, memory=lambda episodes: (expert.memory(episodes), learner.memory(episodes)), step=step, unroll=unroll
+    )
 
 
 class Buffer(NamedTuple):

@@ -237,4 +237,4 @@ def pid_controller(
 
         return jax.lax.scan(one, memory(trajectory.observation.shape[1]), trajectory.observation)[1]
 
-    return Expert(Policy(lambda key: gains, memory, step, unroll), gains)
+    return Expert(Policy(init=lambda key: gains, memory=memory, step=step, unroll=unroll), gains)

@@ -171,7 +171,7 @@ def load_demonstrations(path: str | Path, environment: Environment) -> Demonstra
         return jnp.asarray(padded)
 
     observation, action, mask = map(side_by_side, flat)
-    return Demonstrations(observation, action, mask, jax.tree.map(side_by_side, expert))
+    return Demonstrations(observation=observation, action=action, mask=mask, expert=jax.tree.map(side_by_side, expert))
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

@@ -111,7 +111,7 @@ def scripted_with_memory(
         begun = memory(trajectory.mask.shape[1])
         return jax.lax.scan(lambda carry, row: step(params, carry, row), begun, trajectory.observation)[1]
 
-    policy = Policy(lambda key: (), memory, step, unroll)
+    policy = Policy(init=lambda key: (), memory=memory, step=step, unroll=unroll)
     check_fit(environment, policy)
     return Expert(policy, ())
 

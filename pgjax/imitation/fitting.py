@@ -61,7 +61,7 @@ def with_finite_padding(demonstrations: Demonstrations) -> Demonstrations:
     known = demonstrations.action, demonstrations.expert
     action, expert = choose(mask, known, jax.tree.map(jnp.zeros_like, known))
     observation = choose(before_the_end, demonstrations.observation, start)
-    return Demonstrations(observation, action, mask, expert)
+    return Demonstrations(observation=observation, action=action, mask=mask, expert=expert)
 
 
 class Fitting(NamedTuple):

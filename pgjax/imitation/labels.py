@@ -35,7 +35,7 @@ def labelled(
         raise InputError("expected the expert's actions or a key to draw them with, got neither")
     distribution = expert.policy.unroll(expert.params, trajectory)
     action = distribution.sample(key) if action is None else action
-    return Demonstrations(trajectory.observation, action, trajectory.mask, distribution)
+    return Demonstrations(observation=trajectory.observation, action=action, mask=trajectory.mask, expert=distribution)
 
 
 def demonstrate(

@@ -114,4 +114,4 @@ def recurrent(
         _, h = jax.lax.scan(one, memory(inputs.shape[1]), inputs)
         return distribution_of(action_space, network.apply(params["network"], h, method="outputs"), params)
 
-    return Policy(init, memory, step, unroll)
+    return Policy(init=init, memory=memory, step=step, unroll=unroll)

@@ -48,7 +48,7 @@ def tabular_by_time(horizon: int, states: int, actions: int) -> Policy:
         t = jnp.arange(len(trajectory.observation), dtype=jnp.int32)
         return apply(params, t[:, None], trajectory.observation)
 
-    return Policy(init, lambda episodes: jnp.zeros(episodes, jnp.int32), step, unroll)
+    return Policy(init=init, memory=lambda episodes: jnp.zeros(episodes, jnp.int32), step=step, unroll=unroll)
 
 
 def tabular_value(states: int, actions: int | None = None) -> ValueFunction:

@@ -93,7 +93,7 @@ def annotation(texts: Environment, policy: Policy, gold: Gold, shapes: Shapes) -
         taste = tastes(taste_key, tokens, output.reshape(n, K, L), person, shapes.annotators, shapes.vocabulary)
         length = jnp.sum(output, axis=1, dtype=taste.dtype).reshape(n, K)
         u = utilities(numbers, gold(flat, output).reshape(n, K), length, taste)
-        return Rankings(tokens, rank(rank_key, u), jnp.ones(n, bool), person), u
+        return Rankings(tokens=tokens, order=rank(rank_key, u), mask=jnp.ones(n, bool), annotator=person), u
 
     def annotate(
         keys: tuple[jax.Array, jax.Array, jax.Array, jax.Array],

@@ -146,4 +146,4 @@ def calibration(scores: Any, order: Any, mask: Any, bins: int = 10) -> Calibrati
     predicted = np.bincount(which, p, bins)[some] / count[some]
     preferred = np.bincount(which, first, bins)[some] / count[some]
     error = float(np.sum(count[some] * np.abs(predicted - preferred)) / max(1, count.sum()))
-    return Calibration(predicted, preferred, count[some], error)
+    return Calibration(predicted=predicted, preferred=preferred, pairs=count[some], error=error)

@@ -169,7 +169,12 @@ def feedback(
     annotate = None
     if gold is not None and settings.rankings:
         _, _, _, _, N, K, drawn, M, annotators, *_ = settings
-        annotate = annotation(texts, policy, gold, Shapes(V, W, N, M, K, drawn, annotators))
+        annotate = annotation(
+            texts,
+            policy,
+            gold,
+            Shapes(vocabulary=V, prompt=W, rankings=N, test_rankings=M, outputs=K, drawn=drawn, annotators=annotators),
+        )
     parts = Parts(
         settings=settings,
         policy=policy,

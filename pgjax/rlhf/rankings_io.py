@@ -103,7 +103,7 @@ def load_rankings(
         tokens[i, : len(texts), width:] = right_padded(texts, length)
         order[i, : len(ranking)] = ranking
     annotator = np.asarray([names.index(who) for *_, who in read], np.int32)
-    return Rankings(tokens, order, np.ones(len(read), bool), annotator), tuple(names)
+    return Rankings(tokens=tokens, order=order, mask=np.ones(len(read), bool), annotator=annotator), tuple(names)
 
 
 def _twice(outputs: Sequence[str], ended: Sequence[bool], ranking: Sequence[int]) -> str | None:

@@ -51,7 +51,12 @@ def fit_rl(d: Any, reward: Any) -> Fit:
         InputError: If there are fewer, a distance is below 0, or a number is not finite.
     """
     alpha, beta, r_squared = _fit(d, reward, _log)
-    return Fit(alpha, beta, r_squared, float(np.exp(min(alpha / beta - 1, 700))) if beta > 0 else np.inf)
+    return Fit(
+        alpha=alpha,
+        beta=beta,
+        r_squared=r_squared,
+        peak=float(np.exp(min(alpha / beta - 1, 700))) if beta > 0 else np.inf,
+    )
 
 
 def fit_best_of_n(d: Any, reward: Any) -> Fit:
@@ -60,7 +65,7 @@ def fit_best_of_n(d: Any, reward: Any) -> Fit:
     Arguments and errors are those of `fit_rl`.
     """
     alpha, beta, r_squared = _fit(d, reward, lambda d: d)
-    return Fit(alpha, beta, r_squared, max(alpha / (2 * beta), 0.0) if beta > 0 else np.inf)
+    return Fit(alpha=alpha, beta=beta, r_squared=r_squared, peak=max(alpha / (2 * beta), 0.0) if beta > 0 else np.inf)
 
 
 def predict_rl(fit: Fit, d: Any) -> np.ndarray:

@@ -146,7 +146,9 @@ def begin(program: Program, keys: jax.Array, values: dict[str, PyTree], iteratio
     begun = time.perf_counter()
     states = program.start(*jax.device_put((keys, values), program.start.input_shardings[0]))
     curves = {name: np.full((len(keys), iterations), np.nan, np.float32) for name in by_name(program.metrics)}
-    return Running(states, curves, np.zeros(len(keys), np.int32), time.perf_counter() - begun)
+    return Running(
+        states=states, curves=curves, done=np.zeros(len(keys), np.int32), seconds=time.perf_counter() - begun
+    )
 
 
 def go_on(program: Program, running: Running) -> Running:
@@ -159,7 +161,12 @@ def go_on(program: Program, running: Running) -> Running:
     found = by_name(metrics)
     for name, curve in running.curves.items():
         curve[rows, running.done[rows] + columns] = np.asarray(found[name])[rows, columns]
-    return Running(states, running.curves, running.done + counts, running.seconds + time.perf_counter() - begun)
+    return Running(
+        states=states,
+        curves=running.curves,
+        done=running.done + counts,
+        seconds=running.seconds + time.perf_counter() - begun,
+    )
 
 
 def in_time(program: Program, running: Running) -> int:

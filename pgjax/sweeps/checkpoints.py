@@ -119,4 +119,6 @@ def restore(path: Path, identity: str, states: PyTree) -> Running | None:
         jax.device_put(trees.unplain(arrays[f"state {i}"], like), like.sharding) for i, like in enumerate(likes)
     ]
     curves = {name.removeprefix("curve "): array for name, array in arrays.items() if name.startswith("curve ")}
-    return Running(jax.tree.unflatten(structure, restored), curves, arrays["done"], header["seconds"])
+    return Running(
+        states=jax.tree.unflatten(structure, restored), curves=curves, done=arrays["done"], seconds=header["seconds"]
+    )

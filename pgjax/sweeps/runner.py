@@ -77,8 +77,7 @@ def sweep(
             must be given.
         batch: Runs computed together; by default as many as the memory allows, on a CPU an eighth of the sweep or a
             block for each device (`use_every_core`) if that is more.
-        block: Runs vmapped together on a device; by default 16 on a CPU (32 where runs are asynchronous), all of them
-            elsewhere.
+        block: Runs vmapped together on a device; by default 16 on a CPU (32 if asynchronous), all of them elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
         segment: Iterations between two looks at the progress, at most; a tenth of a run if not given, or 1000. Fewer
             are done where they would take more than 20 seconds.

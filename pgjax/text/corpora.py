@@ -186,12 +186,12 @@ def grammar(seed: int = 0, words: int = 6, parts: int = 4, longest: int = 5) -> 
     move[np.arange(parts), (np.arange(parts) + 1) % parts] += 0.65
     move = np.hstack([move, np.full((parts, 1), 0.2)])
     return Grammar(
-        tuple(chosen[i] for i in order),
-        np.repeat(np.arange(parts), words),
-        rng.dirichlet(np.full(parts, 2.0)),
-        move,
-        np.concatenate([rng.dirichlet(np.full(words, 2.0)) for _ in range(parts)]),
-        longest,
+        words=tuple(chosen[i] for i in order),
+        part=np.repeat(np.arange(parts), words),
+        start=rng.dirichlet(np.full(parts, 2.0)),
+        move=move,
+        say=np.concatenate([rng.dirichlet(np.full(words, 2.0)) for _ in range(parts)]),
+        longest=longest,
     )
 
 
@@ -220,7 +220,7 @@ def grammar_corpus(grammar: Grammar, key: jax.Array, n: int, prompt_words: int =
     own = jax.random.fold_in(key, np.uint32(SENTENCES))
     texts = np.asarray(jax.jit(grammar.sample, static_argnums=1)(own, n))
     prompts = beginnings(texts, grammar.tokenizer, prompt_words)
-    return Corpus("grammar", grammar.tokenizer, texts, prompts, grammar)
+    return Corpus(name="grammar", tokenizer=grammar.tokenizer, texts=texts, prompts=prompts, grammar=grammar)
 
 
 def beginnings(texts: np.ndarray, tokenizer: Tokenizer, words: int) -> np.ndarray:
@@ -285,7 +285,7 @@ def text_corpus(text: str, name: str, length: int, prompt_words: int = 2, rare: 
             rows.append(np.concatenate([[BOS], tokens[begin:end]]))
             begin = whole_word(part, begin, end)
     texts = right_padded([row for row in rows if len(row) > 2], length)
-    return Corpus(name, tokenizer, texts, beginnings(texts, tokenizer, prompt_words))
+    return Corpus(name=name, tokenizer=tokenizer, texts=texts, prompts=beginnings(texts, tokenizer, prompt_words))
 
 
 def whole_word(text: str, begin: int, end: int) -> int:

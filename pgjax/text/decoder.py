@@ -140,7 +140,7 @@ class Transformer(linen.Module):
 
         pads = jnp.sum(window == PAD, axis=1, dtype=jnp.int32)
         used = jnp.int32(window.shape[1] - 1)
-        return Cache(written(cache.keys, keys), written(cache.values, values), pads, used)
+        return Cache(keys=written(cache.keys, keys), values=written(cache.values, values), pads=pads, used=used)
 
     def decode_step(self, cache: Cache, tokens: jax.Array) -> tuple[Cache, jax.Array]:
         """Read one more column [E] of texts; return it as [E, width]: the cached step."""
@@ -155,7 +155,7 @@ class Transformer(linen.Module):
             x = block.residual_mlp(x, seen.reshape(x.shape))
         # Beyond the context nothing can be said, and nothing is made up.
         x = jnp.where(row < self.config.context, self.norm(x), jnp.nan)
-        return Cache(tuple(keys), tuple(values), cache.pads, row + 1), x
+        return Cache(keys=tuple(keys), values=tuple(values), pads=cache.pads, used=row + 1), x
 
     def logits(self, x: jax.Array) -> jax.Array:
         """The logits [..., vocabulary] of the next token."""
@@ -232,7 +232,7 @@ def transformer(environment: Environment, config: TransformerConfig) -> Policy:
     def memory(episodes: int) -> Cache:
         room = (episodes, config.heads, config.context, config.width // config.heads)
         nothing = tuple(jnp.zeros(room) for _ in range(config.layers))
-        return Cache(nothing, nothing, jnp.zeros(episodes, jnp.int32), jnp.int32(0))
+        return Cache(keys=nothing, values=nothing, pads=jnp.zeros(episodes, jnp.int32), used=jnp.int32(0))
 
     def init(key: jax.Array) -> PyTree:
         return network.init(key, jnp.full((1, 1), BOS, jnp.int32))
@@ -259,7 +259,7 @@ def transformer(environment: Environment, config: TransformerConfig) -> Policy:
 
         return Categorical(over_rows(read, next_token, trajectory.observation, config.context))
 
-    return Policy(init, memory, step, unroll)
+    return Policy(init=init, memory=memory, step=step, unroll=unroll)
 
 
 class TokenValues(linen.Module):

@@ -130,10 +130,10 @@ def text_environment(
         return Score(at_the_end(judgement.reward), {"length": jnp.where(trajectory.mask, 1.0, 0.0), **notes})
 
     return Environment(
-        reset,
-        step,
-        Box(0, vocabulary - 1, (W,), jnp.int32),
-        tokens,
+        reset=reset,
+        step=step,
+        observation_space=Box(low=0, high=vocabulary - 1, shape=(W,), dtype=jnp.int32),
+        action_space=tokens,
         horizon=length,
         params=TextParams(jnp.asarray(given, jnp.int32), params),
         score=score,

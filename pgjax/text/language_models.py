@@ -114,7 +114,9 @@ def language_model(
         InputError: See `transformer` and `text`.
     """
     V, W = corpus.tokenizer.vocabulary, corpus.prompts.shape[1]
-    config = TransformerConfig(V, max(W + length, corpus.texts.shape[1]), width, layers, heads)
+    config = TransformerConfig(
+        vocabulary=V, context=max(W + length, corpus.texts.shape[1]), width=width, layers=layers, heads=heads
+    )
 
     def no_judge(tokens: jax.Array, output: jax.Array, params: Any) -> Judgement:
         return Judgement(jnp.zeros(len(tokens)))
