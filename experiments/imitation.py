@@ -1,10 +1,10 @@
-"""How far does copying an expert get, and what gets further? Cloning, DAgger, and REINFORCE that goes on from a copy.
+"""How far does imitating an expert get, and what gets further? Cloning, DAgger, and REINFORCE from a clone.
 
 The lecture says of imitation that errors lead to observations which are not in the data, that noise does so even where
-the copy is perfect on the data, and that an agent can only be as good as its expert. On CartPole, the maze and Pendulum
-this asks: What is a policy worth that copied so many episodes, by behaviour cloning and by DAgger with as many labels
-and gradient steps? What if its actions are disturbed when it is tested? What if the expert is weak, and REINFORCE goes
-on from the copy? And in a problem small enough to compute: how does the cost of errors grow with the horizon?
+the clone is perfect on the data, and that an agent can only be as good as its expert. On CartPole, the maze and
+Pendulum this asks: What is a policy worth that learned from so many episodes, by behaviour cloning and by DAgger with as
+many labels and gradient steps? What if its actions are disturbed when it is tested? What if the expert is weak, and REINFORCE goes
+on from the clone? And in a problem small enough to compute: how does the cost of errors grow with the horizon?
 
 Writes a directory of results for each sweep, summary.json, imitation.png, fine_tuning.png and compounding.png into the
 directory --out, and prints tables. The same command again goes on where it was stopped. With the defaults it takes
@@ -47,7 +47,7 @@ class Options:
     gradient_steps: int = 3000
     """Gradient steps of a run of behaviour cloning or DAgger, whatever the number of episodes."""
     iterations: int = 100
-    """Updates of a run of REINFORCE, from scratch or from the copy."""
+    """Updates of a run of REINFORCE, from scratch or from the behaviour-cloned policy."""
     test_episodes: int = 64
     """Fresh episodes that a run's final policy is tested in."""
     horizon: tuple[int, ...] = (8, 16, 32, 64, 128)
@@ -73,9 +73,9 @@ class Task(NamedTuple):
     expert: pgjax.Expert | int  # or so many updates of REINFORCE
     weak: pgjax.Expert | int
     episodes: Sequence[int]
-    enough: int  # whole episodes that should suffice to copy the expert
+    enough: int  # whole episodes that should suffice to clone the expert
     labels: int  # of each episode, but for those
-    learning_rate: float  # of the copies
+    learning_rate: float  # of the clones
     reinforce: Mapping[str, float]  # hyper-parameters of REINFORCE
     critic: bool = False
 
@@ -174,7 +174,7 @@ def decaying(steps: int) -> Callable[[Any], optax.GradientTransformation]:
 
 
 def exploring(policy: pgjax.Policy) -> pgjax.Policy:
-    """The policy with standard deviations of at least 0.3 of a half-width at first: a copy tries nothing new."""
+    """The policy with standard deviations of at least 0.3 of a half-width at first: a clone tries nothing new."""
 
     def init(key: jax.Array) -> Any:
         params = policy.init(key)
@@ -209,8 +209,8 @@ def run_sweeps(problem: Problem, options: Options) -> tuple[dict[str, pgjax.Expe
 
     cloning = problem.cloning(weak, task.enough, 0, steps)
     found["weak-cloning"] = sweep("weak-cloning", cloning, 10, eta)
-    copy = pgjax.pretrained(problem.policy, cloning, 10, cloning.hyperparameters(learning_rate=eta))
-    for name, policy in (("scratch", problem.policy), ("fine-tuned", exploring(copy))):
+    clone = pgjax.pretrained(problem.policy, cloning, 10, cloning.hyperparameters(learning_rate=eta))
+    for name, policy in (("scratch", problem.policy), ("fine-tuned", exploring(clone))):
         algorithm = problem.reinforce(policy)
         numbers = algorithm.hyperparameters(**task.reinforce)
         found[name] = sweep(name, algorithm, options.iterations, numbers)
@@ -238,7 +238,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Test every final policy of a task, and return a row for each method and setting, as plain numbers.
 
-    `iqm` is the interquartile mean over runs of their mean returns in the test episodes, `interval` its 95% interval;
+    `iqm` is the interquartile mean over runs of their mean returns in the test episodes, `interval` its 95% interval,
+    both without the runs that failed, which are counted;
     `labels` is the mean number of steps at which the expert said what it does, `noise` that of the test.
     """
     rows: list[dict[str, Any]] = []
@@ -246,7 +247,9 @@ def evaluate(
     def add(method: str, returns: np.ndarray, noise: Sequence[float], episodes: Any = None, labels: Any = None) -> None:
         for level, runs in zip(noise, returns.T, strict=True):
             row = {"task": problem.name, "method": method, "episodes": episodes, "labels": labels, "noise": level}
-            rows.append(row | tables.average_of(runs) | {"runs": len(runs)})
+            good = runs[np.isfinite(runs)]
+            average = tables.average_of(good) if len(good) else {"iqm": None, "interval": None}
+            rows.append(row | average | {"runs": len(runs), "failed": len(runs) - len(good)})
 
     @functools.cache  # an expert may well be a run of the same policy
     def test(policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
@@ -258,7 +261,8 @@ def evaluate(
 
     def final(name: str, **point: float) -> np.ndarray:
         like = jax.eval_shape(problem.policy.init, jax.random.key(0))
-        return test(problem.policy)(pgjax.load_params(found[name], like, point=point))
+        returns = test(problem.policy)(pgjax.load_params(found[name], like, point=point))
+        return np.where(pgjax.analysis.failed(found[name].sel(point)).values[:, None], np.nan, returns)
 
     for n in found["cloning"].episodes.values:
         labels = float(found["cloning"].labels.sel(episodes=n).isel(iteration=-1).mean())
@@ -272,7 +276,7 @@ def evaluate(
             for level in results["environment.noise"].values:
                 returns = final(name, **{"environment.noise": level})[:, [options.noise.index(level)]]
                 add("DAgger amid the noise", returns, [float(level)], n, labels)
-    for name, method in COPIES.items():
+    for name, method in CLONES.items():
         labels = float(found[name].labels.isel(iteration=-1).mean())
         add(method, final(name), options.noise, problem.task.enough, labels)
     for name, method in TUNED.items():
@@ -280,8 +284,8 @@ def evaluate(
     return rows
 
 
-COPIES = {"enough": "behaviour cloning, every label", "weak-cloning": "copy of the weak expert"}
-TUNED = {"fine-tuned": "copy, then REINFORCE", "scratch": "REINFORCE from scratch"}
+CLONES = {"enough": "behaviour cloning, every label", "weak-cloning": "clone of the weak expert"}
+TUNED = {"fine-tuned": "clone, then REINFORCE", "scratch": "REINFORCE from scratch"}
 
 
 def findings(rows: Sequence[Mapping[str, Any]], quiet: float) -> dict[str, Any]:
@@ -289,7 +293,7 @@ def findings(rows: Sequence[Mapping[str, Any]], quiet: float) -> dict[str, Any]:
 
     Of tests with the first level of noise: `cloning_reaches_expert`: with every label of enough episodes, its interval
     and the expert's have a return in common, or it is above. `dagger_beats_cloning_at_episodes`: the numbers of
-    episodes at which its interval is above that of cloning. `tuned_beats_weak_expert`: the copy that REINFORCE went on
+    episodes at which its interval is above that of cloning. `tuned_beats_weak_expert`: the clone that REINFORCE went on
     from has an interval above the weak expert's. And `dagger_beats_cloning_at_noise`: the levels at which it does so
     after most episodes, having met the same noise. Single runs have no intervals and say nothing: {}.
     """
@@ -311,7 +315,7 @@ def findings(rows: Sequence[Mapping[str, Any]], quiet: float) -> dict[str, Any]:
         "dagger_beats_cloning_at_noise": [
             level for level, (low, _) in amid if low > interval("behaviour cloning", max(numbers), level)[1]
         ],
-        "tuned_beats_weak_expert": interval("copy, then REINFORCE")[0] > interval("weak expert")[1],
+        "tuned_beats_weak_expert": interval("clone, then REINFORCE")[0] > interval("weak expert")[1],
     }
 
 
@@ -380,7 +384,7 @@ COLOURS = {
     "expert": plotting.COLOURS[6],
     "behaviour cloning, every label": plotting.COLOURS[3],
 }
-TUNED_COLOURS = {"copy, then REINFORCE": plotting.COLOURS[2], "REINFORCE from scratch": plotting.COLOURS[5]}
+TUNED_COLOURS = {"clone, then REINFORCE": plotting.COLOURS[2], "REINFORCE from scratch": plotting.COLOURS[5]}
 
 
 def draw(rows: Sequence[Mapping[str, Any]], options: Options, path: Path) -> None:
@@ -471,6 +475,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], quiet: float) -> None:
         if row["noise"] == quiet:
             line = {"task": row["task"], "method": row["method"], "expert episodes": row["episodes"] or "-"}
             line["labels"] = tables.written(row["labels"], ".0f")
+            line["failed"] = str(row["failed"])
             line["return (IQM)"] = tables.written(row["iqm"])
             lines.append(line | {"IQM, 95% interval": tables.written_interval(row["interval"])})
     print(pd.DataFrame(lines).to_string(index=False))
@@ -540,7 +545,7 @@ def main(options: Options) -> None:
         levels[problem.name] = {
             row["method"]: row["iqm"]
             for row in here
-            if row["method"] in ("weak expert", "copy of the weak expert") and row["noise"] == options.noise[0]
+            if row["method"] in ("weak expert", "clone of the weak expert") and row["noise"] == options.noise[0]
         }
     exponents = {
         "bc_exponent": exponent(errors, "road", "behaviour cloning"),

@@ -43,7 +43,7 @@ def check_number(name: str, value: Any) -> None:
     Raises:
         InputError: If it is not.
     """
-    if not is_number(value):
+    if not is_number(value) or jnp.result_type(value) == np.bool_:
         came = f"an array of shape {jnp.shape(value)}" if hasattr(value, "shape") else repr(value)
         raise InputError(f"expected {name} to be one number, got {came}")
     if isinstance(value, jax.core.Tracer):

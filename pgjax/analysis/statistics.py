@@ -16,7 +16,7 @@ from pgjax.errors import InputError
 
 
 def interquartile_mean(runs: Any, axis: int = 0) -> np.ndarray:
-    """The mean of the middle half of n runs along an axis: ⌊n/4⌋ are left out at either end.
+    """The mean of the middle half of n runs along an axis: ⌊n/4⌋ are left out at either end; NaN if any of them is.
 
     Source: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*, 2021.
 
@@ -24,7 +24,8 @@ def interquartile_mean(runs: Any, axis: int = 0) -> np.ndarray:
         >>> float(interquartile_mean([0, 10, 12, 500]))
         11.0
     """
-    return stats.trim_mean(np.asarray(runs, float), 0.25, axis=axis)
+    runs = np.asarray(runs, float)
+    return np.where(np.isnan(runs).any(axis), np.nan, stats.trim_mean(runs, 0.25, axis=axis))
 
 
 MANY = 50  # runs, from which on the percentile bootstrap holds what it says

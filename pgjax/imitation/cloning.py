@@ -1,4 +1,4 @@
-"""Imitation learning: copy an expert, from what it did or from what it answers.
+"""Behaviour cloning: imitate an expert, from what it did.
 
 The lecture's objective is E[Σ_t d(f(X_t), f*(X_t))] for the observations that the agent f meets. *Behaviour cloning*
 minimises it over those that the expert f* meets, which are the ones it has. *DAgger* lets the agent act, and asks the

@@ -411,6 +411,7 @@ def test_optimizers_that_need_more_are_refused(optimizer):
     [
         ({"learning_rate": jnp.full(2, 0.1)}, r"expected learning_rate to be one number, got an array of shape \(2,\)"),
         ({"discount": np.ones((4, 1))}, r"expected discount to be one number, got an array of shape \(4, 1\)"),
+        ({"learning_rate": True}, "expected learning_rate to be one number, got True"),
         ({"learning_rate": "fast"}, "expected learning_rate to be one number, got 'fast'"),
         ({"learning_rate": -1.0}, r"expected a finite learning_rate of 0 or more, got -1.0"),
         ({"value_learning_rate": -1}, "expected a finite value_learning_rate of 0 or more, got -1"),

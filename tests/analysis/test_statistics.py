@@ -22,6 +22,7 @@ def results(returns, episodes, **extra):
 
 def test_interquartile_mean_by_hand():
     assert pgjax.interquartile_mean([1, 2, 3, 100]) == 2.5
+    assert np.isnan(pgjax.interquartile_mean([1, 2, 3, np.nan]))  # and not the mean of 2 and 3
     np.testing.assert_array_equal(pgjax.interquartile_mean(np.arange(8).reshape(2, 4), axis=1), [1.5, 5.5])
 
 

@@ -21,11 +21,12 @@ def test_writes_what_was_found(monkeypatch, tmp_path, capsys):
     assert abs(summary["bc_exponent"] - 2) < 1
     assert abs(summary["dagger_exponent"] - 1) < 1
     methods = {row["method"] for row in summary["rows"]}
-    assert methods == {*study.COLOURS, *study.COPIES.values(), *study.TUNED.values(), "weak expert"}
+    assert methods == {*study.COLOURS, *study.CLONES.values(), *study.TUNED.values(), "weak expert"}
     for row in summary["rows"]:
         low, high = row["interval"]
         assert low <= row["iqm"] <= high
         assert row["runs"] == 3
+        assert row["failed"] == 0
     (expert,) = (row for row in summary["rows"] if row["method"] == "expert" and row["noise"] == 0)
     assert expert["iqm"] == -14
     (amid,) = (row for row in summary["rows"] if row["method"] == "DAgger amid the noise")
@@ -47,6 +48,10 @@ def test_writes_what_was_found(monkeypatch, tmp_path, capsys):
     assert len(sweeps) == 12
     assert all(bool(pgjax.read(path).completed.all()) for path in sweeps)
     monkeypatch.setattr(runner, "compile_program", None)
+    monkeypatch.setattr(pgjax.analysis, "failed", lambda results: results.seed == 1)
+    assert run_experiment(monkeypatch, study, *SMALL, "--out", tmp_path) == 0
+    again = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    assert {row["failed"] for row in again if row["method"] in ("DAgger", "behaviour cloning")} == {1}
     (tmp_path / "notes.txt").write_text("mine")
     assert run_experiment(monkeypatch, study, *SMALL, "--out", tmp_path) == 2
     assert "which holds notes.txt" in capsys.readouterr().err
@@ -56,7 +61,7 @@ def test_findings_are_read_off_the_intervals():
     def row(method, low, high, episodes=None, noise=0.0):
         return {"method": method, "interval": [low, high], "episodes": episodes, "noise": noise}
 
-    rows = [row("expert", 9, 10), row("weak expert", 3, 4), row("copy, then REINFORCE", 4.5, 6)]
+    rows = [row("expert", 9, 10), row("weak expert", 3, 4), row("clone, then REINFORCE", 4.5, 6)]
     rows += [row("behaviour cloning, every label", 8, 9, 30), row("behaviour cloning", 1, 2, 3, noise=0.1)]
     rows += [row("behaviour cloning", 5, 6, 3), row("behaviour cloning", 7, 8, 10)]
     rows += [row("DAgger", 6.5, 7, 3), row("DAgger", 7.5, 9, 10)]
@@ -69,7 +74,7 @@ def test_findings_are_read_off_the_intervals():
         "dagger_beats_cloning_at_noise": [0.2],
         "tuned_beats_weak_expert": True,
     }
-    rows[0], rows[2] = row("expert", 9.5, 10), row("copy, then REINFORCE", 3.5, 6)
+    rows[0], rows[2] = row("expert", 9.5, 10), row("clone, then REINFORCE", 3.5, 6)
     said = study.findings(rows, 0.0)
     assert not said["cloning_reaches_expert"]
     assert not said["tuned_beats_weak_expert"]
@@ -86,7 +91,7 @@ def test_an_erring_policy_errs_as_often_as_it_must_and_begins_by_chance():
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
 
 
-def test_a_copy_explores_again_before_it_is_tuned():
+def test_a_clone_explores_again_before_it_is_tuned():
     policy = pgjax.mlp(pgjax.Box(-1.0, 1.0, (2,)), pgjax.Box(-1.0, 1.0, (2,)), (4,))
     narrow = policy._replace(init=lambda key: policy.init(key) | {"log_std": jnp.log(jnp.asarray([0.01, 0.5]))})
     params = study.exploring(narrow).init(jax.random.key(0))

@@ -112,8 +112,8 @@ def test_of_all_parameters_those_best_on_held_out_episodes_are_kept():
     f = jax.nn.softmax(state.params[0])
     np.testing.assert_allclose(-(2 * np.log(f[0]) + np.log(f[1])) / 3, state.best, rtol=1e-5)
     assert jax.nn.softmax(state.latest[0])[0] > f[0] + 0.1
-    assert state.fitted == 27
-    assert state.held_out == 3
+    assert state.split.fitted == 27
+    assert state.split.held_out == 3
 
 
 @pytest.mark.parametrize(("episodes", "held", "kept"), [(10, 1, 10), (9, 0, 9), (20, 2, 20), (3, 0, 3), (99, 2, 20)])
@@ -121,12 +121,12 @@ def test_only_the_first_episodes_are_used_and_a_tenth_is_held_out(episodes, held
     data = by_hand(np.tile(np.arange(20)[:, None], 4), np.zeros((20, 4)))
     cloning = pgjax.behaviour_cloning(pgjax.tabular(20, 2), data)
     state = cloning.init(KEY, cloning.hyperparameters(episodes=episodes))
-    seen = data.observation.reshape(-1)[state.indices]
-    fitted, held_out = int(state.fitted), int(state.held_out)
+    seen = data.observation.reshape(-1)[state.split.indices]
+    fitted, held_out = int(state.split.fitted), int(state.split.held_out)
     assert (fitted, held_out) == (4 * (kept - held), 4 * held)
     assert set(np.asarray(seen[:fitted])) == set(range(kept - held))
     assert set(np.asarray(seen[fitted : fitted + held_out])) == set(range(kept - held, kept))
-    assert state.labels == 4 * kept
+    assert state.split.labels == 4 * kept
 
 
 def test_some_labels_of_each_episode_are_chosen_at_random():
@@ -180,7 +180,7 @@ def test_a_policy_with_memory_is_fitted_to_whole_episodes():
     data = pgjax.Demonstrations(jnp.asarray(observation, jnp.float32), action, jnp.ones((4, 40), bool))
     cloning = pgjax.behaviour_cloning(remembering(), data, steps=100, batch=16)
     state, curves = jax.jit(pgjax.train(cloning, 5))(KEY, cloning.hyperparameters(learning_rate=0.1))
-    assert state.fitted == 36  # episodes
+    assert state.split.fitted == 36  # episodes
     assert curves.labels[-1] == 160
     assert curves.held_out_loss[-1] < 0.02
     expected = remembering().unroll(state.params, data).log_prob(action)[:, -4:]

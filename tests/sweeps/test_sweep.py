@@ -389,6 +389,7 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
         ({"by_seed": [0.1]}, "by_seed to be a mapping from names to values"),
         ({"grid": {"entropy_coefficient": [10**400]}}, "entropy_coefficient that a float32 can hold, got 1000"),
         ({"grid": {"entropy_coefficient": [1e-45]}}, "entropy_coefficient that a float32 can hold, got 1e-45"),
+        ({"grid": {"learning_rate": [True, 2.0]}}, "learning_rate to be one number, got True"),
         ({"grid": {"learning_rate": ["0.1"]}}, "learning_rate to be one number, got '0.1'"),
         ({"grid": {"learning_rate": [0.1, float("nan")]}}, "a finite learning_rate of 0 or more, got nan"),
         ({"grid": {"learning_rate": [-0.1]}}, "a finite learning_rate of 0 or more, got -0.1"),
