@@ -471,9 +471,9 @@ def print_found(summary: Mapping[str, Any], out: Path) -> None:
     if simulated is not None:
         identical = ", ".join(f"{fraction:.1%}" for fraction in simulated["identical_texts"])
         print(
-            f"simulated people: {simulated['comparisons']} rankings a round, but for identical texts ({identical}); "
+            f"simulated annotators: {simulated['comparisons']} rankings a round, but for identical texts ({identical}); "
             f"the reward model orders {simulated['accuracy']:.1%} of new pairs as they do, "
-            f"{simulated['ceiling']:.1%} at best"
+            f"{simulated['bayes_accuracy']:.1%} at best"
         )
     if people is not None:
         print(

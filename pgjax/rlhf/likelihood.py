@@ -38,7 +38,7 @@ def bayes_accuracy(utilities: jax.Array, mask: jax.Array) -> jax.Array:
 
     Args:
         utilities: [N, K], in nats.
-        mask: [N] bool, the rankings that count; the ceiling is 0 if none does.
+        mask: [N] bool, the rankings that count; it is 0 if none does.
 
     Raises:
         AssertionError: If the shapes are others.

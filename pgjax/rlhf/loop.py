@@ -123,7 +123,7 @@ def feedback(
 
     θ_SL, from which θ starts and from which it is kept, stays what it is. After R rounds nothing is ranked any more.
     Beside REINFORCE's metrics there are, as notes: gold, proxy (normalised), length, kl, distinct_2 and self_overlap of
-    the outputs of the update, and beta. Of the round there are, where annotators are simulated: accuracy, of the reward
+    the outputs of the update, and kl_coefficient, β. Of the round there are, where annotators are simulated: accuracy, of the reward
     model on pairs of different outputs that it has not seen, bayes_accuracy, the most that it can be, and
     identical_texts, the fraction of rankings for which there were no K different outputs; and where rankings are held
     out: held_out_accuracy on those.
@@ -302,7 +302,7 @@ def update(parts: Parts, state: FeedbackState) -> tuple[FeedbackState, Any]:
     numbers, params = state.hyperparameters, learned.hyperparameters.environment
     beta = controlled_beta(params.beta, metrics.notes["kl"], numbers.kl_target, numbers.kl_gain)
     learned = learned._replace(hyperparameters=learned.hyperparameters._replace(environment=params._replace(beta=beta)))
-    reported = metrics._replace(notes={**metrics.notes, **state.measured, "beta": params.beta})
+    reported = metrics._replace(notes={**metrics.notes, **state.measured, "kl_coefficient": params.beta})
     return state._replace(iteration=state.iteration + 1, policy=learned), reported
 
 

@@ -78,7 +78,7 @@ def test_leave_one_out_is_k_over_k_minus_one():
 @pytest.mark.parametrize("name", ["leave_one_out", "leave_one_out_by_time"])
 def test_a_single_episode_has_no_others(name):
     trajectory = jax.tree.map(lambda x: x[:, :1] if jnp.ndim(x) else x, two_slots())
-    with pytest.raises(pgjax.InputError, match=r"2 or more episodes an update .* got 1"):
+    with pytest.raises(pgjax.InputError, match=r"2 or more slots .* got 1"):
         values(BASELINES[name](), trajectory.reward, trajectory)
 
 

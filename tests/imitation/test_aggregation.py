@@ -190,7 +190,7 @@ def test_a_vmapped_run_is_a_single_one_and_a_sweep_of_them():
     ("options", "message"),
     [
         ({"labels": -1}, "expected 0 or more labels of an episode, got -1"),
-        ({"schedule": lambda i, p: jnp.ones(2)}, r"expected a schedule that returns one number, got .* \(2,\)"),
+        ({"schedule": lambda i, p: jnp.ones(2)}, r"expected what the schedule returns to be of shape \(\), got \(2,\)"),
         ({"capacity": 0}, "expected a capacity of 1 or more steps, got 0"),
         ({"slots": 0}, "expected 1 or more slots, got 0"),
         ({"steps": 0}, "expected 1 or more gradient steps an update, got 0"),

@@ -169,7 +169,7 @@ def test_rankings_of_identical_texts_are_counted_and_teach_nothing():
 def test_metrics_say_what_was_optimised():
     _, metrics = history()
     for emitted in metrics:
-        expected = emitted.notes["proxy"] - emitted.notes["beta"] * emitted.notes["kl"]
+        expected = emitted.notes["proxy"] - emitted.notes["kl_coefficient"] * emitted.notes["kl"]
         np.testing.assert_allclose(emitted.episode_return, expected, atol=1e-4)
         assert (emitted.notes["length"] * emitted.episodes == emitted.steps).all()
         assert (emitted.notes["bayes_accuracy"] > 0.5).all()
@@ -179,9 +179,10 @@ def test_metrics_say_what_was_optimised():
         assert (emitted.entropy < np.log(V)).all()
         assert (emitted.notes["distinct_2"] <= 1).all()
     followed = [
-        controlled_beta(a.notes["beta"], a.notes["kl"], jnp.float32(0.5), jnp.float32(0.1)) for a in metrics[:-1]
+        controlled_beta(a.notes["kl_coefficient"], a.notes["kl"], jnp.float32(0.5), jnp.float32(0.1))
+        for a in metrics[:-1]
     ]
-    np.testing.assert_allclose(followed, [b.notes["beta"] for b in metrics[1:]], rtol=1e-5)
+    np.testing.assert_allclose(followed, [b.notes["kl_coefficient"] for b in metrics[1:]], rtol=1e-5)
 
 
 def test_outputs_are_evaluated_without_the_penalty():
