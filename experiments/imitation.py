@@ -2,9 +2,10 @@
 
 The lecture says of imitation that errors lead to observations which are not in the data, that noise does so even where
 the clone is perfect on the data, and that an agent can only be as good as its expert. On CartPole, the maze and
-Pendulum this asks: What is a policy worth that learned from so many episodes, by behaviour cloning and by DAgger with as
-many labels and gradient steps? What if its actions are disturbed when it is tested? What if the expert is weak, and
-REINFORCE goes on from the clone? And in a problem small enough to compute: how does the cost of errors grow with the horizon?
+Pendulum this asks: What is a policy worth that learned from so many episodes, by behaviour cloning and by DAgger with
+as many labels and gradient steps? What if its actions are disturbed when it is tested? What if the expert is weak, and
+REINFORCE goes on from the clone? And in a problem small enough to compute: how does the cost of errors grow with the
+horizon?
 
 Writes a directory of results for each sweep, summary.json, imitation.png, fine_tuning.png and compounding.png into the
 directory --out, and prints tables. The same command again goes on where it was stopped. With the defaults it takes

@@ -471,7 +471,7 @@ def print_found(summary: Mapping[str, Any], out: Path) -> None:
     if simulated is not None:
         identical = ", ".join(f"{fraction:.1%}" for fraction in simulated["identical_texts"])
         print(
-            f"simulated annotators: {simulated['comparisons']} rankings a round, but for identical texts ({identical}); "
+            f"simulated annotators: {simulated['comparisons']} rankings a round, less identical texts ({identical}); "
             f"the reward model orders {simulated['accuracy']:.1%} of new pairs as they do, "
             f"{simulated['bayes_accuracy']:.1%} at best"
         )

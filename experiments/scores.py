@@ -237,7 +237,7 @@ def references(name: str, options: Options) -> dict[str, Any]:
             interests = pgjax.environments.interests(key, environment.params, environment.horizon)
             return pgjax.environments.clairvoyant_bound(environment.params, interests)
 
-        found["clairvoyant_bound"] = pgjax.analysis.mean_interval(jax.jit(jax.vmap(best))(keys))
+        found["clairvoyant bound"] = pgjax.analysis.mean_interval(jax.jit(jax.vmap(best))(keys))
     return found
 
 

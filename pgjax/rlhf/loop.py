@@ -123,8 +123,8 @@ def feedback(
 
     θ_SL, from which θ starts and from which it is kept, stays what it is. After R rounds nothing is ranked any more.
     Beside REINFORCE's metrics there are, as notes: gold, proxy (normalised), length, kl, distinct_2 and self_overlap of
-    the outputs of the update, and kl_coefficient, β. Of the round there are, where annotators are simulated: accuracy, of the reward
-    model on pairs of different outputs that it has not seen, bayes_accuracy, the most that it can be, and
+    the outputs of the update, and kl_coefficient, β. Of the round there are, where annotators are simulated: accuracy,
+    of the reward model on pairs of different outputs that it has not seen, bayes_accuracy, the most that it can be, and
     identical_texts, the fraction of rankings for which there were no K different outputs; and where rankings are held
     out: held_out_accuracy on those.
 

@@ -96,7 +96,7 @@ def test_seeds_that_fail_in_one_sweep_are_named_and_left_out_of_all(tmp_path):
         (["--comparisons", "8", "8"], "expected every value of comparisons once, got (8, 8)"),
         (["--temperature", "0"], "expected annotators with a temperature τ above 0, got 0.0"),
         (["--reward-width", "30", "--width", "30"], "expected heads that divide the width 30, got 4"),
-        (["--learning-rate", "-1"], "expected a learning rate of 0 or more, got -1.0"),
+        (["--learning-rate", "-1"], "expected a finite learning_rate of 0 or more, got -1.0"),
         (["--beta", "-0.1"], "expected KL coefficients β above 0, to compare with none, got -0.1"),
     ],
 )

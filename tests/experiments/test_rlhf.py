@@ -177,7 +177,7 @@ def test_rankings_for_one_prompt_or_beside_no_gold_are_refused(monkeypatch, caps
     message = "expected rankings for two or more prompts, one of them to measure by, got 1 prompt"
     assert_refused(monkeypatch, capsys, study, ["--rankings", one], message)
     two.write_text(line + line.replace('"prompt": ""', '"prompt": "a"'))
-    message = "expected no rankings by simulated people without a gold reward, got 5"
+    message = "expected no rankings by simulated annotators without a gold reward, got 5"
     assert_refused(monkeypatch, capsys, study, ["--rankings", two, "--gold", "none", "--comparisons", "5"], message)
 
 

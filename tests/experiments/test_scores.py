@@ -48,7 +48,7 @@ def test_every_variant_of_every_task_has_a_row(done):
     assert rows[-1]["solved_fraction"] is None
     assert set(summary["references"]["maze"]) == {"random", "scripted"}
     assert summary["references"]["maze"]["scripted"]["mean"] == -14
-    assert set(summary["references"]["recommendation"]) == {"random", "scripted", "clairvoyant_bound"}
+    assert set(summary["references"]["recommendation"]) == {"random", "scripted", "clairvoyant bound"}
     assert (done[0] / "scores.png").stat().st_size > 10_000
 
 
