@@ -259,7 +259,8 @@ def comparison(
         differ = jnp.any(outputs[:, 0] != outputs[:, 1], axis=-1)  # nobody can say which of two equal texts is better
         inside = rlhf.output_of(before.tokens, W).reshape(outputs.shape)
         who = jax.random.randint(who_key, (len(outputs),), 0, options.annotators)
-        taste = rlhf.tastes(taste_key, outputs, inside, who, options.annotators, V)
+        weights = jax.random.normal(taste_key, (options.annotators, V))
+        taste = rlhf.tastes(weights, outputs, inside, who)
         gold, length, scores = (
             jnp.asarray(values).reshape(-1, 2) for values in (before.gold, before.length, before.proxy * spread)
         )

@@ -82,15 +82,15 @@ def annotation(texts: Environment, policy: Policy, gold: Gold, shapes: Shapes) -
     N, M = shapes.rankings, shapes.test_rankings
 
     def ranked(
-        key: jax.Array, taste_key: jax.Array, tokens: jax.Array, numbers: Annotators
+        key: jax.Array, weights: jax.Array, tokens: jax.Array, numbers: Annotators
     ) -> tuple[Rankings, jax.Array]:
         """Rankings of outputs [n, K, L], and the utilities [n, K] that they were drawn with."""
         n, K, L = tokens.shape
         flat = tokens.reshape(n * K, L)
         output = output_of(flat, shapes.prompt)
         person_key, rank_key = jax.random.split(key)
-        person = jax.random.randint(person_key, (n,), 0, shapes.annotators)
-        taste = tastes(taste_key, tokens, output.reshape(n, K, L), person, shapes.annotators, shapes.vocabulary)
+        person = jax.random.randint(person_key, (n,), 0, shapes.annotators, jnp.int32)
+        taste = tastes(weights, tokens, output.reshape(n, K, L), person)
         length = jnp.sum(output, axis=1, dtype=taste.dtype).reshape(n, K)
         u = utilities(numbers, gold(flat, output).reshape(n, K), length, taste)
         return Rankings(tokens=tokens, order=rank(rank_key, u), mask=jnp.ones(n, bool), annotator=person), u
@@ -104,8 +104,9 @@ def annotation(texts: Environment, policy: Policy, gold: Gold, shapes: Shapes) -
     ) -> Annotated:
         sample_key, rank_key, test_key, taste_key = keys
         tokens, enough = sample(sample_key, params, env_params)
-        rankings, _ = ranked(rank_key, taste_key, tokens[:N], annotators)
-        test, u = ranked(test_key, taste_key, tokens[N:], annotators)
+        weights = jax.random.normal(taste_key, (shapes.annotators, shapes.vocabulary))  # who the annotators are
+        rankings, _ = ranked(rank_key, weights, tokens[:N], annotators)
+        test, u = ranked(test_key, weights, tokens[N:], annotators)
         wanted = jnp.concatenate([jnp.arange(N) < comparisons, jnp.ones(M, bool)])
         real = wanted & enough
         test = test._replace(mask=real[N:])

@@ -84,24 +84,17 @@ def split_by_prompt(rankings: Rankings, width: int, fraction: float = 0.2, seed:
     return jax.tree.map(lambda leaf: leaf[~aside], real), jax.tree.map(lambda leaf: leaf[aside], real)
 
 
-def tastes(
-    key: jax.Array, tokens: jax.Array, output: jax.Array, annotator: jax.Array, annotators: int, vocabulary: int
-) -> jax.Array:
-    """What each person's own taste says of outputs, [N, K]: Σ_token weight / √(tokens).
-
-    A person has a weight for every token, drawn once from N(0, 1), and so says the same of the same output again.
+def tastes(weights: jax.Array, tokens: jax.Array, output: jax.Array, annotator: jax.Array) -> jax.Array:
+    """What each annotator's own taste says of outputs, [N, K]: Σ_token weight / √(tokens).
 
     Args:
-        key: Who the annotators are.
+        weights: What each annotator thinks of every token, [annotators, V], such as draws from N(0, 1).
         tokens: [N, K, L].
         output: Where the outputs are in them, [N, K, L] bool.
-        annotator: Who looks, [N], from 0 to `annotators` − 1.
-        annotators: How many there are.
-        vocabulary: V.
+        annotator: Who looks, [N].
     """
-    weights = jax.random.normal(key, (annotators, vocabulary))[annotator]  # [N, V]
     N, K, L = tokens.shape
-    of_token = jnp.take_along_axis(weights, tokens.reshape(N, K * L), axis=1).reshape(N, K, L)
+    of_token = jnp.take_along_axis(weights[annotator], tokens.reshape(N, K * L), axis=1).reshape(N, K, L)
     count = jnp.sum(output, axis=-1, dtype=weights.dtype)
     return jnp.sum(jnp.where(output, of_token, 0), axis=-1) / jnp.sqrt(jnp.maximum(count, 1))
 

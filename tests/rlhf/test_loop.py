@@ -289,3 +289,20 @@ def test_people_may_have_ranked_everything_elsewhere_and_nobody_is_simulated():
 def test_what_cannot_be_used_is_refused(build, message):
     with pytest.raises(pgjax.InputError, match=message):
         build()
+
+
+@pytest.mark.parametrize("context", [jax.debug_key_reuse, jax.enable_x64])
+def test_no_key_is_used_twice_and_the_types_stay_what_they_are(context):
+    with context(True):
+        algorithm = loop(rankings=4, test_rankings=4, reward_updates=1, reward_steps=1, evaluated=4).algorithm
+
+        def two(key):
+            state = algorithm.init(key, algorithm.hyperparameters())
+            return algorithm.update(algorithm.update(state)[0])[0]
+
+        once = jax.eval_shape(lambda key: algorithm.init(key, algorithm.hyperparameters()), jax.random.key(0))
+        twice = jax.jit(two)(jax.random.key(0))
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), once) == jax.tree.map(
+            lambda leaf: (leaf.shape, leaf.dtype), twice
+        )
+        assert twice.hyperparameters.learning_rate.dtype == jnp.result_type(float)

@@ -160,17 +160,16 @@ def test_a_person_has_a_taste_of_their_own_and_keeps_it():
     tokens = jax.random.randint(jax.random.key(0), (N, 2, 6), 3, V)
     output = jnp.ones(tokens.shape, bool).at[:, 1, 4:].set(False)
     person = jnp.arange(N, dtype=jnp.int32) % 3
-    taste = rlhf.tastes(key, tokens, output, person, 3, V)
-    np.testing.assert_array_equal(taste, rlhf.tastes(key, tokens, output, person, 3, V))
-    weights = np.asarray(jax.random.normal(key, (3, V)))
-    by_hand = weights[1][np.asarray(tokens[1, 1, :4])].sum() / 2
+    weights = jax.random.normal(key, (3, V))
+    taste = rlhf.tastes(weights, tokens, output, person)
+    by_hand = np.asarray(weights)[1][np.asarray(tokens[1, 1, :4])].sum() / 2
     assert taste[1, 1] == pytest.approx(by_hand, abs=1e-5)
     # Two people who are asked the same differ more often than one who is asked twice.
     zero = jnp.zeros((N, 2))
     people = rlhf.Annotators(1.0, disagreement=3.0)
     answers = {}
     for who, seed in ((0, 1), (0, 2), (1, 3)):
-        taste = rlhf.tastes(key, tokens, output, jnp.full(N, who), 3, V)
+        taste = rlhf.tastes(weights, tokens, output, jnp.full(N, who))
         answers[who, seed] = rlhf.rank(jax.random.key(seed), rlhf.utilities(people, zero, zero, taste))[:, 0]
     same = float((answers[0, 1] == answers[0, 2]).mean())
     other = float((answers[0, 1] == answers[1, 3]).mean())
