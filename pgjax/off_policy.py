@@ -14,7 +14,7 @@ class OffPolicyValue(NamedTuple):
     """What logged episodes say of the expected return of another policy than the one that played them."""
 
     unbiased: jax.Array  # [], by importance sampling
-    self_normalised: jax.Array  # [], with weights divided by their mean: biased a little, of less variance
+    self_normalized: jax.Array  # [], with weights divided by their mean: biased a little, of less variance
     effective_episodes: jax.Array  # [], (Σ w)² / Σ w², the episodes that such weights are worth; 1 to E
 
 

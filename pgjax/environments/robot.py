@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.patches import Circle
 
 from pgjax.checks import check_horizon
 from pgjax.environments.base import Box, Environment, Episode, Step
@@ -261,8 +262,6 @@ def navigation(
 
 def draw(axes: Any, episode: Episode, t: int) -> None:
     """Draw the room after t steps: obstacles, goal, the way so far, and the robot with what its sensors see."""
-    from matplotlib.patches import Circle
-
     params, state = episode.params, episode.state
     (x, y), heading = state.position[t], state.heading[t]
     axes.set(xlim=(0, ROOM), ylim=(0, ROOM), xticks=[], yticks=[], aspect="equal")

@@ -243,12 +243,12 @@ def test_importance_sampling_of_a_log_is_the_value_of_a_policy():
         return importance_sampling(trajectory, other, ()), importance_sampling(trajectory, own, ()), earned
 
     found, of_own, earned = jax.jit(jax.vmap(estimates))(jax.random.split(jax.random.key(0), logs))
-    for value in (of_own.unbiased, of_own.self_normalised):
+    for value in (of_own.unbiased, of_own.self_normalized):
         np.testing.assert_allclose(value, earned, rtol=1e-5)
     np.testing.assert_allclose(of_own.effective_episodes, n, rtol=1e-5)
     assert np.all((found.effective_episodes > 1) & (found.effective_episodes < n))
     simulated = jax.jit(pgjax.evaluate(environment, other, 50_000))(jax.random.key(1), (), environment.params)
-    for value in (found.unbiased, found.self_normalised):
+    for value in (found.unbiased, found.self_normalized):
         error = np.hypot(value.std(ddof=1) / np.sqrt(logs), simulated.std() / np.sqrt(len(simulated)))
         # Within 5 standard errors of 32 logs: wrong with probability below 3e-5; the bias of O(1/n) is much smaller.
         assert abs(value.mean() - simulated.mean()) < 5 * error
