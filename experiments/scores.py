@@ -160,7 +160,7 @@ class Options:
     """Number of the study; runs of two studies have no randomness in common."""
     finished: bool = False
     """Whether to report what is complete and run nothing more."""
-    readme: Path | None = None
+    report: Path | None = None
     """File in which the table between two marks is replaced by the new one; by default none."""
     out: Path = Path("results/scores")
     """Directory to write into: a new one, or one that the same study has written."""
@@ -336,8 +336,8 @@ def main(options: Options) -> None:
             raise pgjax.InputError(f"expected tasks among {', '.join(TASKS)}, got {name}")
     counts = {"seeds": options.seeds, "iterations": options.iterations, "episodes": options.episodes}
     launch.check_counts(counts | {"runs to choose on": options.choosing_seeds})
-    if options.readme is not None:
-        around_marks(options.readme)
+    if options.report is not None:
+        around_marks(options.report)
     directories = {f"{name}-{i}-{what}" for name in TASKS for i in range(len(METHODS)) for what in ("choice", "report")}
     launch.check_directory_of_study(options.out, [*directories, "summary.json", "scores.md", "scores.png"])
     rows: list[dict[str, Any]] = []
@@ -369,8 +369,8 @@ def main(options: Options) -> None:
     tables.write_json(options.out / "summary.json", summary)
     text = table(json.loads((options.out / "summary.json").read_text()))
     tables.write_text(options.out / "scores.md", text)
-    if options.readme is not None:
-        put_into(options.readme, text)
+    if options.report is not None:
+        put_into(options.report, text)
     levels = {name: {label: found["mean"] for label, found in each.items()} for name, each in known.items()}
     pgjax.compare_learning_curves(curves, options.out / "scores.png", levels, columns=4, colours=ESTIMATOR_COLOURS)
     print(text)

@@ -1,4 +1,7 @@
-"""Every environment of brax as an `Environment`, where brax is installed: `pip install "pgjax[brax]"`."""
+"""Every environment of brax as an `Environment`, where brax is installed: `pip install "pgjax[brax]"`.
+
+They have no parameters to sweep.
+"""
 
 from typing import Any
 

@@ -1,4 +1,8 @@
-"""A network that remembers: a gated recurrent unit over the observations of an episode."""
+"""A network that remembers: a gated recurrent unit over the observations of an episode.
+
+A policy with memory takes one episode a slot. It is differentiated over all rows up to the horizon, padding too: where
+episodes are short beside it, most of that work is for nothing. The critics of `values` have no memory.
+"""
 
 from collections.abc import Sequence
 from typing import Any

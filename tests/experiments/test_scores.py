@@ -134,12 +134,12 @@ def test_the_table_is_put_between_two_marks(tmp_path):
     assert path.read_text() == "before\n" + study.MARKS[0] + "\nnew\n\n" + study.MARKS[1] + "after\n"
 
 
-def test_the_readme_has_the_table_of_the_study():
+def test_the_report_has_the_table_of_the_study():
     root = Path(__file__).parents[2]
     summary = json.loads((root / "experiments" / "figures" / "scores.json").read_text())
-    before, after = study.around_marks(root / "README.md")
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    assert readme == f"{before}\n{study.table(summary)}\n{after}"
+    before, after = study.around_marks(root / "experiments" / "scores.md")
+    report = (root / "experiments" / "scores.md").read_text(encoding="utf-8")
+    assert report == f"{before}\n{study.table(summary)}\n{after}"
 
 
 def test_every_variant_writes_its_own_results():
@@ -170,8 +170,8 @@ def test_every_task_can_be_set_up_and_its_command_is_understood(monkeypatch):
         (["--env", "chess"], "expected tasks among CartPole-v1, "),
         (["--seeds", "0"], "expected 1 or more seeds, got 0"),
         (["--choosing-seeds", "0"], "expected 1 or more runs to choose on, got 0"),
-        (["--readme", "nowhere.md"], "expected a file with marks for the table, got "),
-        (["--readme", "LICENSE"], "LICENSE to have the lines <!-- scores"),
+        (["--report", "nowhere.md"], "expected a file with marks for the table, got "),
+        (["--report", "LICENSE"], "LICENSE to have the lines <!-- scores"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(monkeypatch, capsys, tmp_path, arguments, message):
