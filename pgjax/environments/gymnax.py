@@ -1,7 +1,7 @@
 """Every environment of gymnax as an `Environment`, but MNISTBandit-bsuite, which wants a download.
 
-`max_steps_in_episode` can be swept downwards only, as the horizon is fixed. CartPole keeps the product of the pole's mass
-and length beside its length: sweep neither alone.
+`max_steps_in_episode` can be swept downwards only, as the horizon is fixed. CartPole keeps the product of the pole's
+mass and length beside its length: sweep neither alone.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Reward models: a score of texts, learned from rankings.
+"""Reward models: a score of texts, learned from rankings. They need about a thousand of these to say anything.
 
 The lecture's r(θ_r, X_{1:k}, X̂_{k+1:t}): a transformer whose last token is worth a number, fitted so that outputs that
 were ranked higher score higher.

@@ -10,8 +10,8 @@ numbers: a batch is always the same runs, computed together. Which runs share a 
 otherwise not change what they compute, but for the last bits that a different order of additions costs.
 
 Limits. Every call compiles once. A `configuration` is trusted: who changes a function and keeps it gets old results for
-new ones. How a store is divided among processes is fixed when it is created, so more of them, later, may find nothing to
-do. Several processes on one machine each plan for all of its memory and cores: set JAX_NUM_CPU_DEVICES, and `batch`. A
+new ones. How a store is divided among processes is fixed when it is created, so more of them, later, may find nothing
+to do. Several processes on one machine each plan for all of its memory and cores: set JAX_NUM_CPU_DEVICES, and `batch`. A
 damaged file of results is noticed when a sweep goes on; one that was removed is not, and its runs read as NaN. A shared
 directory must have POSIX locks and renames, as NFS and Lustre do, and object stores mounted as directories do not.
 """

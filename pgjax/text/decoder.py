@@ -6,7 +6,8 @@ before each block (Radford et al., *Language models are unsupervised multitask l
 
 Two ways lead through it. The *parallel pass* sees whole texts, to differentiate them. The *cached step* sees one token
 and the keys and values of those before, to sample. It looks at all that their cache has room for, so a context longer
-than texts can be costs time: to cut out the part in use would copy it, which costs more.
+than texts can be costs time: to cut out the part in use would copy it, which costs more. A text is
+differentiated over all its rows, those after eos too, and a batch is written for as long as its longest text.
 """
 
 from collections.abc import Callable
