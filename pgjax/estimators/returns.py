@@ -13,8 +13,8 @@ The estimator of ∇ρ(θ), with ρ(θ) = E[Σ_t γ^{t−1} R_{t+1}] and t count
 | `discounted_lambda_return` | G_t^λ | γ^{t−1} | ∇ρ(θ) under the same condition; else both are biased |
 
 With γ = 1 a λ-return through truncations has no fixed point in a task that can go on for ever, such as CartPole: there,
-use γ < 1. For the Monte-Carlo credits ρ counts an episode that is truncated as one that ends there. Baselines with action values
-add a term of their own, see `pgjax.policy_gradient`.
+use γ < 1. For the Monte-Carlo credits ρ counts an episode that is truncated as one that ends there. Baselines with
+action values add a term of their own, see `pgjax.policy_gradient`.
 """
 
 from collections.abc import Callable

@@ -11,9 +11,10 @@ otherwise not change what they compute, but for the last bits that a different o
 
 Limits. Every call compiles once. A `configuration` is trusted: who changes a function and keeps it gets old results for
 new ones. How a store is divided among processes is fixed when it is created, so more of them, later, may find nothing
-to do. Several processes on one machine each plan for all of its memory and cores: set JAX_NUM_CPU_DEVICES, and `batch`. A
-damaged file of results is noticed when a sweep goes on; one that was removed is not, and its runs read as NaN. A shared
-directory must have POSIX locks and renames, as NFS and Lustre do, and object stores mounted as directories do not.
+to do. Several processes on one machine each plan for all of its memory and cores: set JAX_NUM_CPU_DEVICES, and `batch`.
+A damaged file of results is noticed when a sweep goes on; one that was removed is not, and its runs read as NaN. A
+shared directory must have POSIX locks and renames, as NFS and Lustre do, and object stores mounted as directories do
+not.
 """
 
 import math
