@@ -57,7 +57,7 @@ def test_the_summary_holds_every_measurement(measured):
         "peer_seconds", "peer_solved_fraction", "seconds_to_peer_fraction", "compile_seconds", "peak_bytes",
     }  # fmt: skip
     assert wanted <= set(summary)
-    assert [(row["seeds"], row["episodes"], row["phase"]) for row in summary["rows"]] == [
+    assert [(row["seeds"], row["slots"], row["phase"]) for row in summary["rows"]] == [
         (2, 1, "start"), (2, 1, "end"), (2, 16, "start"), (2, 16, "end"),
     ]  # fmt: skip
     assert [len(summary[f"rows_{kind}"]) for kind in ("without_budget", "with_critic")] == [2, 2]

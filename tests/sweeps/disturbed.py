@@ -16,7 +16,7 @@ import zarr.storage
 import pgjax
 from pgjax.sweeps import batches, checkpoints
 from pgjax.sweeps import store as results
-from tests.sweeps.test_sweep import ALGORITHM, GRID, OWN_CLOCKS, swept
+from tests.sweeps.test_sweep import ALGORITHM, ASYNCHRONOUS, GRID, swept
 
 OPTIONS = {"grid": GRID, "batch": 8, "segment": 1, "checkpoint_seconds": 0}  # 30 runs in 4 batches of 7 segments
 
@@ -88,15 +88,15 @@ DISTURBANCES = {
     "in results": lambda: on_file("episode_return/c/", at(4, kill)),
     "between marks": lambda: on_file("completed/c/", at(3, kill)),
     "SIGTERM": lambda: after(batches, "go_on", at(10, lambda: os.kill(os.getpid(), signal.SIGTERM))),
-    "own clocks": lambda: after(checkpoints, "save", at(2, kill)),
-    "full disk": lambda: after(results, "write", at(1, full_disk)),
+    "asynchronous": lambda: after(checkpoints, "save", at(2, kill)),
+    "full disk": lambda: after(batches, "write", at(1, full_disk)),
 }
 
 if __name__ == "__main__":
     out, how = sys.argv[1:]
     DISTURBANCES[how]()
     try:
-        swept(OWN_CLOCKS if how == "own clocks" else ALGORITHM, out=out, **OPTIONS)
+        swept(ASYNCHRONOUS if how == "asynchronous" else ALGORITHM, out=out, **OPTIONS)
     except pgjax.InputError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None

@@ -13,7 +13,7 @@ import pgjax
 from pgjax.sweeps import batches, checkpoints, runner
 from pgjax.sweeps.checkpoints import Running
 from tests.sweeps.disturbed import OPTIONS
-from tests.sweeps.test_sweep import ALGORITHM, OWN_CLOCKS, assert_same, swept
+from tests.sweeps.test_sweep import ALGORITHM, ASYNCHRONOUS, assert_same, swept
 
 COMPILED = []  # what all sweeps that go on here have in common
 LIKE = jax.eval_shape(pgjax.tabular(3, 2).init, jax.random.key(0))
@@ -77,12 +77,12 @@ def test_a_killed_process_comes_to_the_very_same_numbers(tmp_path, undisturbed, 
 
 
 def test_runs_with_clocks_of_their_own_come_to_the_very_same_numbers(tmp_path):
-    ended = disturb(tmp_path / "killed", "own clocks")
+    ended = disturb(tmp_path / "killed", "asynchronous")
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     saved = np.load(tmp_path / "killed" / "checkpoints" / "process-0.npz")
     assert len(np.unique(saved["done"])) > 1  # some runs are ahead of others
-    found = swept(OWN_CLOCKS, out=tmp_path / "killed", **OPTIONS).load()
-    assert_same(found, swept(OWN_CLOCKS, out=tmp_path / "whole", **OPTIONS).load(), exactly=True)
+    found = swept(ASYNCHRONOUS, out=tmp_path / "killed", **OPTIONS).load()
+    assert_same(found, swept(ASYNCHRONOUS, out=tmp_path / "whole", **OPTIONS).load(), exactly=True)
 
 
 def test_sigterm_saves_and_ends_with_143(tmp_path, undisturbed, monkeypatch, capsys):

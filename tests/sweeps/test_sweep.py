@@ -21,7 +21,7 @@ from tests.cases import random_mdp
 
 ENVIRONMENT = pgjax.finite(random_mdp(), horizon=5)
 ALGORITHM = pgjax.reinforce(ENVIRONMENT, pgjax.tabular(3, 2), slots=4)
-OWN_CLOCKS = pgjax.reinforce(
+ASYNCHRONOUS = pgjax.reinforce(
     pgjax.finite(random_mdp(), horizon=20), pgjax.tabular(3, 2), slots=1, baseline=pgjax.running_average(), chunk=4
 )
 GRID = {"learning_rate": [0.1, 0.5], "discount": [0.9, 1.0, 0.5]}
