@@ -115,7 +115,7 @@ def hold_to_the_exact_gradient(samples: int, seed: int = 0) -> Trust:
 
 # --- Variance ---------------------------------------------------------------------------------------------------------
 
-HORIZON = 100  # the maze's horizon
+MAZE_HORIZON = 100  # the maze's horizon
 UPDATE = 16  # episodes that share a leave-one-out baseline, and over which the mean squared error is that of the mean
 ON_THE_WAY = {"at the start": -np.inf, "half-way": -50.0, "nearly there": -16.0}  # name: a return just passed
 
@@ -126,8 +126,8 @@ def policies_on_the_way(mdp: pgjax.FiniteMDP) -> dict[str, jax.Array]:
 
     @jax.jit
     def look(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rho = exact.expected_return(mdp, HORIZON, exact.probabilities(mdp, policy, theta))
-        ascent = exact.gradient(mdp, HORIZON, policy, theta)
+        rho = exact.expected_return(mdp, MAZE_HORIZON, exact.probabilities(mdp, policy, theta))
+        ascent = exact.gradient(mdp, MAZE_HORIZON, policy, theta)
         return rho, theta + 0.2 * ascent / jnp.linalg.norm(ascent)
 
     theta, found = jnp.zeros(mdp.p.shape[:2]), {}
@@ -143,29 +143,29 @@ def policies_on_the_way(mdp: pgjax.FiniteMDP) -> dict[str, jax.Array]:
 # v_t and Q_t are exact; v̄ and Q̄ are their means over the times at which a state is visited: the best that a critic can
 # learn that does not know t. "Put back" is what a baseline that depends on the action takes away.
 ESTIMATORS: dict[str, Callable[[Any, jax.Array, exact.Solution], exact.Estimator]] = {
-    "G_1": lambda mdp, f, of: exact.whole_episode_estimator(mdp, HORIZON),
-    "G_1 − ρ": lambda mdp, f, of: exact.whole_episode_estimator(mdp, HORIZON, 1.0, of.rho),
-    "G_1 − v̄(X_t)": lambda mdp, f, of: exact.whole_episode_estimator(mdp, HORIZON, 1.0, of.mean_values),
-    "G_1 − v_t(X_t)": lambda mdp, f, of: exact.whole_episode_estimator(mdp, HORIZON, 1.0, of.values),
-    "G_t": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, HORIZON),
-    "G_t − ρ": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, HORIZON, 1.0, of.rho),
-    "G_t − v̄(X_t)": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, HORIZON, 1.0, of.mean_values),
-    "G_t − v_t(X_t)": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, HORIZON, 1.0, of.values),
+    "G_1": lambda mdp, f, of: exact.whole_episode_estimator(mdp, MAZE_HORIZON),
+    "G_1 − ρ": lambda mdp, f, of: exact.whole_episode_estimator(mdp, MAZE_HORIZON, 1.0, of.rho),
+    "G_1 − v̄(X_t)": lambda mdp, f, of: exact.whole_episode_estimator(mdp, MAZE_HORIZON, 1.0, of.mean_values),
+    "G_1 − v_t(X_t)": lambda mdp, f, of: exact.whole_episode_estimator(mdp, MAZE_HORIZON, 1.0, of.values),
+    "G_t": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, MAZE_HORIZON),
+    "G_t − ρ": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, MAZE_HORIZON, 1.0, of.rho),
+    "G_t − v̄(X_t)": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, MAZE_HORIZON, 1.0, of.mean_values),
+    "G_t − v_t(X_t)": lambda mdp, f, of: exact.reward_to_go_estimator(mdp, MAZE_HORIZON, 1.0, of.values),
     "G_t − Q̄ control variate": lambda mdp, f, of: exact.action_value_estimator(
-        mdp, HORIZON, f, 1.0, of.mean_action_values
+        mdp, MAZE_HORIZON, f, 1.0, of.mean_action_values
     ),
     "G_t − Q_t control variate": lambda mdp, f, of: exact.action_value_estimator(
-        mdp, HORIZON, f, 1.0, of.action_values
+        mdp, MAZE_HORIZON, f, 1.0, of.action_values
     ),
-    "G_t^0.95 − v̄(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, HORIZON, 1.0, 0.95, of.mean_values),
-    "G_t^0.95 − v_t(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, HORIZON, 1.0, 0.95, of.values),
-    "G_t^0 − v̄(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, HORIZON, 1.0, 0.0, of.mean_values),
-    "G_t^0 − v_t(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, HORIZON, 1.0, 0.0, of.values),
+    "G_t^0.95 − v̄(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, MAZE_HORIZON, 1.0, 0.95, of.mean_values),
+    "G_t^0.95 − v_t(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, MAZE_HORIZON, 1.0, 0.95, of.values),
+    "G_t^0 − v̄(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, MAZE_HORIZON, 1.0, 0.0, of.mean_values),
+    "G_t^0 − v_t(X_t)": lambda mdp, f, of: exact.lambda_return_estimator(mdp, MAZE_HORIZON, 1.0, 0.0, of.values),
     "expected policy gradient, Q̄": lambda mdp, f, of: exact.expected_policy_gradient_estimator(
-        mdp, HORIZON, f, 1.0, of.mean_action_values
+        mdp, MAZE_HORIZON, f, 1.0, of.mean_action_values
     ),
     "expected policy gradient, Q_t": lambda mdp, f, of: exact.expected_policy_gradient_estimator(
-        mdp, HORIZON, f, 1.0, of.action_values
+        mdp, MAZE_HORIZON, f, 1.0, of.action_values
     ),
 }
 LEAVE_ONE_OUT = {  # in an update of 16 episodes, and counted per episode; name: the estimator it stands after
@@ -185,11 +185,11 @@ def noise_of_each(mdp: pgjax.FiniteMDP, theta: jax.Array) -> tuple[jax.Array, ja
     """ρ(θ), the length of ∇ρ(θ), and the exact noise of every estimator on one episode."""
     policy = pgjax.tabular(*theta.shape)
     f = exact.probabilities(mdp, policy, theta)
-    solution = exact.solve(mdp, HORIZON, f)
-    gradient = exact.gradient(mdp, HORIZON, policy, theta).reshape(-1)
+    solution = exact.solve(mdp, MAZE_HORIZON, f)
+    gradient = exact.gradient(mdp, MAZE_HORIZON, policy, theta).reshape(-1)
     noise = {name: noise_of(mdp, theta, gradient, make(mdp, f, solution)) for name, make in ESTIMATORS.items()}
     for name, (_, covariance) in LEAVE_ONE_OUT.items():
-        noise[name] = Noise(UPDATE * jnp.trace(covariance(mdp, HORIZON, policy, theta, UPDATE)), jnp.zeros(()))
+        noise[name] = Noise(UPDATE * jnp.trace(covariance(mdp, MAZE_HORIZON, policy, theta, UPDATE)), jnp.zeros(()))
     return solution.rho, jnp.linalg.norm(gradient), noise
 
 
@@ -203,18 +203,18 @@ def names_in_order() -> list[str]:
 
 def noise_of(mdp: pgjax.FiniteMDP, theta: jax.Array, gradient: jax.Array, estimator: exact.Estimator) -> Noise:
     """The exact noise of one estimator on one episode of the maze."""
-    mean, covariance = exact.mean_and_covariance(mdp, HORIZON, pgjax.tabular(*theta.shape), theta, estimator)
+    mean, covariance = exact.mean_and_covariance(mdp, MAZE_HORIZON, pgjax.tabular(*theta.shape), theta, estimator)
     return Noise(jnp.trace(covariance), jnp.linalg.norm(mean - gradient))
 
 
 def noise_by_trace_decay(mdp: pgjax.FiniteMDP, theta: jax.Array, decays: jax.Array) -> Noise:
     """The exact noise of G_t^λ − v̄(X_t) for each λ, [λ]: a critic that errs, because it does not know t."""
     policy = pgjax.tabular(*theta.shape)
-    v_bar = exact.solve(mdp, HORIZON, exact.probabilities(mdp, policy, theta)).mean_values
-    gradient = exact.gradient(mdp, HORIZON, policy, theta).reshape(-1)
+    v_bar = exact.solve(mdp, MAZE_HORIZON, exact.probabilities(mdp, policy, theta)).mean_values
+    gradient = exact.gradient(mdp, MAZE_HORIZON, policy, theta).reshape(-1)
 
     def one(decay: jax.Array) -> Noise:
-        estimator = exact.lambda_return_estimator(mdp, HORIZON, 1.0, decay, v_bar)
+        estimator = exact.lambda_return_estimator(mdp, MAZE_HORIZON, 1.0, decay, v_bar)
         return noise_of(mdp, theta, gradient, estimator)
 
     return jax.lax.map(one, decays)
@@ -312,7 +312,7 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
     """Return, by task and method, the numbers and the curves."""
     cartpole = pgjax.from_gymnax("CartPole-v1")
     maze = pgjax.finite(
-        pgjax.environments.maze_tables(), HORIZON, "maze"
+        pgjax.environments.maze_tables(), MAZE_HORIZON, "maze"
     )  # as in the exact part, the horizon is the end
     tasks = {
         "CartPole-v1": Task(
