@@ -4,7 +4,7 @@ A reward model is fitted to comparisons, and a language model is optimised again
 penalty, and by best-of-n sampling. At first the gold reward rises with what the model says they want
 (the proxy); then only the proxy does. This asks how that depends on the number of comparisons and on the size of the
 reward model, whether Gao et al.'s laws describe it, what a KL penalty changes, what happens to diversity and length
-where annotators like length, and what it helps to ask people again as the model changes.
+where annotators like length, and what it helps to ask annotators again as the model changes.
 
 Writes a directory of results for each sweep, summary.json, overoptimisation.png and side_effects.png into the directory
 --out, and prints tables. The same command again goes on where it was stopped. With the defaults it takes about 40
@@ -57,7 +57,7 @@ class Options:
     length_bias: float = 0.2
     """Nats of preference for each token of an output, of annotators who like length; 0 to leave them out."""
     rounds: int = 4
-    """Rounds: how often people are asked, for a part of the comparisons each, instead of once; 1 to leave that out."""
+    """Rounds: how often annotators are asked, for a part of the comparisons each, instead of once; 1 to leave that out."""
     temperature: float = 0.7
     """Temperature τ of the annotators' choice: a difference of τ in the gold reward is one nat of preference."""
     pool: int = 1024
@@ -319,7 +319,7 @@ def draw_side_effects(
         curve = curve_of(results, start)
         updates = POINT * (np.arange(len(curve.d)) + 0.5)  # the distance may shrink again, time does not
         shade(panels[0, 1], curve._replace(d=updates), colour, label)
-    dress(panels[0, 1], "asking people again", "update of REINFORCE", GOLD)
+    dress(panels[0, 1], "asking again", "update of REINFORCE", GOLD)
     what = {
         "length": ("length", "tokens of an output"),
         "distinct_2": ("distinct bigrams", "fraction of all bigrams"),

@@ -44,7 +44,7 @@ class Options:
     corpus: str = "grammar"
     """Texts: grammar (seeded, its entropy is known), python-docs (the prose of Python's help), or a file of text."""
     gold: str = "words"
-    """The gold reward of simulated annotators: words (those of the grammar have values, else frequent words), length,
+    """The gold reward: words (those of the grammar have values, else frequent words), length,
     or letters:LETTERS; none if only people rank, and nobody knows what they want."""
     seeds: int = 8
     """Runs of everything."""
@@ -69,11 +69,11 @@ class Options:
     pretraining_rate: float = 3e-3
     """Learning rate η of supervised pretraining."""
     rounds: int = 2
-    """Rounds: how often simulated people are asked, and the reward model is fitted anew."""
+    """Rounds: how often simulated annotators are asked, and the reward model is fitted anew."""
     updates: int = 60
     """Updates of REINFORCE in each round."""
     comparisons: int | None = None
-    """Rankings of a round by simulated people; by default 1024, with --rankings 0."""
+    """Rankings of a round by simulated annotators; by default 1024, with --rankings 0."""
     ranked: int = 2
     """Outputs that are ranked together."""
     drawn: int = 16
@@ -123,7 +123,7 @@ SHOWN = 8  # samples
 STORED = 64  # rankings
 PRETRAINING_STEPS = 50  # of an update
 HELD_OUT = 0.2  # of the prompts that people ranked outputs to
-REWARDS = {"gold": "gold reward of simulated people", "learned": "learned reward"}
+REWARDS = {"gold": "gold reward", "learned": "learned reward"}
 
 
 def check(options: Options) -> None:
@@ -160,7 +160,7 @@ def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) 
 
 
 def people_of(options: Options) -> rlhf.Annotators:
-    """How simulated people choose."""
+    """How simulated annotators choose."""
     return rlhf.Annotators(
         temperature=options.temperature,
         position_bias=options.position_bias,
@@ -206,7 +206,7 @@ def tune(
     """The sweep of the rounds of feedback."""
     sources = []
     if comparisons_of(options):
-        sources.append(f"{comparisons_of(options)} by simulated people in each")
+        sources.append(f"{comparisons_of(options)} by simulated annotators in each")
     if people is not None:
         sources.append(f"{len(people.external.mask)} by people ({len(people.held_out.mask)} more are held out)")
     print(
@@ -350,7 +350,7 @@ def pairs_of_people(people: Ranked, scores: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def by_simulated(options: Options, found: Any, results: xr.Dataset) -> tuple[dict[str, Any], rlhf.Calibration]:
-    """How the reward models of all runs judge pairs that simulated people judge too."""
+    """How the reward models of all runs judge pairs that simulated annotators judge too."""
     pairs = found["simulated"]
     differ = pairs["differ"].reshape(-1)
     trust = rlhf.calibration(pairs["scores"].reshape(-1, 2), pairs["order"].reshape(-1, 2), differ)
@@ -459,7 +459,7 @@ def draw(
 
 
 def print_found(summary: Mapping[str, Any], out: Path) -> None:
-    """Print the rewards and what they are worth, and say which numbers are of simulated people."""
+    """Print the rewards and what they are worth, and say which numbers are of simulated annotators."""
     labels = {"sft": "f_SL", "rl": "REINFORCE", "best_of_n": f"best of {summary['best_of_n']}"}
     reward = "gold" if "gold" in summary["rewards"] else "learned"
     lines = []
@@ -566,7 +566,7 @@ def main(options: Options) -> None:
     judged: dict[str, Any] = {"simulated": None, "people": None}
     trusts = {}
     if "simulated" in found:
-        judged["simulated"], trusts["simulated people, f_SL's outputs"] = by_simulated(options, found, results)
+        judged["simulated"], trusts["simulated annotators, f_SL's outputs"] = by_simulated(options, found, results)
         save_some(options, found["simulated"], corpus)
     if people is not None:
         judged["people"], trusts["people, held-out rankings"] = by_people(people, found, results)

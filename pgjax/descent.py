@@ -62,7 +62,9 @@ def descend_minibatches(
     return params, state, total / steps
 
 
-def keep_best(best: tuple[PyTree, jax.Array], latest: PyTree, loss: jax.Array, judged: jax.Array) -> Any:
+def keep_best(
+    best: tuple[PyTree, jax.Array], latest: PyTree, loss: jax.Array, judged: jax.Array
+) -> tuple[PyTree, jax.Array]:
     """Parameters with the least held-out loss so far, and that loss; the latest ones, if nothing is held out.
 
     Args:

@@ -1,7 +1,7 @@
 """Collect episodes: from a key and a policy's parameters to a `Trajectory`.
 
-Episodes end at different times, and a step computed for an episode that is over is wasted. Three things keep such
-padding small; this module is the one place that knows of them.
+Episodes end at different times, and a step computed for an episode that is over is wasted. Slots,
+chunks and buffers keep such padding small; here is the one place that knows of them.
 
 *Slots.* E episodes run side by side, each in its slot. With `min_steps_per_slot` > 0 a slot starts another episode
 whenever one ends before that row, and the running ones are finished. Whether an episode is started depends only on

@@ -1,4 +1,4 @@
-"""The leaves of a pytree as plain numpy arrays with names, and back: what can be written to disk and compared."""
+"""Pytrees, and their leaves as plain numpy arrays with names and back: what can be written to disk and compared."""
 
 import urllib.parse
 from typing import Any

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import math
 import os
 import signal
@@ -104,11 +105,12 @@ def check_names(arguments: Sequence[str], known: Collection[str]) -> None:
     Raises:
         InputError: If one has; it says what the name is now.
     """
-    for argument in arguments:
-        before, _, _ = argument.partition("=")
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    for option, word in itertools.pairwise(["", *words]):
+        before = word if option in ("", "--baseline") or word.startswith("--") else ""
         now = RENAMED.get(before)
         if now is not None and before.removeprefix("--").replace("-", "_") not in known:
-            raise InputError(f"expected {now}, which {before} is called now, got {argument}")
+            raise InputError(f"expected {now}, which {before} is called now, got {before}")
 
 
 def check_finite(options: Any) -> None:

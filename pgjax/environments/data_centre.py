@@ -1,4 +1,4 @@
-"""A data centre to keep cool for a day at little cost, and the PID controller that does it in practice.
+"""A data centre to keep cool for a day at little cost.
 
 Two temperatures stand for the room, that of its air and that of its servers. Fans move the air through the servers and
 through a coil of chilled water, whose flow a valve sets. What the fans, the pump and the chiller use costs more

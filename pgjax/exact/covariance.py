@@ -1,4 +1,8 @@
-"""The covariance of an estimator, without sampling."""
+"""The covariance of an estimator, without sampling.
+
+A single-episode estimator is Σ_t of a coefficient times a score ∇ ln f(X_t)_{A_t}, and the coefficients are linear in
+what the rest of the episode brings, so their second moments obey a recursion backwards in time, as v does (`moments`).
+"""
 
 from typing import Any, NamedTuple
 

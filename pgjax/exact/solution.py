@@ -1,14 +1,10 @@
-"""Finite Markov decision processes solved exactly: ρ(θ), ∇ρ(θ), v, Q, and the covariance of an estimator of ∇ρ(θ).
+"""Finite Markov decision processes solved exactly: ρ(θ), ∇ρ(θ), v, Q, and the best that can be done.
 
 Everything here is for a problem given by tables (`FiniteMDP`) with an episode of at most T = `horizon` steps, a
 discount γ, and a policy given by its table f [S, A] of probabilities, one row for each state (`probabilities` makes it
 of any policy without memory). Time counts from 0: entry t of an array belongs to the lecture's step t + 1. Functions
 are pure and compute in the common dtype of tables and policy, float64 where the caller has enabled it; `horizon` is
-static.
-
-The covariance of an estimator is computed without sampling. A single-episode estimator is Σ_t of a coefficient times a
-score ∇ ln f(X_t)_{A_t}, and the coefficients are linear in what the rest of the episode brings, so their second
-moments obey a recursion backwards in time, as v does (`moments`).
+static. The other files of this room keep to that.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,7 @@
 """Hold estimators of ∇ρ(θ) to the exact gradient: sample them often, and ask whether their mean could be it.
 
 `verify` does it for any credit and baseline. `unbiased` lists those of pgjax that must pass, and `broken` some with a
-mistake each, of the kind that learns anyway and is not noticed: a check that does not catch them is none. Before that,
-`check_policy` asks whether a policy is one at all.
+mistake each, of the kind that learns anyway and is not noticed: a check that does not catch them is none.
 """
 
 from collections.abc import Callable, Mapping

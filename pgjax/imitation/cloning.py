@@ -1,11 +1,8 @@
 """Behaviour cloning: imitate an expert, from what it did.
 
 The lecture's objective is E[Σ_t d(f(X_t), f*(X_t))] for the observations that the agent f meets. *Behaviour cloning*
-minimises it over those that the expert f* meets, which are the ones it has. *DAgger* lets the agent act, and asks the
-expert there.
-
-Both fit a policy to *examples*. For a policy without memory an example is a step, for one with memory a whole episode;
-either is a column of `Demonstrations` [T, M], with T = 1 for steps. Minibatches are columns drawn with replacement.
+minimises it over those that the expert f* meets, which are the ones it has. (*DAgger* lets the agent act, and asks the
+expert there.)
 """
 
 from collections.abc import Callable
@@ -162,13 +159,16 @@ def behaviour_cloning(
     held = np.asarray([min(int(held_out * n + 1e-9), n - 1) for n in range(1, N + 1)], np.int32)  # of n episodes
     own = callable(demonstrations) or labels > 0
 
-    def all_examples(key: jax.Array) -> tuple[Demonstrations, jax.Array]:
+    def drawn(key: jax.Array) -> tuple[Demonstrations, jax.Array]:
         draw_key, label_key = jax.random.split(key)
         return examples_of(draw(draw_key), policy, distance, labels, label_key)
 
+    # What all runs share is made once, here; in an update the compiler would do it, slowly.
+    shared = None if own else drawn(jax.random.key(0))
+
     def init(key: jax.Array, hyperparameters: CloningHyperparameters) -> CloningState:
         key, params_key, data_key = jax.random.split(key, 3)
-        examples, episode = all_examples(data_key)
+        examples, episode = drawn(data_key) if shared is None else shared
         params = policy.init(params_key)
         return CloningState(
             key=key,
@@ -184,7 +184,7 @@ def behaviour_cloning(
 
     def update(state: CloningState) -> tuple[CloningState, CloningMetrics]:
         key = jax.random.fold_in(state.key, state.iteration)
-        examples = state.examples if own else all_examples(key)[0]
+        examples = state.examples if shared is None else shared[0]
         eta = state.hyperparameters.learning_rate
         indices, fitted, held_out, labels = state.split
         latest, optimizer_state, loss = fitter.fit(key, state.latest, state.optimizer, eta, examples, indices, fitted)

@@ -1,7 +1,7 @@
 """Experts: policies that are worth imitating, whose distribution f*(X_t) is known for every observation.
 
-One is written by hand (`scripted`; controllers for the tasks of classic control are here), computed (`optimal_expert`,
-`shortest_paths`), or was trained before (`trained`). Learning from one is the business of others.
+One is written by hand (`scripted`, of a controller), computed (`optimal_expert`, `shortest_paths`), or was trained
+before (`pgjax.trained`).
 """
 
 from collections.abc import Callable

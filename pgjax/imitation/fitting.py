@@ -1,4 +1,8 @@
-"""How a policy is fitted to examples: whole episodes or single steps, in minibatches."""
+"""How a policy is fitted to examples, by behaviour cloning and by DAgger.
+
+For a policy without memory an example is a step, for one with memory a whole episode; either is a column of
+`Demonstrations` [T, M], with T = 1 for steps. Minibatches are columns drawn with replacement.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple

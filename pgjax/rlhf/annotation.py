@@ -11,6 +11,7 @@ from pgjax.policies.base import Policy
 from pgjax.rlhf.gold import Gold, output_of
 from pgjax.rlhf.likelihood import bayes_accuracy
 from pgjax.rlhf.preferences import Annotators, Rankings, first_different, rank, tastes, utilities
+from pgjax.rlhf.settings import FeedbackSettings
 from pgjax.text.environment import outputs
 from pgjax.trees import PyTree
 
@@ -24,25 +25,15 @@ class Annotated(NamedTuple):
     identical_texts: jax.Array  # [], the fraction of rankings for which there were no K different outputs
 
 
-class Shapes(NamedTuple):
-    """How many of what an annotation has."""
-
-    vocabulary: int  # V
-    prompt: int  # W, columns
-    rankings: int  # N
-    test_rankings: int  # M
-    outputs: int  # K
-    drawn: int  # outputs drawn for each ranking
-    annotators: int
-
-
-def sampler(texts: Environment, policy: Policy, shapes: Shapes) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def sampler(
+    texts: Environment, policy: Policy, settings: FeedbackSettings
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """A function (key, policy params, environment params) -> outputs [N + M, K, W + T] and whether K differ, [N + M].
 
     As many texts are written at once as are ranked, and so many times that all are drawn. Errors are those of
     `pgjax.collect`.
     """
-    _, _, N, M, K, drawn, _ = shapes
+    N, M, K, drawn = settings.rankings, settings.test_rankings, settings.outputs, settings.drawn
     parts = -(-drawn // K)
     write = outputs(texts, policy, -(-(N + M) // parts) * drawn, group_size=drawn)
 
@@ -63,7 +54,7 @@ def sampler(texts: Environment, policy: Policy, shapes: Shapes) -> Callable[...,
     return sample
 
 
-def annotation(texts: Environment, policy: Policy, gold: Gold, shapes: Shapes) -> Callable[..., Annotated]:
+def annotation(texts: Environment, policy: Policy, gold: Gold, settings: FeedbackSettings) -> Callable[..., Annotated]:
     """A function (keys, policy params, environment params, annotators, comparisons) -> Annotated.
 
     Its keys are those of the outputs, of the rankings, of the test rankings, and of the tastes of the annotators, who
@@ -73,13 +64,14 @@ def annotation(texts: Environment, policy: Policy, gold: Gold, shapes: Shapes) -
         texts: What is written.
         policy: Who writes.
         gold: The true reward, which annotators know.
-        shapes: How many of what.
+        settings: How many of what.
 
     Raises:
         InputError: See `pgjax.collect`.
     """
-    sample = sampler(texts, policy, shapes)
-    N, M = shapes.rankings, shapes.test_rankings
+    sample = sampler(texts, policy, settings)
+    N, M = settings.rankings, settings.test_rankings
+    W = texts.params.prompts.shape[1]
 
     def ranked(
         key: jax.Array, weights: jax.Array, tokens: jax.Array, numbers: Annotators
@@ -87,9 +79,9 @@ def annotation(texts: Environment, policy: Policy, gold: Gold, shapes: Shapes) -
         """Rankings of outputs [n, K, L], and the utilities [n, K] that they were drawn with."""
         n, K, L = tokens.shape
         flat = tokens.reshape(n * K, L)
-        output = output_of(flat, shapes.prompt)
+        output = output_of(flat, W)
         person_key, rank_key = jax.random.split(key)
-        person = jax.random.randint(person_key, (n,), 0, shapes.annotators, jnp.int32)
+        person = jax.random.randint(person_key, (n,), 0, settings.annotators, jnp.int32)
         taste = tastes(weights, tokens, output.reshape(n, K, L), person)
         length = jnp.sum(output, axis=1, dtype=taste.dtype).reshape(n, K)
         u = utilities(numbers, gold(flat, output).reshape(n, K), length, taste)
@@ -104,7 +96,7 @@ def annotation(texts: Environment, policy: Policy, gold: Gold, shapes: Shapes) -
     ) -> Annotated:
         sample_key, rank_key, test_key, taste_key = keys
         tokens, enough = sample(sample_key, params, env_params)
-        weights = jax.random.normal(taste_key, (shapes.annotators, shapes.vocabulary))  # who the annotators are
+        weights = jax.random.normal(taste_key, (settings.annotators, settings.vocabulary))  # who the annotators are
         rankings, _ = ranked(rank_key, weights, tokens[:N], annotators)
         test, u = ranked(test_key, weights, tokens[N:], annotators)
         wanted = jnp.concatenate([jnp.arange(N) < comparisons, jnp.ones(M, bool)])

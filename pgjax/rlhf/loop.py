@@ -24,7 +24,7 @@ from pgjax.estimators.baselines import Baseline, leave_one_out
 from pgjax.estimators.returns import Credit, reward_to_go
 from pgjax.penalty import kl_penalty
 from pgjax.policies.base import Policy
-from pgjax.rlhf.annotation import Annotated, Shapes, annotation
+from pgjax.rlhf.annotation import Annotated, annotation
 from pgjax.rlhf.gold import Gold
 from pgjax.rlhf.learned_reward import LearnedReward, fit_reward, learned_judge, unfitted
 from pgjax.rlhf.likelihood import pair_accuracy
@@ -168,13 +168,7 @@ def feedback(
     )
     annotate = None
     if gold is not None and settings.rankings:
-        _, _, _, _, N, K, drawn, M, annotators, *_ = settings
-        annotate = annotation(
-            texts,
-            policy,
-            gold,
-            Shapes(vocabulary=V, prompt=W, rankings=N, test_rankings=M, outputs=K, drawn=drawn, annotators=annotators),
-        )
+        annotate = annotation(texts, policy, gold, settings)
     parts = Parts(
         settings=settings,
         policy=policy,

@@ -1,15 +1,8 @@
 """Human preferences: rankings of outputs, and simulated annotators who make them.
 
-A ranking says in which order a person likes K outputs to one prompt; for K = 2 it is a comparison. Under the model of
+A ranking is an order of K outputs to one prompt, the best first; for K = 2 it is a comparison. Under the model of
 Plackett and Luce the best of K is chosen with probabilities softmax(utilities), then the best of the rest, and so on;
 for K = 2 that is Bradley and Terry's: the first is preferred with probability σ(u_1 − u_2).
-
-Rankings are stored as JSON lines, so that those of external annotators go in the same way:
-
-    {"prompt": "se ", "outputs": ["nos nan.", "ma."], "ranking": [1, 0], "annotator": "ada", "ended": [true, true]}
-
-`ranking` lists outputs by their index, best first, each at most once and at least two of them, no two of which are the
-same text. `annotator` may be left out, and so may `ended`: whether an output came to its end or was cut off.
 """
 
 from typing import Any, NamedTuple

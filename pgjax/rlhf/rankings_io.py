@@ -1,4 +1,12 @@
-"""Rankings as files of JSON lines."""
+"""Rankings as files of JSON lines, those of external annotators too.
+
+A line is a ranking:
+
+    {"prompt": "se ", "outputs": ["nos nan.", "ma."], "ranking": [1, 0], "annotator": "ada", "ended": [true, true]}
+
+`ranking` lists outputs by their index, best first, each at most once and at least two of them, no two of which are the
+same text. `annotator` may be left out, and so may `ended`: whether an output came to its end or was cut off.
+"""
 
 import itertools
 import json

@@ -63,14 +63,17 @@ def hyperparameters(settings: FeedbackSettings, **values: Any) -> FeedbackHyperp
         InputError: If one is out of range, β is 0 where a controller is to multiply it, or there is none of a name.
     """
     most = max(settings.rankings, 1)
-    numbers = numbers_of(FeedbackHyperparameters(comparisons=float(most)))(**values)
-    check_annotators(numbers.annotators)
-    beta, target, comparisons = (values.get(name, 0.1) for name in ("beta", "kl_target", "comparisons"))
-    if "kl_target" in values and known(target) and known(beta) and target > 0 and not beta > 0:
-        raise InputError(f"expected a first β above 0 for a KL target, as the controller multiplies it, got {beta}")
-    if "comparisons" in values and known(comparisons) and not 1 <= comparisons <= most:
-        raise InputError(f"expected 1 to {most} comparisons of a round, got {comparisons}")
-    return numbers._replace(annotators=numbers_of(Annotators())(**numbers.annotators._asdict()))
+    defaults = FeedbackHyperparameters(comparisons=float(most))
+    numbers, chosen = numbers_of(defaults)(**values), defaults._replace(**values)
+    check_annotators(chosen.annotators)
+    steered = known(chosen.kl_target) and chosen.kl_target > 0
+    if steered and known(chosen.beta) and not chosen.beta > 0:
+        raise InputError(
+            f"expected a first β above 0 for a KL target, as the controller multiplies it, got {chosen.beta}"
+        )
+    if known(chosen.comparisons) and not 1 <= chosen.comparisons <= most:
+        raise InputError(f"expected 1 to {most} comparisons of a round, got {chosen.comparisons}")
+    return numbers._replace(annotators=numbers_of(Annotators())(**chosen.annotators._asdict()))
 
 
 def known(value: Any) -> bool:

@@ -53,7 +53,7 @@ def canonical(configuration: Mapping[str, Any]) -> str:
 
 
 def differences(ours: str, theirs: str) -> str:
-    """In words where two canonical configurations differ."""
+    """Where two canonical configurations differ, in words."""
 
     def flat(tree: dict[str, Any]) -> dict[str, Any]:
         inner = {f"{key}.{k}": v for key, value in tree.items() if isinstance(value, dict) for k, v in value.items()}

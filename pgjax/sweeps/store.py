@@ -233,7 +233,7 @@ def share(store: Store, process: int = 0, processes: int = 1) -> Share:
 
 
 def completed(store: Store) -> np.ndarray:
-    """For every run, in order, whether it is completed, [runs] bool; errors are those of `read`."""
+    """Whether each run, in order, is completed, [runs] bool; errors are those of `read`."""
     return read(store).completed.values.reshape(-1)
 
 

@@ -91,7 +91,7 @@ class Block(linen.Module):
 
 
 class Transformer(linen.Module):
-    """From tokens to what a text is at each of them, [width]."""
+    """The body of the network: from tokens to what a text is at each of them, [width]."""
 
     config: TransformerConfig
 
