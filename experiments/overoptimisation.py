@@ -57,7 +57,7 @@ class Options:
     length_bias: float = 0.2
     """Nats of preference for each token of an output, of annotators who like length; 0 to leave them out."""
     rounds: int = 4
-    """Rounds in which annotators are asked, each for a part of the comparisons, instead of once; 1 to leave that out."""
+    """Rounds in which annotators are asked, each for a part of the comparisons, not once; 1 to leave that out."""
     temperature: float = 0.7
     """Temperature τ of the annotators' choice: a difference of τ in the gold reward is one nat of preference."""
     pool: int = 1024

@@ -50,27 +50,19 @@ def play(
 
         def one(slots: Slots, key: jax.Array) -> tuple[Slots, tuple[PyTree, Stepped]]:
             stepped = episode_step(environment, policy, key, params, env_params, slots)
+            after = slots._replace(state=stepped.state, observation=stepped.observation, memory=stepped.memory)
             running = slots.running & ~stepped.row.last
-            after = Slots(
-                state=stepped.state,
-                observation=stepped.observation,
-                memory=stepped.memory,
-                running=running,
-                cut_off=slots.cut_off,
-                time=slots.time + 1,
-            )
-            return after, (slots.state, stepped)
+            return after._replace(running=running, time=slots.time + 1), (slots.state, stepped)
 
         last, (state, stepped) = jax.lax.scan(one, first, jax.random.split(play_key, environment.horizon))
         row, final = stepped.row, (last.state, last.observation)
         whole = row._replace(rows=jnp.sum(row.mask, dtype=jnp.int32))
         reward = whole_score(environment, whole, env_params).reward
-        return jax.tree.map(lambda leaf: leaf[0], final), jax.tree.map(
-            lambda leaf: leaf[:, 0], (state, stepped.played, row._replace(rows=row.time), reward)
-        )
+        along = (state, row.observation, stepped.played, reward, row.mask)
+        return jax.tree.map(lambda leaf: leaf[0], final), jax.tree.map(lambda leaf: leaf[:, 0], along)
 
-    (final_state, final_observation), (state, played, rows, reward) = run(key, params, env_params)
-    n = int(rows.mask.sum())
+    (final_state, final_observation), (state, observation, played, reward, mask) = run(key, params, env_params)
+    n = int(mask.sum())
 
     def through(before: Any, last: Any) -> np.ndarray:
         """What was before each of the n steps and after the last, [n + 1, ...]."""
@@ -78,7 +70,7 @@ def play(
 
     return Episode(
         state=jax.tree.map(through, state, final_state),
-        observation=jax.tree.map(through, rows.observation, final_observation),
+        observation=jax.tree.map(through, observation, final_observation),
         action=np.asarray(played)[:n],
         reward=np.asarray(reward)[:n],
         params=jax.tree.map(plain, strong(env_params)),
