@@ -24,8 +24,8 @@ chunk; this too depends on the past alone.
 bootstrap can look through a truncation: a slot waits for one row before it starts again after one. After a
 termination, through which nothing looks, it does not.
 
-A policy with memory has to see an episode from its start to its end in one slot, and a score is of whole episodes, so
-both take one episode a slot.
+A score is of whole episodes, so it takes one episode a slot; so does a policy whose memory cannot be started afresh in
+one slot alone (`Policy.resume`).
 """
 
 from collections.abc import Callable
@@ -60,8 +60,10 @@ def check_collection(
         raise InputError(f"expected 0 or more steps for each slot, got {min_steps_per_slot}")
     if chunk < 1:
         raise InputError(f"expected chunks of 1 or more rows, got {chunk}")
-    if min_steps_per_slot and has_memory(policy):
-        raise InputError(f"expected min_steps_per_slot=0 for a policy with memory, got {min_steps_per_slot}")
+    if min_steps_per_slot and has_memory(policy) and policy.resume is None:
+        raise InputError(
+            f"expected min_steps_per_slot=0 for a policy with memory that has no resume, got {min_steps_per_slot}"
+        )
     if min_steps_per_slot and environment.score is not None:
         raise InputError(f"expected min_steps_per_slot=0 for an environment with a score, got {min_steps_per_slot}")
     if group_size < 1 or slots % group_size:
@@ -169,14 +171,16 @@ def player(
             carry: tuple[Slots, jax.Array], xs: tuple[jax.Array, jax.Array]
         ) -> tuple[tuple[Slots, jax.Array], Trajectory]:
             slots, supplied = carry
-            state, observation, _, running, cut_off, time = slots
+            state, observation, memory, running, cut_off, time = slots
             key, row = xs
             starting = ~running & ~cut_off & supplied & (row < start_before)
             state, observation = choose(starting, fresh, (state, observation))
+            if policy.resume is not None:
+                memory = choose(starting, policy.memory(E), memory)
             time = jnp.where(starting, 0, time)
             running, supplied = running | starting, supplied & ~starting
 
-            slots = slots._replace(state=state, observation=observation, running=running, time=time)
+            slots = slots._replace(state=state, observation=observation, memory=memory, running=running, time=time)
             stepped = episode_step(environment, policy, key, params, env_params, slots)
             terminated, truncated = stepped.row.terminated, stepped.row.truncated
             # After a termination there may be nothing to observe, 0/0 perhaps: padding repeats what was seen last.
@@ -256,8 +260,8 @@ def collect(
 
     Raises:
         InputError: If a count is out of range, `group_size` does not divide E, a slot is to play several
-            episodes where it must play one (a policy with memory, a score, a common start), or the environment does not
-            do what the contract says (`check_environment`).
+            episodes where it must play one (a policy with memory but no `resume`, a score, a common start), or the
+            environment does not do what the contract says (`check_environment`).
 
     Example:
         >>> import pgjax

@@ -1,4 +1,9 @@
-"""Sums and maps over the real steps of a trajectory, some at a time: padding costs nothing."""
+"""Sums, maps and gradients over the real steps of a trajectory, some at a time: padding costs nothing.
+
+A policy with memory is differentiated through time over the rows in use alone, if it can go on from a memory
+(`Policy.resume`): once forward, keeping the memory before each chunk of rows, and then chunk by chunk backward, where
+each is computed again. One that cannot, such as a transformer, is differentiated over all rows at once.
+"""
 
 from collections.abc import Callable
 
@@ -6,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.batching import choose, together
+from pgjax.policies.base import Policy, has_memory
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 
@@ -97,3 +103,101 @@ def map_over_rows(function: Callable[..., jax.Array], trajectory: Trajectory, *a
     values = jax.lax.fori_loop(0, chunks, one, jnp.zeros(shape.shape, shape.dtype))
     final = function(*part((trajectory, *arrays), trajectory.rows, 1))
     return jax.lax.dynamic_update_slice_in_dim(values, final, trajectory.rows, axis=0)
+
+
+def chunk_rows(trajectory: Trajectory) -> int:
+    """The rows of a chunk: they divide T − 1, so that chunks of the rows in use neither overlap nor end too late."""
+    T = len(trajectory.mask)
+    return next(size for size in range(min(ROWS, max(1, T - 1)), 0, -1) if (T - 1) % size == 0)
+
+
+def map_over_steps(
+    policy: Policy, function: Callable[..., jax.Array], params: PyTree, trajectory: Trajectory, *arrays: jax.Array
+) -> jax.Array:
+    """Function(f, trajectory, *arrays), [T, E, ...], of a policy's distributions f at each row.
+
+    It means something of the rows in use and of the one after them. Arguments are those of `gradient_over_steps`.
+    """
+
+    def whole(rows: Trajectory, *arrays: jax.Array) -> jax.Array:
+        return function(policy.unroll(params, rows), rows, *arrays)
+
+    if not has_memory(policy):
+        return map_over_rows(whole, trajectory, *arrays)
+    if policy.resume is None:
+        return whole(trajectory, *arrays)
+    resume, (T, E), size = policy.resume, trajectory.mask.shape, chunk_rows(trajectory)
+
+    def rows(memory: PyTree, start: jax.Array, size: int) -> tuple[PyTree, jax.Array]:
+        some, *others = part((trajectory, *arrays), start, size)
+        memory, f = resume(params, memory, some)
+        return memory, function(f, some, *others)
+
+    def one(i: jax.Array, carry: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array]:
+        memory, new = rows(carry[0], i * size, size)
+        return memory, jax.lax.dynamic_update_slice_in_dim(carry[1], new, i * size, axis=0)
+
+    memory = policy.memory(E)
+    shape = jax.eval_shape(lambda: rows(memory, jnp.int32(0), T)[1])
+    chunks = jnp.minimum(trajectory.rows // size + 1, (T - 1) // size)  # the row after those in use, too
+    memory, values = jax.lax.fori_loop(0, chunks, one, (memory, jnp.zeros(shape.shape, shape.dtype)))
+    return values.at[-1].set(rows(memory, jnp.int32(T - 1), 1)[1][0])
+
+
+def gradient_over_steps(
+    policy: Policy,
+    objective: Callable[..., tuple[jax.Array, PyTree]],
+    params: PyTree,
+    trajectory: Trajectory,
+    *arrays: jax.Array,
+) -> tuple[PyTree, PyTree]:
+    """The gradient of a sum over real steps by a policy's parameters, and a pytree of other sums.
+
+    Args:
+        policy: Its distributions f are what the sum is of.
+        objective: objective(f, trajectory, *arrays) -> (the sum, other sums). Steps with `mask` false and arrays of
+            zero add nothing.
+        params: θ.
+        trajectory: Some steps of it are looked at together.
+        arrays: [T, E, ...], likewise.
+    """
+
+    def whole(rows: Trajectory, *arrays: jax.Array) -> tuple[PyTree, PyTree]:
+        def of(params: PyTree) -> tuple[jax.Array, PyTree]:
+            return objective(policy.unroll(params, rows), rows, *arrays)
+
+        return jax.grad(of, has_aux=True)(params)
+
+    if not has_memory(policy):
+        return sum_over_steps(whole, trajectory, *arrays)
+    if policy.resume is None:
+        return whole(trajectory, *arrays)
+    resume, (T, E), size = policy.resume, trajectory.mask.shape, chunk_rows(trajectory)
+    chunks = -(-trajectory.rows // size)
+
+    def rows(params: PyTree, memory: PyTree, i: jax.Array) -> tuple[tuple[PyTree, jax.Array], PyTree]:
+        some, *others = part((trajectory, *arrays), i * size, size)
+        memory, f = resume(params, memory, some)
+        total, sums = objective(f, some, *others)
+        return (memory, total), sums
+
+    def forward(i: jax.Array, before: PyTree) -> PyTree:
+        memory = jax.tree.map(lambda leaf: leaf[i], before)
+        (memory, _), _ = rows(params, memory, i)
+        return jax.tree.map(lambda leaf, new: leaf.at[i + 1].set(new), before, memory)
+
+    def backward(done: jax.Array, carry: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree, PyTree]:
+        pulled, gradient, sums = carry
+        i = chunks - 1 - done
+        memory = jax.tree.map(lambda leaf: leaf[i], before)
+        (_, total), pull, new = jax.vjp(lambda params, memory: rows(params, memory, i), params, memory, has_aux=True)
+        more, pulled = pull((pulled, jnp.ones_like(total)))
+        return pulled, *jax.tree.map(jnp.add, (gradient, sums), (more, new))
+
+    begun = policy.memory(E)
+    before = jax.tree.map(lambda leaf: jnp.zeros(((T - 1) // size + 1, *leaf.shape), leaf.dtype).at[0].set(leaf), begun)
+    before = jax.lax.fori_loop(0, chunks, forward, before)  # the memory before each chunk
+    _, sums = jax.eval_shape(rows, params, begun, jnp.int32(0))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (begun, params, sums))
+    _, gradient, sums = jax.lax.fori_loop(0, chunks, backward, zero)
+    return gradient, sums

@@ -180,7 +180,7 @@ def test_what_cannot_be_collected_is_refused():
         pgjax.collect(counting(), POLICY, slots=0)
     with pytest.raises(pgjax.InputError, match="0 or more steps for each slot, got -1"):
         pgjax.collect(counting(), POLICY, slots=1, min_steps_per_slot=-1)
-    with pytest.raises(pgjax.InputError, match="policy with memory"):
+    with pytest.raises(pgjax.InputError, match="policy with memory that has no resume, got 5"):
         pgjax.collect(counting(), remembering(), slots=1, min_steps_per_slot=5)
     with pytest.raises(pgjax.InputError, match="with a score"):
         pgjax.collect(counting()._replace(score=lambda *_: 0), POLICY, slots=1, min_steps_per_slot=5)

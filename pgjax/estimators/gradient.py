@@ -11,8 +11,8 @@ from pgjax.environments.base import Discrete, Environment
 from pgjax.errors import InputError
 from pgjax.estimators.baselines import Baseline
 from pgjax.estimators.returns import Credit
-from pgjax.policies.base import Policy, has_memory
-from pgjax.segments import map_over_rows, sum_over_steps
+from pgjax.policies.base import Policy
+from pgjax.segments import gradient_over_steps, map_over_steps
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 
@@ -74,24 +74,10 @@ def policy_gradient(
         if baseline.state_values is not None:
             return predictions
 
-        def expected(rows: Trajectory, Q: jax.Array) -> jax.Array:
-            return policy.unroll(params, rows).expectation(Q)  # type: ignore[attr-defined]
+        def expected(f: Any, rows: Trajectory, Q: jax.Array) -> jax.Array:
+            return f.expectation(Q)
 
-        if has_memory(policy):
-            return expected(trajectory, predictions)
-        return map_over_rows(expected, trajectory, predictions)
-
-    def objective(
-        params: PyTree, coefficient: jax.Array, trajectory: Trajectory, advantage: jax.Array, weight: jax.Array, Q: Any
-    ) -> Any:
-        """The sum whose gradient is the estimate, and the entropy summed over real steps."""
-        distribution = policy.unroll(params, trajectory)
-        entropy = jnp.sum(jnp.where(trajectory.mask, distribution.entropy(), 0))
-        log_prob = jnp.where(trajectory.mask, distribution.log_prob(trajectory.action), 0)  # −∞ in padding, perhaps
-        total = jnp.sum(weight * advantage * log_prob) + coefficient * entropy
-        if Q is not None:
-            total += jnp.sum(weight * distribution.expectation(Q))  # type: ignore[attr-defined]
-        return total, entropy
+        return map_over_steps(policy, expected, params, trajectory, predictions)
 
     def estimate(params: PyTree, baseline_state: PyTree, trajectory: Trajectory, hyperparameters: Any) -> Estimate:
         shape, predict = trajectory.reward.shape, baseline.state_values or baseline.action_values
@@ -113,14 +99,16 @@ def policy_gradient(
         weight = jnp.where(trajectory.mask, weight, 0)
         Q = () if baseline.action_values is None else (predictions,)
 
-        def derivative(rows: Trajectory, advantage: jax.Array, weight: jax.Array, *Q: jax.Array) -> Any:
-            coefficient = hyperparameters.entropy_coefficient
-            return jax.grad(objective, has_aux=True)(params, coefficient, rows, advantage, weight, *(Q or (None,)))
+        def objective(
+            f: Any, rows: Trajectory, advantage: jax.Array, weight: jax.Array, *Q: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
+            """The sum whose gradient is the estimate, and the entropy summed over real steps."""
+            entropy = jnp.sum(jnp.where(rows.mask, f.entropy(), 0))
+            log_prob = jnp.where(rows.mask, f.log_prob(rows.action), 0)  # −∞ in padding, perhaps
+            total = jnp.sum(weight * advantage * log_prob) + hyperparameters.entropy_coefficient * entropy
+            return total + sum(jnp.sum(weight * f.expectation(values)) for values in Q), entropy
 
-        if has_memory(policy):  # an episode is differentiated whole
-            total, entropy = derivative(trajectory, advantage, weight, *Q)
-        else:
-            total, entropy = sum_over_steps(derivative, trajectory, advantage, weight, *Q)
+        total, entropy = gradient_over_steps(policy, objective, params, trajectory, advantage, weight, *Q)
         E = trajectory.reward.shape[1]
         return Estimate(jax.tree.map(lambda leaf: leaf / E, total), returns, entropy / jnp.sum(trajectory.mask))
 

@@ -25,6 +25,12 @@ class Unroll(Protocol):
     def __call__(self, params: PyTree, trajectory: Any, /) -> Distribution: ...
 
 
+class Resume(Protocol):
+    """What a policy remembers after some rows of episodes, and f(X_t, θ) at each of them, [T, E]."""
+
+    def __call__(self, params: PyTree, memory: PyTree, trajectory: Any, /) -> tuple[PyTree, Distribution]: ...
+
+
 class Policy(NamedTuple):
     """A policy f(·, θ), as pure functions.
 
@@ -34,12 +40,18 @@ class Policy(NamedTuple):
     trajectory but its `observation`, which for a policy with memory starts at the beginning of one episode a slot.
 
     `step` and `unroll` give the same log-probabilities. A policy without memory has `memory(E) == ()`.
+
+    A policy whose memory is floats [E, ...] can offer one more, so that a slot may hold several episodes and only the
+    rows in use are differentiated: `resume(params, memory, trajectory) -> (memory, Distribution[T, E])`, the same
+    distributions for rows from anywhere in the episodes, and the memory after them. It starts afresh where
+    `trajectory.first` [T, E] says that an episode begins.
     """
 
     init: Callable[[jax.Array], PyTree]
     memory: Callable[[int], PyTree]
     step: Act
     unroll: Unroll
+    resume: Resume | None = None
 
 
 def memoryless(init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, Any], Distribution]) -> Policy:

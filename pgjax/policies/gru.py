@@ -1,7 +1,7 @@
 """A network that remembers: a gated recurrent unit over the observations of an episode.
 
-A policy with memory takes one episode a slot. It is differentiated over all rows up to the horizon, padding too: where
-episodes are short beside it, most of that work is for nothing. The critics of `values` have no memory.
+It is differentiated through time over the rows in use (`segments.py`), and a slot may hold several episodes. The
+critics of `values` have no memory.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def recurrent(
 ) -> Policy:
     """A policy that remembers: a gated recurrent unit, whose hidden state is the memory and is zero at first.
 
-    Observations enter, and actions are chosen, as in `pgjax.mlp`. An episode is differentiated whole, through time.
+    Observations enter, and actions are chosen, as in `pgjax.mlp`.
 
     Args:
         observation_space: What it sees.
@@ -108,14 +108,24 @@ def recurrent(
         h, output = network.apply(params["network"], h, features_of(observation_space, observation))
         return h, distribution_of(action_space, output, params)
 
-    def unroll(params: PyTree, trajectory: Any) -> Distribution:
-        def one(h: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
-            h = network.apply(params["network"], h, row, method="gru_step")
+    def read(params: PyTree, h: jax.Array, observation: jax.Array, first: jax.Array) -> tuple[jax.Array, Distribution]:
+        def one(h: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            inputs, first = row
+            h = network.apply(params["network"], jnp.where(first[:, None], 0, h), inputs, method="gru_step")
             return h, h
 
-        features = features_of(observation_space, trajectory.observation)
+        features = features_of(observation_space, observation)
         inputs = network.apply(params["network"], features, method="inputs")
-        _, h = jax.lax.scan(one, memory(inputs.shape[1]), inputs)
-        return distribution_of(action_space, network.apply(params["network"], h, method="outputs"), params)
+        h, hidden_states = jax.lax.scan(one, h, (inputs, first))
+        return h, distribution_of(
+            action_space, network.apply(params["network"], hidden_states, method="outputs"), params
+        )
 
-    return Policy(init=init, memory=memory, step=step, unroll=unroll)
+    def resume(params: PyTree, h: jax.Array, trajectory: Any) -> tuple[jax.Array, Distribution]:
+        return read(params, h, trajectory.observation, trajectory.first)
+
+    def unroll(params: PyTree, trajectory: Any) -> Distribution:
+        T, E = trajectory.observation.shape[:2]
+        return read(params, memory(E), trajectory.observation, jnp.zeros((T, E), bool))[1]
+
+    return Policy(init=init, memory=memory, step=step, unroll=unroll, resume=resume)

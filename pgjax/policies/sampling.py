@@ -26,7 +26,11 @@ def adjusted(policy: Policy, adjust: Callable[[jax.Array], jax.Array]) -> Policy
     def unroll(params: PyTree, trajectory: Any) -> Categorical:
         return Categorical(adjust(policy.unroll(params, trajectory).logits))  # type: ignore[attr-defined]
 
-    return policy._replace(step=step, unroll=unroll)
+    def resume(params: PyTree, memory: PyTree, trajectory: Any) -> tuple[PyTree, Categorical]:
+        memory, f = policy.resume(params, memory, trajectory)  # type: ignore[misc]
+        return memory, Categorical(adjust(f.logits))  # type: ignore[union-attr]
+
+    return policy._replace(step=step, unroll=unroll, resume=resume if policy.resume else None)
 
 
 def at_temperature(policy: Policy, temperature: float) -> Policy:

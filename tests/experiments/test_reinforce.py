@@ -97,10 +97,6 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
         (["--hidden", "0"], "width 1 or more, got 0"),
         (["--policy", "recurrent", "--bfloat16"], "float32 for a recurrent policy, got bfloat16"),
         (["--policy", "recurrent", "--hidden"], "1 or more hidden layers for a recurrent policy"),
-        (
-            ["--policy", "recurrent", "--min-steps-per-slot", "9"],
-            "min_steps_per_slot=0 for a policy with memory, got 9",
-        ),
         (["--credit", "lambda-return"], "a baseline that predicts v(X_t) or Q(X_t, ·)"),
         (["--env", "Pendulum-v1", "--baseline", "expected-policy-gradient"], "got Pendulum-v1 with actions of Box"),
         (["--baseline", "learned-value", "--value-steps", "0"], "1 or more gradient steps an update"),
