@@ -97,18 +97,15 @@ def advance(
         most: Iterations to do at most, [], at least `goal`.
     """
 
-    def metrics_of(state: PyTree) -> PyTree:
-        return algorithm.update(state)[1]
-
-    empty = jax.tree.map(
-        lambda metric: jnp.zeros((width, *metric.shape), metric.dtype), jax.eval_shape(metrics_of, state)
-    )
+    update = jax.jit(algorithm.update, inline=True)  # so that it is traced once, for its shapes and for the loop
+    _, metrics = jax.eval_shape(update, state)
+    empty = jax.tree.map(lambda metric: jnp.zeros((width, *metric.shape), metric.dtype), metrics)
 
     def written(curves: PyTree, i: jax.Array, metrics: PyTree) -> PyTree:
         return jax.tree.map(lambda curve, metric: curve.at[i].set(metric, mode="drop"), curves, metrics)
 
     def iterate(i: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-        state, metrics = algorithm.update(carry[0])
+        state, metrics = update(carry[0])
         return state, written(carry[1], i, metrics)
 
     if algorithm.step is None:
