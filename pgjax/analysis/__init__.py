@@ -3,6 +3,7 @@
 What is listed here is public; the rest may change.
 """
 
+from pgjax.analysis.comparison_plots import difference_curves, grid_map, profile_curves, sensitivity_curves
 from pgjax.analysis.comparisons import (
     Difference,
     compare_methods,
@@ -50,8 +51,10 @@ __all__ = [
     "compare_methods",
     "confidence_interval",
     "difference",
+    "difference_curves",
     "failed",
     "final_return",
+    "grid_map",
     "holm",
     "interquartile_mean",
     "learning_curves",
@@ -64,11 +67,13 @@ __all__ = [
     "permutation_p",
     "play",
     "probability_of_improvement",
+    "profile_curves",
     "proportion_interval",
     "save_animation",
     "save_frame",
     "save_frames",
     "seeds_needed",
+    "sensitivity_curves",
     "share_reached",
     "standard_error",
     "steps_to_return",
