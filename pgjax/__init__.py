@@ -67,7 +67,7 @@ from pgjax.policies import (
     value_for,
 )
 from pgjax.rollout import collect, evaluate
-from pgjax.sweeps import load_params, over_runs, read, sweep, trained
+from pgjax.sweeps import join, load_params, over_runs, read, sweep, trained
 from pgjax.trajectory import Trajectory
 
 __all__ = [
@@ -107,6 +107,7 @@ __all__ = [
     "imitation",
     "importance_sampling",
     "interquartile_mean",
+    "join",
     "kl_penalty",
     "lambda_return",
     "learned_action_value",

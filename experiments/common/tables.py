@@ -41,6 +41,13 @@ def written_interval(bounds: Sequence[float] | None) -> str:
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the rows of `pgjax.summarize` as a table, and below it the seeds that failed, if any did."""
+    print(table_of(rows).to_string(index=False))
+    for sentence in failures_of(rows):
+        print(sentence)
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of `pgjax.summarize` as a table."""
     lines = []
     for row in rows:
         line = {name: shown(value) for name, value in hyperparameters_of(row).items()}
@@ -53,11 +60,18 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         line["solved, 95% interval"] = written_interval(row["solved_interval"])
         line["steps"] = f"{row['environment_steps']:.3g}"
         lines.append(line)
-    print(pd.DataFrame(lines).to_string(index=False))
+    return pd.DataFrame(lines)
+
+
+def failures_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each of the rows of `pgjax.summarize` with seeds that failed."""
+    sentences = []
     for row in rows:
         if row["failed_seeds"]:
             where = ", ".join(f"{name} {shown(value)}" for name, value in hyperparameters_of(row).items())
-            print(f"numbers that are not finite{' at ' + where if where else ''} in seeds: {some(row['failed_seeds'])}")
+            at = f" at {where}" if where else ""
+            sentences.append(f"numbers that are not finite{at} in seeds: {some(row['failed_seeds'])}")
+    return sentences
 
 
 def some(numbers: Sequence[int], most: int = 20) -> str:

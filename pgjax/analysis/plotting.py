@@ -211,8 +211,8 @@ def band(
         axes.fill_between(x, low, high, where=known, color=colour, alpha=0.25, linewidth=0, zorder=3)
 
 
-def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, label: str, alone: bool) -> None:
-    """Draw the interquartile mean over seeds, its interval, and if it is alone the runs behind it."""
+def curve_points(results: xr.Dataset, variable: str) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a curve: mean environment steps [k] (or iterations), and the runs' values there [n, k]."""
     runs = results[variable].transpose("seed", "iteration").values
     if "steps" in results:
         steps = np.cumsum(results.steps.transpose("seed", "iteration").values, axis=1, dtype=float).mean(0)
@@ -221,7 +221,12 @@ def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, l
     together = -(-len(steps) // POINTS)
     kept = len(steps) // together * together
     runs = runs[:, -kept:].reshape(len(runs), -1, together).mean(-1)
-    steps = steps[-kept:].reshape(-1, together).mean(-1)
+    return steps[-kept:].reshape(-1, together).mean(-1), runs
+
+
+def draw_curve(axes: Axes, results: xr.Dataset, variable: str, colour: object, label: str, alone: bool) -> None:
+    """Draw the interquartile mean over seeds, its interval, and if it is alone the runs behind it."""
+    steps, runs = curve_points(results, variable)
     interval = confidence_interval(runs)
     if alone:
         for run in runs[:: max(1, len(runs) // RUNS_SHOWN)][:RUNS_SHOWN]:

@@ -90,17 +90,42 @@ def confidence_interval(
     return np.minimum(low, found.low), np.maximum(high, found.high)
 
 
-def _student_interval(runs: np.ndarray, axis: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Student's t interval of the interquartile mean, with its Winsorized standard error.
+def winsorized(runs: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Runs along an axis of which ⌊n/4⌋ at either end have become the nearest that is kept, each in its place.
 
-    ⌊n/4⌋ runs at either end count as the nearest that is kept; as many degrees of freedom as are kept, less one.
+    Source: Tukey & McLaughlin, see `confidence_interval`.
+
+    Example:
+        >>> winsorized(np.array([0.0, 10.0, 12.0, 500.0])).tolist()
+        [10.0, 10.0, 12.0, 12.0]
     """
     n = runs.shape[axis]
-    cut = n // 4
-    kept = n - 2 * cut
-    winsorized = np.sort(runs, axis).take(np.clip(np.arange(n), cut, n - cut - 1), axis)
-    error = np.sqrt(n * winsorized.var(axis) / (kept * (kept - 1)))
-    middle, half = interquartile_mean(runs, axis), stats.t.ppf(0.5 + confidence / 2, kept - 1) * error
+    ordered = np.sort(runs, axis)
+    return np.clip(runs, ordered.take([n // 4], axis), ordered.take([n - n // 4 - 1], axis))
+
+
+def standard_error(runs: Any, axis: int = 0) -> np.ndarray:
+    """The standard error of the interquartile mean of n ≥ 2 runs along an axis, from their Winsorized variance.
+
+    With h = n − 2⌊n/4⌋ runs that are kept, it is √(Σ (w_i − w̄)² / (h (h − 1))), w the Winsorized runs.
+
+    Source: Tukey & McLaughlin, see `confidence_interval`.
+
+    Example:
+        >>> round(float(standard_error([0.0, 1.0, 2.0, 3.0, 4.0])) ** 2, 4)  # √(4 / (3 · 2))
+        0.6667
+    """
+    runs = np.asarray(runs, float)
+    n = runs.shape[axis]
+    kept = n - 2 * (n // 4)
+    return np.sqrt(n * winsorized(runs, axis).var(axis) / (kept * (kept - 1)))
+
+
+def _student_interval(runs: np.ndarray, axis: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Student's t interval of the interquartile mean; as many degrees of freedom as runs are kept, less one."""
+    kept = runs.shape[axis] - 2 * (runs.shape[axis] // 4)
+    half = stats.t.ppf(0.5 + confidence / 2, kept - 1) * standard_error(runs, axis)
+    middle = interquartile_mean(runs, axis)
     return middle - half, middle + half
 
 
