@@ -96,7 +96,6 @@ def advance(
         goal: Iterations to do, [].
         most: Iterations to do at most, [], at least `goal`.
     """
-
     update = jax.jit(algorithm.update, inline=True)  # so that it is traced once, for its shapes and for the loop
     _, metrics = jax.eval_shape(update, state)
     empty = jax.tree.map(lambda metric: jnp.zeros((width, *metric.shape), metric.dtype), metrics)
