@@ -13,7 +13,7 @@ from pgjax.environments.data_centre import HOURS, MIDDLE, READINGS, SLOWEST, UNI
 from pgjax.environments.robot import DURATION, RANGE, ROBOT, ROOM, SPEED, TURN, ray_angles
 from pgjax.errors import InputError
 from pgjax.imitation.experts import Expert
-from pgjax.policies.base import Policy
+from pgjax.policies.base import stepwise
 from pgjax.policies.distributions import Distribution, Gaussian
 
 
@@ -231,10 +231,4 @@ def pid_controller(
         action = jnp.stack([speed, valve], axis=-1)
         return Loop(integral, error, jnp.ones_like(loop.begun)), Gaussian(action, jnp.full_like(action, -jnp.inf))
 
-    def unroll(gains: Gains, trajectory: Any) -> Distribution:
-        def one(loop: Loop, observation: jax.Array) -> tuple[Loop, Distribution]:
-            return step(gains, loop, observation)
-
-        return jax.lax.scan(one, memory(trajectory.observation.shape[1]), trajectory.observation)[1]
-
-    return Expert(Policy(init=lambda key: gains, memory=memory, step=step, unroll=unroll), gains)
+    return Expert(stepwise(lambda key: gains, memory, step), gains)

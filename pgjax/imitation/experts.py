@@ -16,7 +16,7 @@ from pgjax.environments.finite_mdp import FiniteMDP
 from pgjax.environments.mazes import LECTURE, maze_tables, partial_maze, read_layout
 from pgjax.errors import InputError
 from pgjax.exact.solution import optimal, state_distribution
-from pgjax.policies.base import Policy, check_fit, describe, memoryless
+from pgjax.policies.base import Policy, check_fit, describe, memoryless, stepwise
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.policies.tables import tabular, tabular_by_time
 from pgjax.trees import PyTree
@@ -107,11 +107,7 @@ def scripted_with_memory(
         memory, action = controller(memory, observation)
         return memory, certain(environment, observation, action)
 
-    def unroll(params: PyTree, trajectory: Any) -> Distribution:
-        begun = memory(trajectory.mask.shape[1])
-        return jax.lax.scan(lambda carry, row: step(params, carry, row), begun, trajectory.observation)[1]
-
-    policy = Policy(init=lambda key: (), memory=memory, step=step, unroll=unroll)
+    policy = stepwise(lambda key: (), memory, step)
     check_fit(environment, policy)
     return Expert(policy, ())
 

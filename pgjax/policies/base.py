@@ -77,6 +77,16 @@ def memoryless(init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, Any
     )
 
 
+def stepwise(init: Callable[..., PyTree], memory: Callable[..., PyTree], step: Callable[..., Any]) -> Policy:
+    """The policy with a memory whose `unroll` makes its steps one after the other; arguments are its other parts."""
+
+    def unroll(params: PyTree, trajectory: Any) -> Distribution:
+        begun = memory(trajectory.observation.shape[1])
+        return jax.lax.scan(lambda carry, row: step(params, carry, row), begun, trajectory.observation)[1]
+
+    return Policy(init, memory, step, unroll)
+
+
 def allowed(action_space: Discrete, logits: jax.Array) -> jax.Array:
     """Logits [..., n] with −∞ for the actions that are forbidden."""
     if not action_space.forbidden:

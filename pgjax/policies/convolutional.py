@@ -1,7 +1,7 @@
 """A convolutional network over an image."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,8 @@ from flax import linen
 
 from pgjax.environments.base import Box, Discrete, Space
 from pgjax.errors import InputError
-from pgjax.policies.base import Policy, ValueFunction, memoryless
-from pgjax.policies.distributions import Distribution
-from pgjax.policies.networks import Readout, as_reals, distribution_of, outputs_for, with_spread
-from pgjax.trees import PyTree
+from pgjax.policies.base import Policy, ValueFunction
+from pgjax.policies.networks import Readout, as_reals, outputs_for, policy_of, value_of
 
 
 def patches(image: jax.Array, window: int, stride: int = 1) -> jax.Array:
@@ -116,15 +114,7 @@ def cnn(
     """
     network = image_network(observation_space, filters, window, stride, hidden, outputs_for(action_space))
 
-    def init(key: jax.Array) -> PyTree:
-        image = image_of(observation_space, jnp.zeros(observation_space.shape, observation_space.dtype))
-        return with_spread(action_space, network.init(key, image))
-
-    def apply(params: PyTree, observation: jax.Array) -> Distribution:
-        output = network.apply(params["network"], image_of(observation_space, observation))
-        return distribution_of(action_space, output, params)
-
-    return memoryless(init, apply)
+    return policy_of(network, partial(image_of, observation_space), observation_space, action_space)
 
 
 def cnn_value(
@@ -144,14 +134,4 @@ def cnn_value(
             stride.
     """
     network = image_network(observation_space, filters, window, stride, hidden, 1 if actions is None else actions)
-
-    def init(key: jax.Array) -> PyTree:
-        return network.init(
-            key, image_of(observation_space, jnp.zeros(observation_space.shape, observation_space.dtype))
-        )
-
-    def unroll(params: PyTree, trajectory: Any) -> jax.Array:
-        values = network.apply(params, image_of(observation_space, trajectory.observation))
-        return values[..., 0] if actions is None else values
-
-    return ValueFunction(init, unroll)
+    return value_of(network, partial(image_of, observation_space), observation_space, actions)

@@ -1,16 +1,15 @@
 """A multilayer perceptron over the flattened observation."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from pgjax.environments.base import Space
-from pgjax.policies.base import Policy, ValueFunction, memoryless
-from pgjax.policies.distributions import Distribution
-from pgjax.policies.networks import Network, distribution_of, features_of, outputs_for, with_spread
-from pgjax.trees import PyTree
+from pgjax.policies.base import Policy, ValueFunction
+from pgjax.policies.networks import Network, features_of, outputs_for, policy_of, value_of
 
 
 def mlp(
@@ -39,15 +38,7 @@ def mlp(
     """
     network = Network(tuple(hidden), outputs_for(action_space), activation, product_dtype)
 
-    def init(key: jax.Array) -> Any:
-        observation = jnp.zeros(observation_space.shape, observation_space.dtype)
-        return with_spread(action_space, network.init(key, features_of(observation_space, observation)))
-
-    def apply(params: Any, observation: jax.Array) -> Distribution:
-        output = network.apply(params["network"], features_of(observation_space, observation))
-        return distribution_of(action_space, output, params)
-
-    return memoryless(init, apply)
+    return policy_of(network, partial(features_of, observation_space), observation_space, action_space)
 
 
 def mlp_value(
@@ -58,13 +49,4 @@ def mlp_value(
 ) -> ValueFunction:
     """A network like that of `pgjax.mlp`, near zero at first: v [T, E], or Q [T, E, A] for A = `actions`."""
     network = Network(tuple(hidden), 1 if actions is None else actions, activation)
-
-    def init(key: jax.Array) -> PyTree:
-        observation = jnp.zeros(observation_space.shape, observation_space.dtype)
-        return network.init(key, features_of(observation_space, observation))
-
-    def unroll(params: PyTree, trajectory: Any) -> jax.Array:
-        values = network.apply(params, features_of(observation_space, trajectory.observation))
-        return values[..., 0] if actions is None else values
-
-    return ValueFunction(init, unroll)
+    return value_of(network, partial(features_of, observation_space), observation_space, actions)

@@ -10,7 +10,7 @@ from flax import linen
 
 from pgjax.environments.base import Box, Discrete, Space
 from pgjax.errors import InputError
-from pgjax.policies.base import allowed
+from pgjax.policies.base import Policy, ValueFunction, allowed, memoryless
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian
 from pgjax.trees import PyTree
 
@@ -134,3 +134,30 @@ def distribution_of(action_space: Space, output: jax.Array, params: dict[str, Py
         return Categorical(allowed(action_space, output))
     centre, unit = (jnp.broadcast_to(x, output.shape) for x in action_space.middle())
     return Gaussian(centre + unit * output, jnp.broadcast_to(params["log_std"], output.shape) + jnp.log(unit))
+
+
+def policy_of(network: linen.Module, seen: Callable[[jax.Array], jax.Array], states: Space, actions: Space) -> Policy:
+    """The policy of a network without memory: what it sees of observations [..., *shape] decides what it says."""
+
+    def init(key: jax.Array) -> PyTree:
+        return with_spread(actions, network.init(key, seen(jnp.zeros(states.shape, states.dtype))))
+
+    def apply(params: PyTree, observation: jax.Array) -> Distribution:
+        return distribution_of(actions, network.apply(params["network"], seen(observation)), params)
+
+    return memoryless(init, apply)
+
+
+def value_of(
+    network: linen.Module, seen: Callable[[jax.Array], jax.Array], states: Space, actions: int | None
+) -> ValueFunction:
+    """The value function of a network, see `policy_of`: v, its only output, or a Q for each of some actions."""
+
+    def init(key: jax.Array) -> PyTree:
+        return network.init(key, seen(jnp.zeros(states.shape, states.dtype)))
+
+    def unroll(params: PyTree, trajectory: Any) -> jax.Array:
+        values = network.apply(params, seen(trajectory.observation))
+        return values[..., 0] if actions is None else values
+
+    return ValueFunction(init, unroll)
