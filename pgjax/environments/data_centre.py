@@ -282,23 +282,10 @@ def cooling(horizon: int = 96, params: Cooling | None = None) -> Environment:
         drive = params.load_noise * jnp.sqrt(1 - params.load_persistence**2)
         unrest = params.load_persistence * room.unrest + drive * jax.random.normal(key, (), room.air.dtype)
         load, outdoor = surroundings(clock(t), unrest, room.mean, room.swing, params)
-        room = Room(
-            air=after.air,
-            servers=after.servers,
-            load=load,
-            outdoor=outdoor,
-            unrest=unrest,
-            mean=room.mean,
-            swing=room.swing,
-            action=action,
-            t=t,
+        room = room._replace(
+            air=after.air, servers=after.servers, load=load, outdoor=outdoor, unrest=unrest, action=action, t=t
         )
-        return room, Step(
-            observation=observe(room, params),
-            reward=reward.astype(jnp.float32),
-            terminated=off,
-            truncated=jnp.bool_(False),
-        )
+        return room, Step(observe(room, params), reward.astype(jnp.float32), terminated=off)
 
     return Environment(
         reset=reset,

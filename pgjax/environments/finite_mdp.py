@@ -107,9 +107,7 @@ def finite(mdp: FiniteMDP, horizon: int, name: str = "finite") -> Environment:
         if mdp.r.ndim == 3:
             reward = reward[s]
         t = state.t + 1
-        return State(s, t), Step(
-            observation=s, reward=reward, terminated=mdp.terminal[s] | (t >= horizon), truncated=jnp.bool_(False)
-        )
+        return State(s, t), Step(observation=s, reward=reward, terminated=mdp.terminal[s] | (t >= horizon))
 
     return Environment(
         reset=reset,

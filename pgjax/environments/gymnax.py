@@ -41,6 +41,13 @@ def like(first: PyTree, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.asarray(b, a.dtype), first, tree)
 
 
+def space_of(declared: Any, discrete: bool, like: Any) -> Space:
+    """A space of gymnax's as one of ours, with the shape and type of what is like its elements."""
+    if discrete:
+        return Discrete(int(declared.n))
+    return Box(np.asarray(declared.low), np.asarray(declared.high), tuple(like.shape), like.dtype)
+
+
 def from_gymnax(name: str, **env_params: Any) -> Environment:
     """A gymnax environment, without its automatic reset.
 
@@ -97,32 +104,13 @@ def from_gymnax(name: str, **env_params: Any) -> Environment:
 
     # Some declared observation spaces have another dtype than the observations: believe the observations.
     observation = jax.eval_shape(lambda key: reset(key, params)[1], jax.random.key(0))
-    declared = environment.observation_space(params)
-    if observation.shape == () and jnp.issubdtype(observation.dtype, jnp.integer):
-        observation_space: Space = Discrete(int(declared.n))
-    else:
-        observation_space = Box(
-            low=np.asarray(declared.low),
-            high=np.asarray(declared.high),
-            shape=observation.shape,
-            dtype=observation.dtype,
-        )
-    declared = environment.action_space(params)
-    action_space: Space = (
-        Discrete(int(declared.n))
-        if hasattr(declared, "n")
-        else Box(
-            low=np.asarray(declared.low),
-            high=np.asarray(declared.high),
-            shape=tuple(declared.shape),
-            dtype=declared.dtype,
-        )
-    )
+    whole = observation.shape == () and jnp.issubdtype(observation.dtype, jnp.integer)
+    actions = environment.action_space(params)
     return Environment(
         reset=reset,
         step=step,
-        observation_space=observation_space,
-        action_space=action_space,
+        observation_space=space_of(environment.observation_space(params), whole, observation),
+        action_space=space_of(actions, hasattr(actions, "n"), actions),
         horizon=horizon,
         params=params,
         name=name,

@@ -153,9 +153,7 @@ def maze(layout: str = LECTURE, horizon: int = 100) -> Environment:
 
     def step(key: jax.Array, cell: jax.Array, action: jax.Array, maze: Maze) -> tuple[jax.Array, Step]:
         cell = maze.next_cell[cell, action]
-        return cell, Step(
-            observation=cell, reward=jnp.float32(-1), terminated=maze.exit[cell], truncated=jnp.bool_(False)
-        )
+        return cell, Step(observation=cell, reward=jnp.float32(-1), terminated=maze.exit[cell])
 
     def draw(axes: Any, episode: Episode, t: int) -> None:
         draw_maze(axes, positions, np.asarray(episode.params.exit), episode.state, t)
@@ -281,7 +279,7 @@ def t_maze(length: int = 8, horizon: int = 30) -> Environment:
         right = action // 2 == state.side
         reward = jnp.where(ended & right, 4.0, jnp.where(ended | stopped, -0.1, 0.0)).astype(jnp.float32)
         state = Corridor(place, state.side)
-        return state, Step(observation=look(state), reward=reward, terminated=ended, truncated=jnp.bool_(False))
+        return state, Step(observation=look(state), reward=reward, terminated=ended)
 
     positions = np.array([(2, 1 + i) for i in range(length + 1)] + [(1, 1 + length), (3, 1 + length)])
 

@@ -239,12 +239,7 @@ def navigation(
             - params.bump_cost * bumped
             + params.goal_reward * arrived
         )
-        return after, Step(
-            observation=observe(after, rays, params),
-            reward=reward.astype(jnp.float32),
-            terminated=arrived,
-            truncated=jnp.bool_(False),
-        )
+        return after, Step(observe(after, rays, params), reward.astype(jnp.float32), terminated=arrived)
 
     low = np.array([0, -1, -1] + [0] * rays, np.float32)
     high = np.array([math.sqrt(2), 1, 1] + [1] * rays, np.float32)
