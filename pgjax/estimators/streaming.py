@@ -79,10 +79,10 @@ def streaming_gradient(
     online = credit.online
     idle, rollout = player(environment, policy, 1, min(chunk, environment.horizon), start_before=1)
 
-    def before(key: jax.Array, params: PyTree, env_params: PyTree) -> Episode:
+    def nothing_of(slots: Slots, params: PyTree) -> Episode:
         zero, none = jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
         return Episode(
-            slots=idle(key, env_params),
+            slots=slots,
             row=jnp.int32(0),
             gradient=zero,
             trace=zero,
@@ -93,21 +93,12 @@ def streaming_gradient(
             computed=none,
         )
 
+    def before(key: jax.Array, params: PyTree, env_params: PyTree) -> Episode:
+        return nothing_of(idle(key, env_params), params)
+
     def again(episode: Episode) -> Episode:
-        zero, count = jax.tree.map(jnp.zeros_like, episode.gradient), jnp.zeros_like(episode.reward)
         over = jnp.zeros(1, bool)
-        slots = episode.slots._replace(running=over, cut_off=over)
-        return Episode(
-            slots=slots,
-            row=jnp.int32(0),
-            gradient=zero,
-            trace=zero,
-            so_far=count[None],
-            reward=count,
-            steps=count,
-            entropy=count,
-            computed=count,
-        )
+        return nothing_of(episode.slots._replace(running=over, cut_off=over), episode.gradient)
 
     def play(
         key: jax.Array, params: PyTree, baseline_state: PyTree, hyperparameters: Any, episode: Episode, going: jax.Array

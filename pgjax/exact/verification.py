@@ -16,17 +16,8 @@ from scipy import stats
 from pgjax.algorithms.on_policy import reinforce
 from pgjax.environments.finite_mdp import FiniteMDP, finite
 from pgjax.errors import InputError
-from pgjax.estimators.baselines import (
-    Baseline,
-    given_action_values,
-    given_values,
-    learned_action_value,
-    learned_value,
-    leave_one_out,
-    leave_one_out_by_time,
-    no_baseline,
-    running_average,
-)
+from pgjax.estimators import baselines
+from pgjax.estimators.baselines import Baseline
 from pgjax.estimators.gradient import policy_gradient
 from pgjax.estimators.returns import (
     Credit,
@@ -183,14 +174,14 @@ def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
     With γ < 1 those without the weight γ^{t−1} are not among them. Some want two episodes an update or more.
     """
     S, A = solution.action_values.shape[1:]
-    baselines = {
-        "0": no_baseline(),
-        "ρ̂": running_average(),
-        "others' mean": leave_one_out(),
-        "leave-one-out mean per step": leave_one_out_by_time(),
-        "learned v": learned_value(tabular_value(S)),
-        "learned Q control variate": learned_action_value(tabular_value(S, A)),
-        "exact v": given_values(solution.values),
+    subtracted = {
+        "0": baselines.no_baseline(),
+        "ρ̂": baselines.running_average(),
+        "others' mean": baselines.leave_one_out(),
+        "leave-one-out mean per step": baselines.leave_one_out_by_time(),
+        "learned v": baselines.learned_value(tabular_value(S)),
+        "learned Q control variate": baselines.learned_action_value(tabular_value(S, A)),
+        "exact v": baselines.given_values(solution.values),
     }
     judged = {"G_1": whole_episode(), "γ^t G_t": discounted_reward_to_go()}
     bootstrapped = {"γ^t G_t^λ": discounted_lambda_return()}
@@ -198,15 +189,14 @@ def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
         judged["G_t"] = reward_to_go()
         bootstrapped["G_t^λ"] = lambda_return()
     found = {
-        f"{credit} − {baseline}": Candidate(judged[credit], baselines[baseline])
-        for credit in judged
-        for baseline in baselines
+        f"{name} − {what}": Candidate(credit, baseline)
+        for name, credit in judged.items()
+        for what, baseline in subtracted.items()
     }
     for name, credit in bootstrapped.items():
-        found[f"{name} − exact v"] = Candidate(credit, baselines["exact v"])
-        found[f"{name}, expected policy gradient of the exact Q"] = Candidate(
-            credit, given_action_values(solution.action_values)
-        )
+        found[f"{name} − exact v"] = Candidate(credit, subtracted["exact v"])
+        exact_Q = baselines.given_action_values(solution.action_values)
+        found[f"{name}, expected policy gradient of the exact Q"] = Candidate(credit, exact_Q)
     return found
 
 
@@ -222,7 +212,7 @@ def one_step_late() -> Credit:
 
 def updated_before_use() -> Baseline:
     """The running average that has taken in the very episodes it judges."""
-    proper = running_average()
+    proper = baselines.running_average()
 
     def values(state: Any, trajectory: Trajectory, returns: jax.Array, predictions: Any) -> jax.Array:
         return proper.values(proper.update(state, trajectory, returns), trajectory, returns, predictions)
@@ -236,18 +226,18 @@ def nobody_left_out() -> Baseline:
     def values(state: Any, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
         return jnp.full_like(returns, jnp.sum(jnp.where(trajectory.first, returns, 0)) / trajectory.episodes)
 
-    return no_baseline()._replace(values=values)
+    return baselines.no_baseline()._replace(values=values)
 
 
 def sees_its_action(action_values: jax.Array) -> Baseline:
     """The baseline Q_t(X_t, A_t), without putting back what that takes away."""
-    known = given_action_values(action_values)
+    known = baselines.given_action_values(action_values)
 
     def values(state: Any, trajectory: Trajectory, returns: jax.Array, _: Any) -> jax.Array:
         Q = known.action_values(state, trajectory)  # type: ignore[misc]
         return jnp.take_along_axis(Q, trajectory.action[..., None], axis=-1)[..., 0]
 
-    return no_baseline()._replace(values=values)
+    return baselines.no_baseline()._replace(values=values)
 
 
 def without_unfinished(steps: int) -> Callable[[Trajectory], Trajectory]:
@@ -274,13 +264,13 @@ def without_unfinished(steps: int) -> Callable[[Trajectory], Trajectory]:
 
 def broken(solution: Solution, discount: float, steps: int) -> dict[str, Candidate]:
     """Estimators with a mistake each, which their means must betray in this setting."""
-    to_go, none = discounted_reward_to_go(), no_baseline()
+    to_go, none = discounted_reward_to_go(), baselines.no_baseline()
     wrong = {
         "reward-to-go one step late": Candidate(one_step_late(), none),
         "ρ̂ updated before use": Candidate(to_go, updated_before_use()),
         "own episode not left out": Candidate(whole_episode(), nobody_left_out()),
         "baseline sees its action": Candidate(to_go, sees_its_action(solution.action_values)),
-        "λ-return of a wrong critic": Candidate(discounted_lambda_return(), given_values(-solution.values)),
+        "λ-return of a wrong critic": Candidate(discounted_lambda_return(), baselines.given_values(-solution.values)),
     }
     if discount < 1:
         wrong["γ^{t−1} left out"] = Candidate(reward_to_go(), none)

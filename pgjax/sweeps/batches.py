@@ -161,12 +161,8 @@ def go_on(program: Program, running: Running) -> Running:
     found = by_name(metrics)
     for name, curve in running.curves.items():
         curve[rows, running.done[rows] + columns] = np.asarray(found[name])[rows, columns]
-    return Running(
-        states=states,
-        curves=running.curves,
-        done=running.done + counts,
-        seconds=running.seconds + time.perf_counter() - begun,
-    )
+    seconds = running.seconds + time.perf_counter() - begun
+    return running._replace(states=states, done=running.done + counts, seconds=seconds)
 
 
 def in_time(program: Program, running: Running) -> int:
