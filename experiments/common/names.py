@@ -9,126 +9,45 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pgjax.algorithms.base import Algorithm
-from pgjax.algorithms.on_policy import reinforce
-from pgjax.environments.base import Box, Discrete, Environment
-from pgjax.environments.brax import from_brax
-from pgjax.environments.data_centre import cooling
-from pgjax.environments.gymnax import from_gymnax
-from pgjax.environments.mazes import LAYOUTS, maze, partial_maze, t_maze
-from pgjax.environments.recommender import recommendation
-from pgjax.environments.robot import navigation
-from pgjax.errors import InputError
-from pgjax.estimators.baselines import (
-    Baseline,
-    expected_policy_gradient,
-    learned_action_value,
-    learned_value,
-    leave_one_out,
-    leave_one_out_by_time,
-    no_baseline,
-    running_average,
-)
-from pgjax.estimators.returns import (
-    Credit,
-    discounted_lambda_return,
-    discounted_reward_to_go,
-    lambda_return,
-    reward_to_go,
-    whole_episode,
-)
-from pgjax.imitation.controllers import (
-    acrobot_controller,
-    cartpole_controller,
-    continuous_mountain_car_controller,
-    mountain_car_controller,
-    navigation_controller,
-    pendulum_controller,
-    pid_controller,
-    recommendation_controller,
-)
-from pgjax.imitation.experts import Expert, dead_reckoning, scripted, shortest_paths, sign_follower
-from pgjax.policies.base import Policy
-from pgjax.policies.convolutional import cnn, is_image
-from pgjax.policies.defaults import action_value_for, policy_for, value_for
-from pgjax.policies.feedforward import mlp
-from pgjax.policies.gru import recurrent
-from pgjax.policies.tables import tabular
-from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share
-from pgjax.text.corpora import Corpus, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
-from pgjax.text.decoder import TransformerConfig, transformer_value
+import pgjax
+from pgjax import Baseline, Box, Discrete, Environment, Expert, InputError, Policy, estimators, imitation, rlhf
+from pgjax.environments import LAYOUTS
+from pgjax.policies.convolutional import is_image
 
-CREDITS: dict[str, Callable[[], Credit]] = {
-    "whole-episode": whole_episode,
-    "reward-to-go": reward_to_go,
-    "discounted-reward-to-go": discounted_reward_to_go,
-    "lambda-return": lambda_return,
-    "discounted-lambda-return": discounted_lambda_return,
-}
-
-
+# Credits and baselines have the names of the functions of `pgjax.estimators`, with hyphens.
 CreditName = Literal[
     "whole-episode", "reward-to-go", "discounted-reward-to-go", "lambda-return", "discounted-lambda-return"
 ]
-
-
-BASELINES: dict[str, Callable[[], Baseline]] = {
-    "none": no_baseline,
-    "running-average": running_average,
-    "leave-one-out": leave_one_out,
-    "leave-one-out-by-time": leave_one_out_by_time,
-}
-
-
-LEARNED_BASELINES: dict[str, Callable[..., Baseline]] = {
-    "learned-value": learned_value,
-    "learned-action-value": learned_action_value,
-    "expected-policy-gradient": expected_policy_gradient,
-}
-
-
-BaselineName = Literal[
-    "none",
-    "running-average",
-    "leave-one-out",
-    "leave-one-out-by-time",
-    "learned-value",
-    "learned-action-value",
-    "expected-policy-gradient",
-]
-
-
+TextBaselineName = Literal["running-average", "leave-one-out", "leave-one-out-by-time", "learned-value"]
+BaselineName = Literal["none", TextBaselineName, "learned-action-value", "expected-policy-gradient"]
 PolicyName = Literal["auto", "tabular", "mlp", "cnn", "categorical", "gaussian", "recurrent"]
 OptimizerName = Literal["adam", "sgd"]
-TextBaselineName = Literal["running-average", "leave-one-out", "leave-one-out-by-time", "learned-value"]
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
-
 
 # Environments of pgjax by name; all others are gymnax's or, after "brax:", of brax.
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
-    "maze": maze,
-    **{f"maze-{name}": functools.partial(maze, layout) for name, layout in LAYOUTS.items() if name != "lecture"},
-    "partial-maze": partial_maze,
+    "maze": pgjax.maze,
+    "partial-maze": pgjax.partial_maze,
     **{
-        f"partial-maze-{name}": functools.partial(partial_maze, layout)
+        f"{kind}-{name}": functools.partial(make, layout)
+        for kind, make in (("maze", pgjax.maze), ("partial-maze", pgjax.partial_maze))
         for name, layout in LAYOUTS.items()
         if name != "lecture"
     },
-    "t-maze": t_maze,
-    "navigation": navigation,
-    "recommendation": recommendation,
-    "slate-recommendation": functools.partial(recommendation, slate=3),
-    "cooling": cooling,
+    "t-maze": pgjax.t_maze,
+    "navigation": pgjax.navigation,
+    "recommendation": pgjax.recommendation,
+    "slate-recommendation": functools.partial(pgjax.recommendation, slate=3),
+    "cooling": pgjax.cooling,
 }
 
-
 CONTROLLERS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "CartPole-v1": cartpole_controller,
-    "Acrobot-v1": acrobot_controller,
-    "Pendulum-v1": pendulum_controller,
-    "MountainCar-v0": mountain_car_controller,
-    "MountainCarContinuous-v0": continuous_mountain_car_controller,
-    "navigation": navigation_controller,
+    "CartPole-v1": imitation.cartpole_controller,
+    "Acrobot-v1": imitation.acrobot_controller,
+    "Pendulum-v1": imitation.pendulum_controller,
+    "MountainCar-v0": imitation.mountain_car_controller,
+    "MountainCarContinuous-v0": imitation.continuous_mountain_car_controller,
+    "navigation": imitation.navigation_controller,
 }
 
 
@@ -146,11 +65,11 @@ def environment_named(name: str) -> Environment:
         return ENVIRONMENTS[name.lower()]()
     library, _, rest = name.partition(":")
     if library == "brax" and rest:
-        return from_brax(rest)
+        return pgjax.from_brax(rest)
     near = difflib.get_close_matches(name.lower(), ENVIRONMENTS, n=3)
     if near:
         raise InputError(f"expected the name of an environment, got {name!r}; did you mean {', '.join(near)}?")
-    return from_gymnax(name)
+    return pgjax.from_gymnax(name)
 
 
 def expert_named(name: str, environment: Environment) -> Expert | None:
@@ -160,19 +79,19 @@ def expert_named(name: str, environment: Environment) -> Expert | None:
         InputError: If the environment is another one, and its observations or actions do not fit.
     """
     if name in CONTROLLERS:
-        return scripted(CONTROLLERS[name], environment)
+        return imitation.scripted(CONTROLLERS[name], environment)
     if name.endswith("recommendation"):
-        return scripted(recommendation_controller(environment), environment)
+        return imitation.scripted(imitation.recommendation_controller(environment), environment)
     if name == "cooling":
-        return pid_controller(environment)
+        return imitation.pid_controller(environment)
     if name == "t-maze":
-        return sign_follower(environment)
+        return imitation.sign_follower(environment)
     kind, _, layout = name.rpartition("maze")
     if kind in ("", "partial-") and layout.removeprefix("-") in ("", *LAYOUTS):
-        text = LAYOUTS[layout.removeprefix("-") or "lecture"]
+        drawn = LAYOUTS[layout.removeprefix("-") or "lecture"]
         if kind == "":
-            return shortest_paths(text)
-        return dead_reckoning(text) if "S" in text else None
+            return imitation.shortest_paths(drawn)
+        return imitation.dead_reckoning(drawn) if "S" in drawn else None
     return None
 
 
@@ -189,47 +108,47 @@ def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[in
     if any(width < 1 for width in hidden):
         raise InputError(f"expected hidden layers of width 1 or more, got {min(hidden)}")
     if name == "auto" and tuple(hidden) == (64, 64) and not bfloat16:
-        return policy_for(environment)
+        return pgjax.policy_for(environment)
     if name == "tabular":
         if not isinstance(states, Discrete) or not isinstance(actions, Discrete):
             raise InputError(
                 f"expected discrete observations and actions for a tabular policy, got {environment.name} with "
                 f"observations of {type(states).__name__} and actions of {type(actions).__name__}"
             )
-        return tabular(states.n, actions)
+        return pgjax.tabular(states.n, actions)
     if name in ("recurrent", "cnn") and bfloat16:
         raise InputError(f"expected products in float32 for a {name} policy, got bfloat16")
     if name == "cnn" or (name == "auto" and is_image(states) and not bfloat16):
-        return cnn(states, actions, hidden=hidden)
+        return pgjax.cnn(states, actions, hidden=hidden)
     if name == "recurrent":
         if not hidden:
             raise InputError(
                 "expected 1 or more hidden layers for a recurrent policy, whose last is its state, got none"
             )
-        return recurrent(states, actions, hidden[-1], hidden[:-1])
+        return pgjax.recurrent(states, actions, hidden[-1], hidden[:-1])
     wanted = {"categorical": Discrete, "gaussian": Box}.get(name)
     if wanted is not None and not isinstance(actions, wanted):
         raise InputError(
             f"expected a {wanted.__name__} action space for a {name} policy, got {environment.name} with actions of "
             f"{type(actions).__name__}"
         )
-    return mlp(states, actions, hidden, product_dtype=jnp.bfloat16 if bfloat16 else jnp.float32)
+    return pgjax.mlp(states, actions, hidden, product_dtype=jnp.bfloat16 if bfloat16 else jnp.float32)
 
 
-def text_baseline_named(name: TextBaselineName, group_size: int, config: TransformerConfig) -> Baseline:
+def text_baseline_named(name: TextBaselineName, group_size: int, config: pgjax.text.TransformerConfig) -> Baseline:
     """A baseline for texts: among outputs to the same prompt, or a learned one that is a transformer.
 
     Raises:
         InputError: If less than two outputs have the same prompt, or there is no transformer of these config.
     """
     if name == "learned-value":
-        return learned_value(transformer_value(config), steps=2)
+        return pgjax.learned_value(pgjax.text.transformer_value(config), steps=2)
     if name == "running-average":
-        return running_average()
-    return (leave_one_out if name == "leave-one-out" else leave_one_out_by_time)(group_size=group_size)
+        return pgjax.running_average()
+    return (pgjax.leave_one_out if name == "leave-one-out" else estimators.leave_one_out_by_time)(group_size=group_size)
 
 
-def corpus_named(name: str, seed: int, sentences: int, length: int, prompt_words: int) -> Corpus:
+def corpus_named(name: str, seed: int, sentences: int, length: int, prompt_words: int) -> pgjax.text.Corpus:
     """A corpus: grammar (made from a seed), python-docs, or a file of text.
 
     Args:
@@ -245,12 +164,12 @@ def corpus_named(name: str, seed: int, sentences: int, length: int, prompt_words
     if sentences < 1:
         raise InputError(f"expected 1 or more sentences, got {sentences}")
     if name == "grammar":
-        return grammar_corpus(grammar(seed), jax.random.key(seed), sentences, prompt_words)
-    text = python_docs() if name == "python-docs" else read_text(name)
-    return text_corpus(text, f"{name} ({digest(text)})", length, prompt_words)
+        return pgjax.text.grammar_corpus(pgjax.text.grammar(seed), jax.random.key(seed), sentences, prompt_words)
+    text = pgjax.text.python_docs() if name == "python-docs" else pgjax.text.read_text(name)
+    return pgjax.text.text_corpus(text, f"{name} ({pgjax.text.digest(text)})", length, prompt_words)
 
 
-def gold_named(name: str, corpus: Corpus, seed: int) -> Gold:
+def gold_named(name: str, corpus: pgjax.text.Corpus, seed: int) -> rlhf.Gold:
     """A gold reward: words, length, or letters: followed by the letters that are wanted.
 
     For a grammar, its words have values drawn with a seed; for another corpus, its frequent words are worth 1 each.
@@ -260,11 +179,11 @@ def gold_named(name: str, corpus: Corpus, seed: int) -> Gold:
     """
     kind, _, letters = name.partition(":")
     if name == "words":
-        return common_words(corpus) if corpus.grammar is None else grammar_gold(corpus.grammar, seed)
+        return rlhf.common_words(corpus) if corpus.grammar is None else rlhf.grammar_gold(corpus.grammar, seed)
     if name == "length":
-        return length_gold()
+        return rlhf.length_gold()
     if kind == "letters" and letters:
-        return letter_share(corpus.tokenizer, letters)
+        return rlhf.letter_share(corpus.tokenizer, letters)
     raise InputError(f"expected a gold reward words, length or letters:LETTERS, got {name}")
 
 
@@ -274,10 +193,13 @@ def baseline_named(name: str, environment: Environment, hidden: Sequence[int], s
     Raises:
         InputError: If it needs discrete actions and they are not, or learns in less than one gradient step an update.
     """
-    if name in BASELINES:
-        return BASELINES[name]()
-    value = value_for if name == "learned-value" else action_value_for
-    return LEARNED_BASELINES[name](value(environment, hidden), steps=steps)
+    if name == "none":
+        return pgjax.no_baseline()
+    make = getattr(estimators, name.replace("-", "_"))
+    if name in ("learned-value", "learned-action-value", "expected-policy-gradient"):
+        value = pgjax.value_for if name == "learned-value" else pgjax.policies.action_value_for
+        return make(value(environment, hidden), steps=steps)
+    return make()
 
 
 def reinforce_named(
@@ -292,18 +214,18 @@ def reinforce_named(
     value_steps: int,
     optimizer: OptimizerName,
     bfloat16: bool = False,
-) -> Algorithm:
+) -> pgjax.Algorithm:
     """REINFORCE of these parts; see `policy_named`, `baseline_named` and `pgjax.reinforce`.
 
     Raises:
         InputError: If a part does not fit the environment or another one.
     """
-    return reinforce(
+    return pgjax.reinforce(
         environment,
         policy_named(policy, environment, hidden, bfloat16),
         slots=slots,
         min_steps_per_slot=min_steps_per_slot,
-        credit=CREDITS[credit](),
+        credit=getattr(estimators, credit.replace("-", "_"))(),
         baseline=baseline_named(baseline, environment, hidden, value_steps),
         optimizer=OPTIMIZERS[optimizer],
     )
