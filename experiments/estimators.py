@@ -36,7 +36,7 @@ from pgjax.exact.verification import Verdict, broken, largest_z_by_chance, unbia
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(launch.Runs):
     """How much is sampled and run."""
 
     samples: int = 262144
@@ -44,7 +44,6 @@ class Options:
     seeds: int = 256
     """Runs of each method in the learning curves."""
     first_seed: int = 1000
-    """Number of the first of these runs; the others follow it."""
     choosing_seeds: int = 32
     """Other runs, numbered from 0, that a learning rate is chosen on."""
     learning_rate: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -57,12 +56,9 @@ class Options:
     """Updates of a run on the maze."""
     slots: int = 16
     """Episode slots of an update."""
-    study: int = 0
-    """Number of the study; runs of two studies have no randomness in common."""
     batch: int | None = None
     """Runs computed together; by default as many as memory and cache allow."""
     out: Path = Path("results/estimators")
-    """Directory to write into: a new one, or one that the same study has written."""
 
 
 # --- Trust ------------------------------------------------------------------------------------------------------------
@@ -258,21 +254,17 @@ class Task(NamedTuple):
 
 def methods(environment: pgjax.Environment) -> dict[str, tuple[Credit, Baseline]]:
     """The methods whose learning is compared."""
+    whole, to_go, lambda_return = pgjax.whole_episode(), pgjax.reward_to_go(), pgjax.lambda_return()
+    v, Q = pgjax.value_for(environment), pgjax.policies.action_value_for(environment)
     return {
-        "G_1": (pgjax.whole_episode(), pgjax.no_baseline()),
-        "G_1 − ρ̂": (pgjax.whole_episode(), pgjax.running_average()),
-        "G_t": (pgjax.reward_to_go(), pgjax.no_baseline()),
-        "G_t − leave-one-out mean per step": (pgjax.reward_to_go(), pgjax.estimators.leave_one_out_by_time()),
-        "G_t − v(X_t), learned": (pgjax.reward_to_go(), pgjax.learned_value(pgjax.value_for(environment))),
-        "actor-critic: G_t^0.95 − v(X_t)": (pgjax.lambda_return(), pgjax.learned_value(pgjax.value_for(environment))),
-        "expected policy gradient, learned Q": (
-            pgjax.lambda_return(),
-            pgjax.estimators.expected_policy_gradient(pgjax.policies.action_value_for(environment)),
-        ),
-        "G_t − Q control variate, learned": (
-            pgjax.reward_to_go(),
-            pgjax.learned_action_value(pgjax.policies.action_value_for(environment)),
-        ),
+        "G_1": (whole, pgjax.no_baseline()),
+        "G_1 − ρ̂": (whole, pgjax.running_average()),
+        "G_t": (to_go, pgjax.no_baseline()),
+        "G_t − leave-one-out mean per step": (to_go, pgjax.estimators.leave_one_out_by_time()),
+        "G_t − v(X_t), learned": (to_go, pgjax.learned_value(v)),
+        "actor-critic: G_t^0.95 − v(X_t)": (lambda_return, pgjax.learned_value(v)),
+        "expected policy gradient, learned Q": (lambda_return, pgjax.estimators.expected_policy_gradient(Q)),
+        "G_t − Q control variate, learned": (to_go, pgjax.learned_action_value(Q)),
     }
 
 
@@ -289,10 +281,8 @@ def speed(results: xr.Dataset, goal: float) -> dict[str, Any]:
     there = ((curves.episode_return >= goal) & ~pgjax.analysis.failed(curves)).transpose("seed", "iteration").values
     steps = np.cumsum(curves.steps.transpose("seed", "iteration").values, axis=1, dtype=float)
     needed = np.where(there.any(1), steps[np.arange(len(steps)), there.argmax(1)], np.inf)
-    final = pgjax.analysis.final_return(curves).values
-    final = final[np.isfinite(final)]
+    average = tables.average_of_finite(pgjax.analysis.final_return(curves).values)
     median = float(np.median(needed))
-    average = tables.average_of(final) if len(final) else {"iqm": None, "interval": None}
     return {
         "reached": float(there.any(1).mean()),
         "reached_interval": list(pgjax.analysis.proportion_interval(int(there.any(1).sum()), len(there))),
@@ -310,21 +300,12 @@ def place(task: str, position: int) -> str:
 
 def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str, xr.Dataset]]]:
     """Return, by task and method, the numbers and the curves."""
+    # As in the exact part, the maze's horizon is the end.
+    maze = pgjax.finite(pgjax.environments.maze_tables(), MAZE_HORIZON, "maze")
     cartpole = pgjax.from_gymnax("CartPole-v1")
-    maze = pgjax.finite(
-        pgjax.environments.maze_tables(), MAZE_HORIZON, "maze"
-    )  # as in the exact part, the horizon is the end
     tasks = {
-        "CartPole-v1": Task(
-            environment=cartpole,
-            iterations=options.cartpole_iterations,
-            discount=0.99,
-            value_learning_rate=1e-2,
-            goal=475.0,
-        ),
-        "maze": Task(
-            environment=maze, iterations=options.maze_iterations, discount=1.0, value_learning_rate=1e-1, goal=-20.0
-        ),
+        "CartPole-v1": Task(cartpole, options.cartpole_iterations, discount=0.99, value_learning_rate=1e-2, goal=475.0),
+        "maze": Task(maze, options.maze_iterations, discount=1.0, value_learning_rate=1e-1, goal=-20.0),
     }
     numbers: dict[str, Any] = {}
     curves: dict[str, dict[str, xr.Dataset]] = {}
@@ -332,13 +313,8 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
         task = tasks[task_name]
         numbers[task_name], curves[task_name] = {}, {}
         for position, (name, (credit, baseline)) in enumerate(methods(task.environment).items()):
-            algorithm = pgjax.reinforce(
-                task.environment,
-                pgjax.policy_for(task.environment),
-                slots=options.slots,
-                credit=credit,
-                baseline=baseline,
-            )
+            policy = pgjax.policy_for(task.environment)
+            algorithm = pgjax.reinforce(task.environment, policy, slots=options.slots, credit=credit, baseline=baseline)
             directory = options.out / place(task_name, position)
             runs = partial(
                 pgjax.sweep,
@@ -362,10 +338,13 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
                 hyperparameters=algorithm.hyperparameters(learning_rate=chosen, **fixed),
                 out=directory / "reported",
             )
-            found = {"learning_rate": chosen, **speed(results, task.goal)}
-            found["environment_steps"] = int(results.steps.sum())
-            found["seconds"] = float(results.seconds.sum())
-            numbers[task_name][name], curves[task_name][name] = found, results
+            numbers[task_name][name] = {
+                "learning_rate": chosen,
+                **speed(results, task.goal),
+                "environment_steps": int(results.steps.sum()),
+                "seconds": float(results.seconds.sum()),
+            }
+            curves[task_name][name] = results
     return numbers, curves
 
 
@@ -377,12 +356,11 @@ def draw_noise(axes: Axes, variance: dict[str, Any]) -> None:
     names = list(next(iter(variance.values()))["variance"])
     rows = np.arange(len(names))[::-1]
     for colour, marker, (name, found) in zip(COLOURS, "os^", variance.items(), strict=False):
-        squared = found["gradient_norm"] ** 2
-        needed = [found["variance"][estimator] / squared for estimator in names]
-        biased = np.array([found["bias"][estimator] > 1e-3 * found["gradient_norm"] for estimator in names])
+        needed = np.array([found["variance"][estimator] for estimator in names]) / found["gradient_norm"] ** 2
+        biased = np.array([found["bias"][estimator] for estimator in names]) > 1e-3 * found["gradient_norm"]
         label = f"{name}: ρ = {found['rho']:.0f}"
-        axes.scatter(np.array(needed)[~biased], rows[~biased], color=colour, marker=marker, s=34, label=label, zorder=3)
-        axes.scatter(np.array(needed)[biased], rows[biased], edgecolor=colour, facecolor="none", marker=marker, s=34)
+        axes.scatter(needed[~biased], rows[~biased], color=colour, marker=marker, s=34, label=label, zorder=3)
+        axes.scatter(needed[biased], rows[biased], edgecolor=colour, facecolor="none", marker=marker, s=34)
     axes.scatter([], [], edgecolor="0.3", facecolor="none", label="hollow: biased")
     axes.set_xscale("log")
     axes.set_yticks(rows, [on_paper(name) for name in names])
@@ -466,9 +444,8 @@ def check(options: Options) -> None:
     """Raise unless the options can be used, before anything is computed."""
     sweeps = {place(task, number) for task in ("CartPole-v1", "maze") for number in range(METHODS)}
     launch.check_directory_of_study(options.out, sweeps | {"summary.json", "variance.png", "learning.png"})
-    for name in ("samples", "seeds", "choosing_seeds", "cartpole_iterations", "maze_iterations"):
-        if getattr(options, name) < 1:
-            raise pgjax.InputError(f"expected {name.replace('_', ' ')} to be 1 or more, got {getattr(options, name)}")
+    counts = ("samples", "seeds", "choosing_seeds", "cartpole_iterations", "maze_iterations")
+    launch.check_counts({name.replace("_", " "): getattr(options, name) for name in counts})
     if options.slots < 2:
         raise pgjax.InputError(f"expected 2 or more slots for a leave-one-out baseline, got {options.slots}")
     if not options.env or len(set(options.env)) != len(options.env):
@@ -502,19 +479,18 @@ def report(summary: dict[str, Any]) -> None:
     print(pd.DataFrame(rows).to_string(index=False))
     for task, found in summary["learning"].items():
         print(f"\n{task}")
-        lines = []
-        for name, row in found.items():
-            lines.append(
-                {
-                    "method": name,
-                    "learning rate": f"{row['learning_rate']:g}",
-                    "reached": f"{row['reached']:.1%}",
-                    "steps to goal (median)": tables.written(row["steps_to_goal"], ".3g"),
-                    "final return (IQM)": tables.written(row["final"]),
-                    "95% interval": tables.written_interval(row["final_interval"]),
-                    "failed": row["failed"],
-                }
-            )
+        lines = [
+            {
+                "method": name,
+                "learning rate": f"{row['learning_rate']:g}",
+                "reached": f"{row['reached']:.1%}",
+                "steps to goal (median)": tables.written(row["steps_to_goal"], ".3g"),
+                "final return (IQM)": tables.written(row["final"]),
+                "95% interval": tables.written_interval(row["final_interval"]),
+                "failed": row["failed"],
+            }
+            for name, row in found.items()
+        ]
         print(pd.DataFrame(lines).to_string(index=False))
 
 

@@ -36,7 +36,7 @@ from pgjax.exact import compounding
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(launch.Runs):
     """What is copied, tested and computed."""
 
     env: tuple[Literal["CartPole-v1", "maze", "Pendulum-v1"], ...] = ("CartPole-v1", "maze", "Pendulum-v1")
@@ -56,21 +56,15 @@ class Options:
     error: float = 1e-3
     """Error rate ε of an imitator in that problem."""
     seeds: int = 128
-    """Runs of everything."""
-    first_seed: int = 0
-    """Number of the first run; the others follow it."""
-    study: int = 0
-    """Number of the study; runs of two studies have no randomness in common."""
     batch: int | None = None
     """Runs computed together; by default as many as memory and cache allow."""
     out: Path = Path("results/imitation")
-    """Directory to write into: a new one, or one that the same study has written."""
 
 
 class Task(NamedTuple):
     """An environment of the study, who is copied in it, and how."""
 
-    environment: Callable[[], pgjax.Environment]
+    environment: pgjax.Environment
     expert: pgjax.Expert | int  # or so many updates of REINFORCE
     weak: pgjax.Expert | int
     episodes: Sequence[int]
@@ -84,11 +78,10 @@ class Task(NamedTuple):
 def tasks() -> dict[str, Task]:
     """The tasks by name."""
     pendulum = pgjax.from_gymnax("Pendulum-v1")
-    swing_up = pgjax.imitation.scripted(pgjax.imitation.pendulum_controller, pendulum)
-    slow = pgjax.imitation.scripted(functools.partial(pgjax.imitation.pendulum_controller, rate=0.02), pendulum)
+    swing_up = pgjax.imitation.pendulum_controller
     return {
         "CartPole-v1": Task(
-            environment=lambda: pgjax.from_gymnax("CartPole-v1"),
+            environment=pgjax.from_gymnax("CartPole-v1"),
             expert=60,
             weak=8,
             episodes=(1, 3, 10, 30),
@@ -98,7 +91,7 @@ def tasks() -> dict[str, Task]:
             reinforce={"learning_rate": 1e-2},
         ),
         "maze": Task(
-            environment=pgjax.maze,
+            environment=pgjax.maze(),
             expert=pgjax.imitation.shortest_paths(),
             weak=40,
             episodes=(1, 3, 10, 30),
@@ -108,9 +101,9 @@ def tasks() -> dict[str, Task]:
             reinforce={"learning_rate": 3e-2},
         ),
         "Pendulum-v1": Task(
-            environment=lambda: pendulum,
-            expert=swing_up,
-            weak=slow,
+            environment=pendulum,
+            expert=pgjax.imitation.scripted(swing_up, pendulum),
+            weak=pgjax.imitation.scripted(functools.partial(swing_up, rate=0.02), pendulum),
             episodes=(3, 10, 30, 100),
             enough=300,
             labels=20,
@@ -218,22 +211,6 @@ def run_sweeps(problem: Problem, options: Options) -> tuple[dict[str, pgjax.Expe
     return experts, found
 
 
-def tester(problem: Problem, options: Options, policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
-    """What plays the test episodes of all runs: final params [seeds, …] -> mean returns [seeds, noise]."""
-    keys = launch.keys_after_training(options)
-    play = pgjax.evaluate(problem.environment, policy, options.test_episodes)
-    levels = jnp.asarray(options.noise)
-
-    def of_a_run(key: jax.Array, params: Any) -> jax.Array:
-        def at(noise: jax.Array) -> jax.Array:
-            return jnp.mean(play(key, params, problem.environment.params._replace(noise=noise)))
-
-        return jax.lax.map(at, levels)
-
-    over_runs = pgjax.over_runs(of_a_run)
-    return lambda params: np.asarray(over_runs(keys, params))
-
-
 def evaluate(
     problem: Problem, options: Options, experts: Mapping[str, pgjax.Expert], found: Mapping[str, xr.Dataset]
 ) -> list[dict[str, Any]]:
@@ -248,35 +225,46 @@ def evaluate(
     def add(method: str, returns: np.ndarray, noise: Sequence[float], episodes: Any = None, labels: Any = None) -> None:
         for level, runs in zip(noise, returns.T, strict=True):
             row = {"task": problem.name, "method": method, "episodes": episodes, "labels": labels, "noise": level}
-            good = runs[np.isfinite(runs)]
-            average = tables.average_of(good) if len(good) else {"iqm": None, "interval": None}
-            rows.append(row | average | {"runs": len(runs), "failed": len(runs) - len(good)})
+            row |= tables.average_of_finite(runs)
+            rows.append(row | {"runs": len(runs), "failed": int((~np.isfinite(runs)).sum())})
+
+    keys, levels = launch.keys_after_training(options), jnp.asarray(options.noise)
 
     @functools.cache  # an expert may well be a run of the same policy
-    def test(policy: pgjax.Policy) -> Callable[[Any], np.ndarray]:
-        return tester(problem, options, policy)
+    def test(policy: pgjax.Policy) -> Callable[[jax.Array, Any], jax.Array]:
+        """What plays the test episodes of all runs: keys, final params [seeds, …] -> mean returns [seeds, noise]."""
+        play = pgjax.evaluate(problem.environment, policy, options.test_episodes)
+
+        def of_a_run(key: jax.Array, params: Any) -> jax.Array:
+            def at(noise: jax.Array) -> jax.Array:
+                return jnp.mean(play(key, params, problem.environment.params._replace(noise=noise)))
+
+            return jax.lax.map(at, levels)
+
+        return pgjax.over_runs(of_a_run)
 
     for method, expert in zip(("expert", "weak expert"), experts.values(), strict=True):
         params = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (options.seeds, *jnp.shape(leaf))), expert.params)
-        add(method, test(expert.policy)(params), options.noise)
+        add(method, np.asarray(test(expert.policy)(keys, params)), options.noise)
 
     def final(name: str, **point: float) -> np.ndarray:
         like = jax.eval_shape(problem.policy.init, jax.random.key(0))
-        returns = test(problem.policy)(pgjax.load_params(found[name], like, point=point))
+        returns = test(problem.policy)(keys, pgjax.load_params(found[name], like, point=point))
         return np.where(pgjax.analysis.failed(found[name].sel(point)).values[:, None], np.nan, returns)
 
     for n in found["cloning"].episodes.values:
         labels = float(found["cloning"].labels.sel(episodes=n).isel(iteration=-1).mean())
         add("behaviour cloning", final("cloning", episodes=n), options.noise, int(n), labels)
     for name, results in found.items():
-        if name.startswith("dagger"):
-            n, labels = results.sizes["iteration"], float(results.labels.sum("iteration").mean())
-            if name != "dagger-noise":
-                add("DAgger", final(name), options.noise, n, labels)
-                continue
-            for level in results["environment.noise"].values:
-                returns = final(name, **{"environment.noise": level})[:, [options.noise.index(level)]]
-                add("DAgger amid the noise", returns, [float(level)], n, labels)
+        if not name.startswith("dagger"):
+            continue
+        n, labels = results.sizes["iteration"], float(results.labels.sum("iteration").mean())
+        if name != "dagger-noise":
+            add("DAgger", final(name), options.noise, n, labels)
+            continue
+        for level in results["environment.noise"].values:
+            returns = final(name, **{"environment.noise": level})[:, [options.noise.index(level)]]
+            add("DAgger amid the noise", returns, [float(level)], n, labels)
     for name, method in CLONES.items():
         labels = float(found[name].labels.isel(iteration=-1).mean())
         add(method, final(name), options.noise, problem.task.enough, labels)
@@ -527,10 +515,13 @@ def main(options: Options) -> None:
     learned = []
     name: str
     for name in dict.fromkeys(options.env):
-        task, policy = available[name], pgjax.policy_for(available[name].environment())
-        environment = pgjax.noisy_actions(task.environment(), options.noise[0])
+        task = available[name]
         problem = Problem(
-            name=name, task=task, environment=environment, policy=policy, sweep=functools.partial(sweep, name)
+            name=name,
+            task=task,
+            environment=pgjax.noisy_actions(task.environment, options.noise[0]),
+            policy=pgjax.policy_for(task.environment),
+            sweep=functools.partial(sweep, name),
         )
         learned.append((problem, *run_sweeps(problem, options)))
     errors = compound(options, functools.partial(sweep, "compounding"))

@@ -33,13 +33,10 @@ from pgjax.environments.drawings import COLOURS
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(launch.Runs):
     """What is optimised; a reward model begins as a language model of its size, which is pretrained for it."""
 
     seeds: int = 16
-    """Runs of everything."""
-    first_seed: int = 0
-    """Number of the first run; the others follow it."""
     comparisons: tuple[int, ...] = (256, 1024, 4096)
     """Numbers of comparisons that a reward model is fitted to."""
     reward_width: tuple[int, ...] = (16, 32, 64)
@@ -62,12 +59,9 @@ class Options:
     """Temperature τ of the annotators' choice: a difference of τ in the gold reward is one nat of preference."""
     pool: int = 1024
     """Outputs to each of 8 prompts, for best-of-n."""
-    study: int = 0
-    """Number of the study; runs of two studies have no randomness in common."""
     block: int = 2
     """Runs vmapped together on a device."""
     out: Path = Path("results/overoptimisation")
-    """Directory to write into: a new one, or one that the same study has written."""
 
 
 LENGTH = 24  # tokens of an output
@@ -130,13 +124,13 @@ class Study(NamedTuple):
         rounds: int = 1,
         grid: Mapping[str, Sequence[float]] | None = None,
         **numbers: float,
-    ) -> tuple[rlhf.Feedback, xr.Dataset]:
+    ) -> xr.Dataset:
         """Run the loop for every seed at every point of a grid."""
         options, loop = self.options, self.feedback(reward_width, rankings, rounds)
         print(f"{name}: REINFORCE against a reward model of width {reward_width}", flush=True)
         bias = numbers.pop("length_bias", 0.0)
         people = rlhf.Annotators(temperature=options.temperature, length_bias=bias)
-        results = pgjax.sweep(
+        return pgjax.sweep(
             loop.algorithm,
             iterations=options.updates,
             seeds=launch.seeds_of(options),
@@ -151,7 +145,6 @@ class Study(NamedTuple):
                            "rankings": rankings, "pretraining": options.pretraining},
             block=options.block,
         )  # fmt: skip
-        return loop, results
 
 
 def pretrain(options: Options, corpus: pgjax.text.Corpus) -> dict[int, Any]:
@@ -374,28 +367,25 @@ def main(options: Options) -> None:
     launch.check_directory_of_study(options.out, [*directories, *files])
     corpus = names.corpus_named("grammar", seed=0, sentences=SENTENCES, length=0, prompt_words=1)
     study = Study(options=options, corpus=corpus, gold=names.gold_named("words", corpus, 0), supervised={})
-    for width in options.reward_width:  # what cannot be used is refused before anything is computed
-        loop = study.feedback(width, max(options.comparisons), 1)
+    room = max(options.comparisons)
+    loops = {width: study.feedback(width, room, 1) for width in options.reward_width}
+    for loop in loops.values():  # what cannot be used is refused before anything is computed
         people = rlhf.Annotators(options.temperature)
         loop.algorithm.hyperparameters(learning_rate=options.learning_rate, annotators=people)
     study = study._replace(supervised=pretrain(options, corpus))
 
-    sweeps, loops = {}, {}
+    sweeps, more = {}, {}
     for width in options.reward_width:
         grid = {"comparisons": options.comparisons}
-        loops[width], sweeps[width] = study.sweep(f"comparisons-{width}", width, max(options.comparisons), grid=grid)
-    room = max(options.comparisons)
-    more = {}
+        sweeps[width] = study.sweep(f"comparisons-{width}", width, room, grid=grid)
     if options.beta:
-        _, more["penalty"] = study.sweep(
-            "penalty", options.width, room, grid={"beta": options.beta}, comparisons=middle
-        )
+        more["penalty"] = study.sweep("penalty", options.width, room, grid={"beta": options.beta}, comparisons=middle)
     if options.length_bias:
-        _, more["length-bias"] = study.sweep(
+        more["length-bias"] = study.sweep(
             "length-bias", options.width, room, length_bias=options.length_bias, comparisons=middle
         )
     if options.rounds > 1:
-        _, more["rounds"] = study.sweep("rounds", options.width, -(-middle // options.rounds), rounds=options.rounds)
+        more["rounds"] = study.sweep("rounds", options.width, -(-middle // options.rounds), rounds=options.rounds)
     launch.leave_to_the_first_process()
 
     good, failed = failures(options, {f"comparisons-{width}": results for width, results in sweeps.items()} | more)
@@ -409,10 +399,7 @@ def main(options: Options) -> None:
         for count, best in zip(options.comparisons, chosen, strict=True):
             here = sweeps[width].sel(comparisons=count)
             what: dict[str, Any] = {"reward_width": width, "comparisons": count}
-            what |= {
-                "accuracy": float(here.accuracy[:, -1].mean()),
-                "bayes_accuracy": float(here.bayes_accuracy[:, -1].mean()),
-            }
+            what |= {name: float(here[name][:, -1].mean()) for name in ("accuracy", "bayes_accuracy")}
             rows += [row_of(curve_of(here, start), "RL", **what), row_of(best, "best-of-n", **what)]
     penalties = {"β = 0": once} | {f"β = {beta:g}": more["penalty"].sel(beta=beta) for beta in options.beta}
     biased, asked = {"no bias": once}, {"asked once": once}

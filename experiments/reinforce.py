@@ -16,15 +16,13 @@ from pgjax.devices import use_every_core
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(launch.Runs):
     """What is run; several values of a hyper-parameter make a grid."""
 
     env: str = "CartPole-v1"
     """Environment: one of gymnax, brax:NAME, or maze, partial-maze, t-maze, navigation, recommendation, cooling, …"""
     seeds: int = 256
     """Runs at each point of the grid."""
-    first_seed: int = 0
-    """Number of the first run; the others follow it."""
     iterations: int = 60
     """Updates of a run."""
     slots: int = 16
@@ -59,8 +57,6 @@ class Options:
     """Whether the operands of matrix products are rounded to bfloat16; all else is float32."""
     solved_at: float | None = None
     """Mean return over the last 100 episodes from which a run is solved; by default gymnasium's, if it has one."""
-    study: int = 0
-    """Number of the study; runs of two studies have no randomness in common."""
     batch: int | None = None
     """Runs computed together; by default as many as memory and cache allow."""
     block: int | None = None

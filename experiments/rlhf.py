@@ -38,7 +38,7 @@ from pgjax.environments.drawings import COLOURS
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(launch.Runs):
     """What is written, liked, ranked and learned."""
 
     corpus: str = "grammar"
@@ -47,9 +47,6 @@ class Options:
     """The gold reward: words (those of the grammar have values, else frequent words), length,
     or letters:LETTERS; none if only people rank, and nobody knows what they want."""
     seeds: int = 8
-    """Runs of everything."""
-    first_seed: int = 0
-    """Number of the first run; the others follow it."""
     width: int = 32
     """Width of the transformers: of the language model and of the reward model."""
     layers: int = 2
@@ -109,12 +106,9 @@ class Options:
     """Outputs n that best-of-n sampling chooses from, at most 32."""
     top_p: float = 1.0
     """Probability of the likeliest tokens that samples are shown from."""
-    study: int = 0
-    """Number of the study; runs of two studies have no randomness in common."""
     block: int = 2
     """Runs vmapped together on a device."""
     out: Path = Path("results/rlhf")
-    """Directory to write into: a new one, or one that the same study has written."""
 
 
 CANDIDATES = 32  # outputs to each prompt, of which the best of n is chosen
@@ -201,7 +195,12 @@ def ranked_by_people(options: Options, corpus: pgjax.text.Corpus) -> Ranked | No
 
 
 def tune(
-    options: Options, loop: rlhf.Feedback, supervised: Any, corpus: pgjax.text.Corpus, people: Ranked | None
+    options: Options,
+    loop: rlhf.Feedback,
+    numbers: rlhf.FeedbackHyperparameters,
+    supervised: Any,
+    corpus: pgjax.text.Corpus,
+    people: Ranked | None,
 ) -> xr.Dataset:
     """The sweep of the rounds of feedback."""
     sources = []
@@ -213,15 +212,11 @@ def tune(
         f"2. {options.rounds} rounds, each with {options.updates} updates of REINFORCE; rankings: {', '.join(sources)}",
         flush=True,
     )
-    numbers = loop.algorithm.hyperparameters(
-        learning_rate=options.learning_rate,
-        beta=options.beta,
-        kl_target=options.kl_target,
-        annotators=people_of(options),
-    )
     chosen = ("gold", "width", "layers", "heads", "length", "rounds", "updates", "ranked", "drawn", "annotators",
              "members", "slots", "group_size", "baseline")  # fmt: skip
-    configuration = {name: getattr(options, name) for name in chosen} | {"comparisons": comparisons_of(options)}
+    configuration = {name: getattr(options, name) for name in chosen}
+    configuration |= {"comparisons": comparisons_of(options), "corpus": corpus.name}
+    configuration["prompts"] = pgjax.text.digest(corpus.prompts.tobytes().hex())
     for name, part in {} if people is None else {"external": people.external, "held_out": people.held_out}.items():
         configuration[name] = pgjax.text.digest(np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()))
     return pgjax.sweep(
@@ -232,11 +227,7 @@ def tune(
         hyperparameters=numbers,
         study=options.study,
         out=options.out / "feedback",
-        configuration={
-            "corpus": corpus.name,
-            "prompts": pgjax.text.digest(corpus.prompts.tobytes().hex()),
-            **configuration,
-        },
+        configuration=configuration,
         block=options.block,
     )
 
@@ -289,9 +280,9 @@ def comparison(
         if people is not None:
             N, K, L = people.held_out.tokens.shape
             tokens = jnp.asarray(people.held_out.tokens).reshape(N * K, L)
-            found["people"] = rlhf.ensemble_score(
-                model, tuned.reward.params, tokens, tuned.reward.uncertainty_penalty
-            ).reshape(N, K)
+            reward = tuned.reward
+            scores = rlhf.ensemble_score(model, reward.params, tokens, reward.uncertainty_penalty)
+            found["people"] = scores.reshape(N, K)
         return found
 
     return compare
@@ -442,10 +433,7 @@ def draw(
     errors = ", ".join(f"{trust.error:.3f}" for trust in trusts.values())
     titles = {
         "supervised pretraining": ("gradient steps", "cross-entropy (nats a token)"),
-        {"gold": "gold reward", "learned": "learned reward"}[reward]: (
-            "update of REINFORCE",
-            f"{REWARDS[reward]} (mean)",
-        ),
+        REWARDS[reward]: ("update of REINFORCE", f"{REWARDS[reward]} (mean)"),
         "what is optimised": ("update of REINFORCE", "KL (nats a text), learned reward (deviations)"),
         f"reward model: calibration error {errors}": (
             "σ(r₁ − r₂), the model's probability that the first is preferred",
@@ -525,7 +513,7 @@ def main(options: Options) -> None:
         held_out=None if people is None else people.held_out,
         baseline=names.text_baseline_named(options.baseline, options.group_size, config),
     )
-    loop.algorithm.hyperparameters(  # what cannot be used is refused before anything is computed
+    tuning = loop.algorithm.hyperparameters(  # what cannot be used is refused before anything is computed
         learning_rate=options.learning_rate,
         beta=options.beta,
         kl_target=options.kl_target,
@@ -534,7 +522,7 @@ def main(options: Options) -> None:
     pretrained = pretrain(options, corpus, policy)
     like = jax.eval_shape(policy.init, jax.random.key(0))
     supervised = pgjax.load_params(pretrained, like)
-    results = tune(options, loop, supervised, corpus, people)
+    results = tune(options, loop, tuning, supervised, corpus, people)
     launch.leave_to_the_first_process()
 
     print("3. fresh outputs of the supervised and of the tuned model", flush=True)
@@ -548,9 +536,8 @@ def main(options: Options) -> None:
     if options.top_p < 1:
         likely = jax.jit(pgjax.text.outputs(loop.environment, pgjax.policies.top_p(policy, options.top_p), SHOWN))
         sample_key = jax.random.split(key, 3)[2]
-        before, after = (
-            np.asarray(likely(sample_key, params, loop.environment.params)) for params in (start, tuned.policy)
-        )
+        both = (likely(sample_key, params, loop.environment.params) for params in (start, tuned.policy))
+        before, after = map(np.asarray, both)
     shown = pd.DataFrame(side_by_side(corpus, before, after, found["best"][0, :SHOWN], gold))
     table = shown.to_string(index=False, justify="left")
     tables.write_text(options.out / "samples.txt", table + "\n")

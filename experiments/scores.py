@@ -98,7 +98,6 @@ TASKS: dict[str, Task] = {
         iterations=300,
         learning_rates=(3e-3, 1e-2),
         settings={**WITH_MEMORY, "entropy_coefficient": 0.03},
-        published="-",
         solved_at=3.6,
     ),
     "partial-maze": Task(
@@ -111,9 +110,7 @@ TASKS: dict[str, Task] = {
         learning_rates=(2e-3, 4e-3),
         settings={"slots": 8, "discount": 0.97, "trace_decay": 0.9},
     ),
-    "Acrobot-v1": Task(
-        seeds=LONG, iterations=250, learning_rates=(3e-3, 5e-3), settings={}, published="−80", solved_at=-100.0
-    ),
+    "Acrobot-v1": Task(seeds=LONG, iterations=250, learning_rates=(3e-3, 5e-3), published="−80", solved_at=-100.0),
     "Pendulum-v1": Task(
         seeds=LONG,
         iterations=400,
@@ -189,9 +186,8 @@ def run(
     static = {key: value for key, value in settings.items() if key not in NUMBERS}
     algorithm = names.reinforce_named(environment, **static)
     numbers = {key: settings[key] for key in NUMBERS}
-    grid = {} if len(rates) == 1 else {"learning_rate": rates}
-    if not grid:
-        numbers["learning_rate"] = rates[0]
+    grid = {"learning_rate": rates} if len(rates) > 1 else {}
+    numbers |= {"learning_rate": rates[0]} if len(rates) == 1 else {}
     print(f"{name}, {method}: {what}", flush=True)
     return pgjax.sweep(
         algorithm,

@@ -27,7 +27,7 @@ from pgjax.devices import use_every_core
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(launch.Runs):
     """What is mapped."""
 
     env: tuple[Literal["maze", "CartPole-v1"], ...] = ("maze", "CartPole-v1")
@@ -40,20 +40,15 @@ class Options:
     """Weights of the entropy in the objective."""
     seeds: int = 100
     """Runs at each point of the map."""
-    first_seed: int = 0
-    """Number of the first run; the others follow it."""
     iterations: int = 150
     """Updates of a run."""
     slots: int = 8
     """Episodes of an update."""
     hidden: tuple[int, ...] = (16, 16)
     """Widths of the hidden layers on CartPole; on the maze the policy is a table."""
-    study: int = 0
-    """Number of the study; runs of two studies have no randomness in common."""
     batch: int | None = None
     """Runs computed together; by default as many as memory and cache allow."""
     out: Path = Path("results/step_size")
-    """Directory to write into: a new one, or one that the same study has written."""
 
 
 class Problem(NamedTuple):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import jax
 import tyro
@@ -182,20 +182,18 @@ def leave_to_the_first_process() -> None:
         raise SystemExit(0)
 
 
-class Runs(Protocol):
-    """Options that say which runs a study makes of everything."""
+@dataclass(frozen=True)
+class Runs:
+    """Options of every study that runs something for many seeds."""
 
-    @property
-    def seeds(self) -> int:
-        """How many."""
-
-    @property
-    def first_seed(self) -> int:
-        """The number of the first of them."""
-
-    @property
-    def study(self) -> int:
-        """Number of the study."""
+    seeds: int
+    """Runs of everything."""
+    first_seed: int = 0
+    """Number of the first run; the others follow it."""
+    study: int = 0
+    """Number of the study; runs of two studies have no randomness in common."""
+    out: Path = Path("results")
+    """Directory to write into: a new one, or one that the same study has written."""
 
 
 def seeds_of(options: Runs) -> range:

@@ -18,6 +18,12 @@ def average_of(runs: Any) -> dict[str, Any]:
     return {"iqm": float(interquartile_mean(runs)), "interval": plain_interval(confidence_interval(runs))}
 
 
+def average_of_finite(runs: np.ndarray) -> dict[str, Any]:
+    """`average_of` those runs [n] whose number is finite; None if there are none."""
+    good = runs[np.isfinite(runs)]
+    return average_of(good) if len(good) else {"iqm": None, "interval": None}
+
+
 def best_learning_rate(per_run: xr.DataArray) -> float:
     """The learning rate with the largest interquartile mean over runs; a run whose number is not finite is the worst.
 

@@ -119,7 +119,7 @@ def test_the_best_learning_rate_is_that_of_the_best_runs():
     ("arguments", "message"),
     [
         (["--samples", "100"], "multiple of 8192 as samples, got 100"),
-        (["--seeds", "0"], "seeds to be 1 or more, got 0"),
+        (["--seeds", "0"], "expected 1 or more seeds, got 0"),
         (["--first-seed", "3"], "begin after the 32 that learning rates are chosen on, got 3 as the first"),
         (["--env", "maze", "maze"], "every task once"),
         (["--slots", "1"], "2 or more slots for a leave-one-out baseline, got 1"),
