@@ -113,6 +113,7 @@ for module in modules:
 """
 
 
+@pytest.mark.slow
 def test_each_file_can_be_imported_first_and_without_the_lists_of_the_rooms():
     command = [sys.executable, "-c", ALONE, str(ROOT), *FILES]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -13,6 +13,7 @@ def sweep(**options):
     return pgjax.sweep(ALGORITHM, iterations=4, seeds=range(3), segment=1, **options)
 
 
+@pytest.mark.slow
 def test_a_log_file_gets_a_line_now_and_then_and_one_at_the_end(monkeypatch, capsys):
     sweep()
     said = capsys.readouterr().err
@@ -32,6 +33,7 @@ def test_a_log_file_gets_a_line_now_and_then_and_one_at_the_end(monkeypatch, cap
     ]
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar_and_who_wants_none_gets_none(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     sweep()

@@ -17,6 +17,7 @@ EXAMPLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_run_as_printed(monkeypatch, tmp_path, name):
     # As printed, but for sizes that would take minutes here. What trains language models is only traced: a notebook

@@ -116,6 +116,7 @@ def test_every_episode_is_whole(steps):
     assert trajectory.mask.shape[0] == rows_needed(CARTPOLE, steps, 16)
 
 
+@pytest.mark.slow
 def test_under_vmap_the_loop_stays_a_loop():
     # out_axes=None is refused for what differs over a batch: the number of rows must be common to it, at any depth.
     run = pgjax.collect(CARTPOLE, CARTPOLE_POLICY, slots=2)

@@ -53,6 +53,7 @@ def apart(trajectory, *arrays):
     return where, real, *taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("settings", [{"slots": 16}, {"slots": 5, "min_steps_per_slot": 40}, {"slots": 5, "chunk": 3}])
 def test_the_gradient_by_chunks_is_that_of_each_episode_alone(name, settings):

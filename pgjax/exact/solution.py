@@ -30,6 +30,11 @@ class Solution(NamedTuple):
     action_values: jax.Array  # [T, S, A], Q_t(s, a) = E[G_t | X_t = s, A_t = a]
 
     @property
+    def advantages(self) -> jax.Array:
+        """Q_t(s, a) − v_t(s), [T, S, A]."""
+        return self.action_values - self.values[..., None]
+
+    @property
     def mean_values(self) -> jax.Array:
         """The best guess of G_t that does not know t: v_t(s) averaged over the times at which s is visited, [S].
 

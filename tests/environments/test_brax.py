@@ -12,6 +12,8 @@ import pytest
 import pgjax
 from pgjax.environments.base import check_environment
 
+pytestmark = pytest.mark.slow
+
 
 class Thrown(NamedTuple):
     """As brax's State: a ball of unit mass, pushed by two actions."""

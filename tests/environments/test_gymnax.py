@@ -13,6 +13,7 @@ import pgjax
 STEPS = 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", pgjax.environments.gymnax_names())
 def test_follows_gymnax_step_by_step(name):
     environment = pgjax.from_gymnax(name)
@@ -121,6 +122,7 @@ print(len(names))
 """
 
 
+@pytest.mark.slow
 def test_every_environment_runs_in_a_program_of_64_bits():
     options = os.environ | {"JAX_ENABLE_X64": "1"}
     done = subprocess.run([sys.executable, "-c", IN_64_BITS], env=options, capture_output=True, text=True, check=False)

@@ -31,6 +31,7 @@ def both_ways(environment, policy, credit, baseline, **options):
     return streaming, stored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("credit", ONLINE_CREDITS)
 @pytest.mark.parametrize("baseline", ONLINE_BASELINES)
 def test_whole_runs_are_those_of_stored_trajectories(credit, baseline):
@@ -85,6 +86,7 @@ def test_every_run_of_a_batch_has_its_own_clock_and_ends_in_time():
         chex.assert_trees_all_close(curve, jax.tree.map(operator.itemgetter(seed), curves), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"segment": 1}, {"segment": 3, "block": 2, "batch": 4}])
 def test_a_sweep_of_them_is_the_runs_one_by_one(options):
     # In segments of few iterations a run may be a segment ahead of another, but none does more than it should.

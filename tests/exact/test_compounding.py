@@ -7,6 +7,8 @@ import pgjax
 from pgjax.exact import compounding
 from tests.cases import random_mdp
 
+pytestmark = pytest.mark.slow
+
 A, EPSILON = 1024, 1e-3
 EXPERT = np.zeros((2, A))
 EXPERT[:, 0] = 1

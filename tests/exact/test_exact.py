@@ -37,6 +37,7 @@ def listed(problem):
     return episodes, np.asarray(episodes.probability(f)), score
 
 
+@pytest.mark.slow
 def test_the_sum_over_every_episode_is_the_expectation(problem, listed):
     mdp, theta = problem
     f = exact.probabilities(mdp, POLICY, theta)
@@ -58,6 +59,7 @@ def test_the_sum_over_every_episode_is_the_expectation(problem, listed):
                     taken = here & np.asarray(episodes.actions[t] == a)
                     mean = probability[taken] @ to_go[taken] / probability[taken].sum()
                     np.testing.assert_allclose(mean, solution.action_values[t, s, a], rtol=1e-10)
+    np.testing.assert_allclose(jnp.sum(f[None] * solution.advantages, -1), 0, atol=1e-14)
 
 
 def test_three_ways_to_the_gradient(problem, listed):

@@ -7,6 +7,8 @@ import pgjax
 from experiments.estimators import random_problem
 from pgjax.exact.verification import Candidate, Verdict, largest_z_by_chance, verify
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_estimator_of_ones_own_is_held_to_it():
     mdp, theta = random_problem(S=3, A=2)

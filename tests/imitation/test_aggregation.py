@@ -103,6 +103,7 @@ def test_an_overflowing_buffer_holds_a_uniform_sample_of_all_there_was():
     np.testing.assert_allclose(often[:16], 1500, atol=155)
 
 
+@pytest.mark.slow
 def test_dagger_learns_what_the_expert_does_beside_its_own_way():
     # The expert keeps to the road; an untrained learner leaves it, and only there learns how to return.
     mdp = pgjax.exact.compounding.road(4)

@@ -63,6 +63,7 @@ def test_the_gradient_through_unroll_is_that_of_step_by_step():
     assert all(optax.tree.norm(leaf) > 1e-3 for leaf in jax.tree.leaves(whole))
 
 
+@pytest.mark.slow
 def test_remembers_what_no_policy_without_memory_can_know():
     environment = recall()
     spaces = (environment.observation_space, environment.action_space)

@@ -11,6 +11,8 @@ import pgjax
 from pgjax import rlhf
 from pgjax.rlhf.loop import controlled_beta
 
+pytestmark = pytest.mark.slow
+
 GRAMMAR = pgjax.text.grammar(words=2, parts=2, longest=2)
 CORPUS = pgjax.text.grammar_corpus(GRAMMAR, jax.random.key(0), 200)
 T, W, V = 10, CORPUS.prompts.shape[1], CORPUS.tokenizer.vocabulary

@@ -7,6 +7,8 @@ import pgjax
 from pgjax import rlhf
 from pgjax.text.tokens import BOS, EOS
 
+pytestmark = pytest.mark.slow
+
 V, A, B = 5, 3, 4
 SIZES = pgjax.text.TransformerConfig(V, context=8, width=8, layers=1, heads=2)
 MODEL = rlhf.reward_model(SIZES)._replace(score=jax.jit(rlhf.reward_model(SIZES).score))

@@ -15,6 +15,8 @@ from pgjax.sweeps.checkpoints import Running
 from tests.sweeps.disturbed import OPTIONS
 from tests.sweeps.test_sweep import ALGORITHM, ASYNCHRONOUS, assert_same, swept
 
+pytestmark = pytest.mark.slow
+
 COMPILED = []  # what all sweeps that go on here have in common
 LIKE = jax.eval_shape(pgjax.tabular(3, 2).init, jax.random.key(0))
 

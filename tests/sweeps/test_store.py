@@ -242,6 +242,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_runs(tmp_path, monkeypatch, capsys):
     out, launch = tmp_path / "two", ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process"]
     command = [sys.executable, study.__file__, *SMALL, "--out", str(out), *launch]

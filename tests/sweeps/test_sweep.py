@@ -139,6 +139,7 @@ def test_order_of_seeds_does_not_matter(undisturbed):
     assert_same(backwards, expected)
 
 
+@pytest.mark.slow
 def test_number_of_devices_does_not_matter(tmp_path):
     script = f"""
 import jax, pgjax
@@ -258,6 +259,7 @@ def test_what_is_by_seed_counts_as_memory():
     assert program.bytes > 8 * own["start"].nbytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed, after):
     write, calls = results.write, []
@@ -285,6 +287,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path, monkeypatch, undisturbed,
         np.testing.assert_array_equal(whole.seconds.values[0, 0, :4], first)
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_write_the_same_results(tmp_path, monkeypatch):
     go_on = batches.go_on
     script = f"""

@@ -305,6 +305,7 @@ def test_actor_critic_comes_to_the_same_distribution():
     assert 0.5 * jnp.abs(after - tilted / tilted.sum()).sum() < 0.02
 
 
+@pytest.mark.slow
 def test_policies_write_no_pads_and_nothing_that_is_forbidden():
     for forbid, legal in (((), {EOS, A, B}), ((EOS,), {A, B}), ((A, EOS), {B})):
         environment = texts(forbid=forbid)

@@ -6,6 +6,8 @@ import pytest
 import pgjax
 from pgjax.text.tokens import BOS, EOS, PAD
 
+pytestmark = pytest.mark.slow
+
 V, A, B = 5, 3, 4
 TEXTS = np.array([[BOS, A, B, EOS, PAD], [BOS, B, EOS, PAD, PAD], [BOS, A, A, A, B]])
 
