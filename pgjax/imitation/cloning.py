@@ -163,12 +163,15 @@ def behaviour_cloning(
         draw_key, label_key = jax.random.split(key)
         return examples_of(draw(draw_key), policy, distance, labels, label_key)
 
-    # What all runs share is made once, here; in an update the compiler would do it, slowly.
-    shared = None if own else drawn(jax.random.key(0))
+    # What all runs share is made once, here, and is no constant to the compiler, which would compute with it, slowly.
+    made = None if own else drawn(jax.random.key(0))
+
+    def shared() -> tuple[Demonstrations, jax.Array]:
+        return jax.lax.optimization_barrier(made)
 
     def init(key: jax.Array, hyperparameters: CloningHyperparameters) -> CloningState:
         key, params_key, data_key = jax.random.split(key, 3)
-        examples, episode = drawn(data_key) if shared is None else shared
+        examples, episode = drawn(data_key) if own else shared()
         params = policy.init(params_key)
         return CloningState(
             key=key,
@@ -184,7 +187,7 @@ def behaviour_cloning(
 
     def update(state: CloningState) -> tuple[CloningState, CloningMetrics]:
         key = jax.random.fold_in(state.key, state.iteration)
-        examples = state.examples if shared is None else shared[0]
+        examples = state.examples if own else shared()[0]
         eta = state.hyperparameters.learning_rate
         indices, fitted, held_out, labels = state.split
         latest, optimizer_state, loss = fitter.fit(key, state.latest, state.optimizer, eta, examples, indices, fitted)
