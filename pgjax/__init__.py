@@ -67,7 +67,7 @@ from pgjax.policies import (
     value_for,
 )
 from pgjax.rollout import collect, evaluate
-from pgjax.sweeps import join, load_params, over_runs, read, sweep, trained
+from pgjax.sweeps import join, load_params, over_runs, read, sweep, trained, tune
 from pgjax.trajectory import Trajectory
 
 __all__ = [
@@ -147,6 +147,7 @@ __all__ = [
     "tolerance_interval",
     "train",
     "trained",
+    "tune",
     "value_for",
     "verify",
     "whole_episode",

@@ -20,6 +20,7 @@ from pgjax.progress import progress_of
 from pgjax.sweeps import checkpoints
 from pgjax.sweeps.checkpoints import Running
 from pgjax.sweeps.grid import Runs
+from pgjax.sweeps.looks import Report, reported
 from pgjax.sweeps.program import Plan, Program, halved
 from pgjax.sweeps.store import Piece, Store, completed, keeps_params, read, write
 from pgjax.trees import PyTree
@@ -45,6 +46,7 @@ def compute(
     checkpoint: Checkpoint | None,
     stop: threading.Event,
     shown: bool,
+    report: Report | None = None,
 ) -> None:
     """Compute those runs of this process that are not completed, batch by batch, and write them.
 
@@ -72,6 +74,7 @@ def compute(
             others = int(done[mine.start : mine.stop].sum()) - (len(chosen) - len(missing))
             try:
                 batch = segments(program, runs, chosen, iterations, store, checkpoint, stop)
+                batch = batch if report is None else reported(batch, report, runs, chosen, store)
                 running = follow(batch, show, len(chosen), others)
                 pieces = pieces_of(running, runs, chosen, missing, keep_params)
                 seconds = running.seconds / len(chosen)

@@ -35,7 +35,8 @@ from pgjax.hyperparameters import fingerprint, with_values
 from pgjax.paths import full_path
 from pgjax.sweeps import checkpoints
 from pgjax.sweeps.batches import Checkpoint, compute, leave, stopping
-from pgjax.sweeps.grid import runs_of
+from pgjax.sweeps.grid import Runs, runs_of
+from pgjax.sweeps.looks import Report
 from pgjax.sweeps.program import Plan, Program, compile_program, compile_within, first_plan
 from pgjax.sweeps.store import RESERVED, Store, completed, create, locked, read, share
 from pgjax.trees import PyTree
@@ -61,6 +62,7 @@ def sweep(
     keep_params: bool = True,
     checkpoint_seconds: float = 60.0,
     progress: bool = True,
+    report: Report | None = None,
 ) -> xr.Dataset:
     """Run an algorithm for every seed at every point of a grid, and return the curves.
 
@@ -86,13 +88,13 @@ def sweep(
             block for each device (`use_every_core`) if that is more.
         block: Runs vmapped together on a device; by default 16 on a CPU (32 if asynchronous), all of them elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
-        segment: Iterations between two looks at the progress, at most; a tenth of a run if not given, or 1000. Fewer
-            are done where they would take more than 20 seconds.
+        segment: Iterations between two looks, at most; by default a tenth of a run or 1000, and no more than 20 s take.
         keep_params: Whether to keep the final parameters of each run, for `load_params`; a store that is already there
             stays as it was laid out.
-        checkpoint_seconds: With `out`, the running batch is saved when so many seconds have passed since it last was;
-            0 for after every segment.
+        checkpoint_seconds: With `out`, the running batch is saved after so many seconds; 0 for after every segment.
         progress: Whether to say how far it is: a bar on a terminal, elsewhere a line every 30 s.
+        report: Function to call with every `Look`: the averages over seeds of each metric, at a point of the grid. Of
+            several processes the first calls it. `pgjax.sweeps` has some for CSV, TensorBoard and Weights & Biases.
 
     Returns:
         A dataset with dimensions (names of the grid…, seed, iteration), a variable for each metric of the algorithm
@@ -123,9 +125,7 @@ def sweep(
     curves, params = emitted(algorithm, key, with_values(hyperparameters, inputs), runs.labels, keep_params)
     process, processes = jax.process_index(), jax.process_count()
     out = None if out is None else full_path(out)
-    whole = {"study": study, "seeds": runs.seeds, "grid": runs.labels, "iterations": iterations}
-    whole |= {"hyperparameters": numbers, "configuration": configuration or {}}
-    whole |= {"by_seed": sorted(runs.by_seed)} if runs.by_seed else {}  # whose arrays are among the hyper-parameters
+    whole = whole_of(runs, iterations, numbers, configuration or {})
     store = create(out, whole, runs.labels, runs.seeds, iterations, curves, params, processes)
     mine = share(store, process, processes)
     if not completed(store).all():
@@ -136,12 +136,20 @@ def sweep(
         with stopping(out is not None) as stop:
             if not completed(store)[mine.runs].all():
                 plan = first_plan(algorithm, len(mine.runs), devices, batch, block)
+                shown, report = (progress, report) if process == 0 else (False, None)
                 with locked(store, mine.chunks):
-                    compute(runs, mine.runs, store, make, plan, iterations, checkpoint, stop, progress and process == 0)
+                    compute(runs, mine.runs, store, make, plan, iterations, checkpoint, stop, shown, report)
             wait(store, stop)
     if out is not None:
         checkpoints.remove(out)
     return read(store)
+
+
+def whole_of(runs: Runs, iterations: int, numbers: dict[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """All that tells the results of a sweep from others; numbers are the hyper-parameters as `fingerprint` has them."""
+    whole = {"study": runs.study, "seeds": runs.seeds, "grid": runs.labels, "iterations": iterations}
+    whole |= {"hyperparameters": numbers, "configuration": configuration}
+    return whole | ({"by_seed": sorted(runs.by_seed)} if runs.by_seed else {})  # whose arrays are among the numbers
 
 
 def finite_fingerprint(hyperparameters: PyTree) -> dict[str, Any]:
