@@ -46,6 +46,7 @@ MATRIX = 2048  # rows and columns of a large matrix
 SLOTS = 4096  # of the environment alone, on each device
 LENGTHS = (32, 64, 128, 256)  # of texts that a language model writes; it learns from the shortest
 PEER_SEEDS = 256  # side by side, when the peer's steps are counted
+MEMORY_SEEDS = 32  # of policies with memory
 PEER = Path(__file__).with_name("benchmark_peer.py")
 
 
@@ -154,6 +155,14 @@ def flop_per_step(environment: pgjax.Environment) -> int:
     return forward + (3 * forward - 2 * widths[0] * widths[1])  # nobody differentiates by the observation
 
 
+def flop_with_memory(environment: pgjax.Environment) -> int:
+    """The same of a recurrent policy: a layer, the gates of what it says and of what is remembered, and the actions."""
+    assert isinstance(environment.action_space, pgjax.Discrete)
+    seen, width = int(np.prod(environment.observation_space.shape)), HIDDEN[0]
+    forward = 2 * (seen * width + 2 * width * 3 * width + width * environment.action_space.n)
+    return forward + (3 * forward - 2 * seen * width)
+
+
 class Case(NamedTuple):
     """An algorithm that is measured."""
 
@@ -198,6 +207,13 @@ def cases(environment: pgjax.Environment, policy: pgjax.Policy) -> list[Case]:
         Case(slots=16, algorithm=single, learning_rate=1e-2, iterations={"start": 2, "end": 1}),
         Case(slots=16, algorithm=critic, learning_rate=1e-2, iterations={"start": 2, "end": 1}),
     ]
+
+
+def with_memory(environment: pgjax.Environment) -> tuple[Case, pgjax.Policy]:
+    """The default algorithm with a budget of steps, of a policy that remembers as many numbers as a layer has."""
+    policy = pgjax.recurrent(environment.observation_space, environment.action_space, HIDDEN[0], HIDDEN[:1])
+    algorithm = pgjax.reinforce(environment, policy, slots=16, min_steps_per_slot=128)
+    return Case(slots=16, algorithm=algorithm, learning_rate=3e-3, iterations={"start": 2, "end": 1}), policy
 
 
 def compiled(case: Case, runs: int, iterations: int, block: int | None) -> Program:
@@ -466,6 +482,7 @@ def report(summary: dict[str, Any]) -> None:
 
     without = [{**row, "slots": "16, no budget"} for row in summary["rows_without_budget"]]
     without += [{**row, "slots": "16, critic"} for row in summary["rows_with_critic"]]
+    without += [{**row, "slots": "16, memory"} for row in summary["rows_with_memory"]]
     table = pd.DataFrame(summary["rows"] + without)
     table["mean_return"] = table["mean_return"].map("{:.0f}".format)
     table["real_steps_per_second"] = (table["real_steps_per_second"] / 1e6).map("{:.2f} M".format)
@@ -538,10 +555,10 @@ def main(options: Options) -> None:
     solved = solve(single, policy, solve_seeds, options)
     print(f"{solve_seeds} seeds: {solved.fraction[-1]:.1%} solved after {solved.seconds[-1]:.1f} s", flush=True)
 
-    def rows_of(case: Case, seeds: int) -> list[dict[str, Any]]:
+    def rows_of(case: Case, seeds: int, trained: Any = solved.params, flop: int = flop) -> list[dict[str, Any]]:
         program = compiled(case, seeds, max(case.iterations.values()), options.block)
         found = []
-        for phase, params in (("start", None), ("end", solved.params)):
+        for phase, params in (("start", None), ("end", trained)):
             row = throughput(program, params, case.iterations[phase], options.repetitions, flop, gflops)
             found.append({"seeds": seeds, "slots": case.slots, "phase": phase, **row})
         print(pd.DataFrame(found).to_string(index=False), flush=True)
@@ -550,6 +567,10 @@ def main(options: Options) -> None:
     rows = [row for case in (lecture, packed) for seeds in options.seeds for row in rows_of(case, seeds)]
     compared_seeds = PEER_SEEDS if PEER_SEEDS in options.seeds else max(options.seeds)
     unpacked, with_critic = rows_of(single, compared_seeds), rows_of(critic, compared_seeds)
+    remembering, recurrent = with_memory(environment)
+    seeds = min(MEMORY_SEEDS, max(options.seeds))
+    remembered = solve(remembering, recurrent, seeds, options)
+    memory = rows_of(remembering, seeds, remembered.params, flop_with_memory(environment))
     scaled = scaling(packed, options.scale)
 
     compared = ("peer_steps_per_second", "ratio_to_peer", "peer_seconds", "peer_solved_fraction")
@@ -561,6 +582,7 @@ def main(options: Options) -> None:
         "rows": rows,
         "rows_without_budget": unpacked,
         "rows_with_critic": with_critic,
+        "rows_with_memory": memory,
         "solve_seeds": solve_seeds,
         "solve_seconds": solved.seconds_to(0.95),
         "solved_fraction": solved.fraction[-1],

@@ -5,8 +5,7 @@ and has twice the seeds; the winner runs on fresh ones. Give a hyper-parameter o
 
 Writes a directory of results for each rung and for the fresh runs, tuning.json (space, budget, every score, winner,
 sensitivity) and learning_curves.png (the winner's) into the directory --out, and prints tables. The same command again
-goes on where it was stopped. With the defaults it takes about four minutes
-on two cores.
+goes on where it was stopped. With the defaults it takes about four minutes on two cores.
 """
 
 from collections.abc import Callable, Collection, Mapping

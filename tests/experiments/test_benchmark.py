@@ -60,11 +60,12 @@ def test_the_summary_holds_every_measurement(measured):
     assert [(row["seeds"], row["slots"], row["phase"]) for row in summary["rows"]] == [
         (2, 1, "start"), (2, 1, "end"), (2, 16, "start"), (2, 16, "end"),
     ]  # fmt: skip
-    assert [len(summary[f"rows_{kind}"]) for kind in ("without_budget", "with_critic")] == [2, 2]
-    for row in summary["rows"]:
+    assert [len(summary[f"rows_{kind}"]) for kind in ("without_budget", "with_critic", "with_memory")] == [2, 2, 2]
+    for row in summary["rows"] + summary["rows_with_memory"]:
         assert 9 < row["mean_return"] < 200  # not much is learned in five updates
         assert 0 < row["real_fraction"] <= 1
         assert row["real_steps_per_second"] > 0
+    for row in summary["rows"]:
         share = row["real_steps_per_second"] * summary["flop_per_step"] / 1e9 / summary["matmul_gflops"]
         assert row["roofline_share"] == pytest.approx(share)
     assert summary["solve_seconds"] is None  # nobody solves it in 5 updates
@@ -88,6 +89,8 @@ def test_the_operations_of_a_step_are_those_of_its_products():
     from pgjax import from_gymnax
 
     assert study.flop_per_step(from_gymnax("CartPole-v1")) == 8960 + 8960 + 2 * 8960 - 512
+    # 4-64, twice 64-192, and 64-2: forward 2 (256 + 24576 + 128) = 49920.
+    assert study.flop_with_memory(from_gymnax("CartPole-v1")) == 49920 + 49920 + 2 * 49920 - 512
 
 
 def test_the_peer_is_asked_in_both_ways(measured):
