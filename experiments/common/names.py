@@ -24,11 +24,10 @@ from pgjax.estimators.baselines import (
     expected_policy_gradient,
     learned_action_value,
     learned_value,
-    leave_one_out,
-    leave_one_out_by_time,
     no_baseline,
     running_average,
 )
+from pgjax.estimators.groups import leave_one_out, leave_one_out_by_time
 from pgjax.estimators.returns import (
     Credit,
     discounted_lambda_return,

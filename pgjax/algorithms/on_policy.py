@@ -23,8 +23,9 @@ from pgjax.algorithms.base import Algorithm, by_name
 from pgjax.batching import together
 from pgjax.descent import Optimizer, check_optimizer, descend
 from pgjax.environments.base import Environment, strong
-from pgjax.estimators.baselines import Baseline, leave_one_out_by_time
+from pgjax.estimators.baselines import Baseline
 from pgjax.estimators.gradient import Estimate, policy_gradient
+from pgjax.estimators.groups import leave_one_out_by_time
 from pgjax.estimators.returns import Credit, reward_to_go
 from pgjax.estimators.streaming import StreamingGradient, as_trajectory, needs_no_trajectory, streaming_gradient
 from pgjax.hyperparameters import numbers_of

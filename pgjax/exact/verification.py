@@ -22,12 +22,12 @@ from pgjax.estimators.baselines import (
     given_values,
     learned_action_value,
     learned_value,
-    leave_one_out,
-    leave_one_out_by_time,
     no_baseline,
     running_average,
 )
 from pgjax.estimators.gradient import policy_gradient
+from pgjax.estimators.groups import leave_one_out, leave_one_out_by_time
+from pgjax.estimators.objectives import Objective
 from pgjax.estimators.returns import (
     Credit,
     discounted_lambda_return,
@@ -37,6 +37,7 @@ from pgjax.estimators.returns import (
     rewards_to_go,
     whole_episode,
 )
+from pgjax.estimators.scales import Scale
 from pgjax.exact.solution import Solution, gradient
 from pgjax.policies.base import Policy
 from pgjax.policies.tables import tabular_value
@@ -53,6 +54,8 @@ class Candidate(NamedTuple):
     credit: Credit
     baseline: Baseline
     seen: Callable[[Trajectory], Trajectory] = lambda trajectory: trajectory  # what it makes of the trajectory first
+    objective: Objective | None = None  # the score function, if not given
+    scale: Scale | None = None  # none, if not given
 
 
 class Verdict(NamedTuple):
@@ -128,7 +131,14 @@ def verify(
     numbers = reinforce(environment, policy).hyperparameters(**hyperparameters)
     exact, _ = ravel_pytree(gradient(mdp, horizon, policy, params, numbers.discount))
     estimators = {
-        name: policy_gradient(environment, policy, candidate.credit, candidate.baseline)
+        name: policy_gradient(
+            environment,
+            policy,
+            candidate.credit,
+            candidate.baseline,
+            objective=candidate.objective,
+            scale=candidate.scale,
+        )
         for name, candidate in candidates.items()
     }
 
