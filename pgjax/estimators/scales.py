@@ -1,7 +1,7 @@
 """Scales of advantages: what is made of those of a batch together, before an objective is ascended.
 
 A scale looks at all episodes of a batch at once, one's own among them, so what it divides by depends on the action that
-is judged: each has a bias, of the order of one over the number of episodes (`tests/exact/test_scales.py` has it
+is judged: each has a bias, of the order of one over the number of episodes (`tests/estimators/test_scales.py` has it
 exactly). Without a scale there is none.
 """
 
