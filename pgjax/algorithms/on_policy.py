@@ -9,6 +9,9 @@ A method is a choice of credit and baseline:
 - actor-critic with GAE(λ): `lambda_return()` and `learned_value(value_for(environment))`;
 - the expected policy gradient Σ_a ∇f(X_t)_a Q(X_t, a): `lambda_return()`, which Q is fitted to, and
   `expected_policy_gradient(action_value_for(environment))`.
+
+What else there is to choose, an objective, a scale and how often a batch is used, leads from here to PPO and GRPO: see
+`algorithms/family.py`.
 """
 
 from collections.abc import Callable, Mapping
