@@ -1,12 +1,15 @@
 """Does REINFORCE solve the task, and how surely? Thousands of runs over seeds and hyper-parameters.
 
+With --method it is another of its family: actor-critic, PPO, GRPO and so on.
+
 Writes results.zarr (the curves and the final parameters of every run), summary.json and learning_curves.png into the
 directory --out, and prints a table. The same command again goes on where it was stopped. With the defaults it takes
 about a minute on two cores.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -21,6 +24,8 @@ class Options(launch.Runs):
 
     env: str = "CartPole-v1"
     """Environment: one of gymnax, brax:NAME, or maze, partial-maze, t-maze, navigation, recommendation, cooling, …"""
+    method: names.MethodName = "reinforce"
+    """Method; all but reinforce choose the credit, the baseline and the objective themselves."""
     seeds: int = 256
     """Runs at each point of the grid."""
     iterations: int = 60
@@ -29,16 +34,22 @@ class Options(launch.Runs):
     """Episode slots of an update."""
     min_steps_per_slot: int = 0
     """Steps until which a slot begins another episode; 0 for one episode a slot."""
+    group_size: int | None = None
+    """Slots beside each other that begin alike, for rloo, grpo, dr-grpo and reinforce-plus-plus; by default theirs."""
+    epochs: int | None = None
+    """How often an update goes through what it has collected, where ratios are clipped; by default the method's."""
+    minibatches: int | None = None
+    """In how many parts it does so, each with an optimizer step; by default the method's."""
     learning_rate: tuple[float, ...] = (1e-2,)
     """Learning rates η."""
-    discount: tuple[float, ...] = (1.0,)
-    """Discounts γ."""
-    entropy_coefficient: tuple[float, ...] = (0.0,)
-    """Weights of the entropy in the objective."""
+    discount: tuple[float, ...] | None = None
+    """Discounts γ; by default the method's, 1 for reinforce."""
+    entropy_coefficient: tuple[float, ...] | None = None
+    """Weights of the entropy in the objective; by default the method's, 0 for reinforce."""
     baseline_decay: tuple[float, ...] = (0.9,)
     """Decays β of the running average, and of the scale of a learned baseline."""
-    trace_decay: tuple[float, ...] = (0.95,)
-    """Trace decays λ of the λ-return."""
+    trace_decay: tuple[float, ...] | None = None
+    """Trace decays λ of the λ-return; by default the method's, 0.95 for reinforce."""
     value_learning_rate: tuple[float, ...] = (1e-2,)
     """Learning rates η of a learned baseline."""
     value_steps: int = 5
@@ -77,25 +88,46 @@ HYPERPARAMETERS = (
 )
 
 
+DECIDED = ("credit", "baseline")  # by the method, unless it is reinforce
+SHARED = ("policy", "hidden", "slots", "min_steps_per_slot", "value_steps", "optimizer", "bfloat16")
+NUMBERS = {"discount": (1.0,), "entropy_coefficient": (0.0,), "trace_decay": (0.95,)}  # of reinforce
+OF_METHODS = ("group_size", "epochs", "minibatches")  # which reinforce has no use for
+
+
+def algorithm_of(options: Options, environment: pgjax.Environment) -> pgjax.Algorithm:
+    """The algorithm of a method and its parts.
+
+    Raises:
+        InputError: If an option is given that the method has no use for, or parts do not fit together.
+    """
+    unused = OF_METHODS if options.method == "reinforce" else DECIDED
+    for name in unused:
+        given, default = getattr(options, name), getattr(Options, name)
+        if given != default:
+            flag = name.replace("_", "-")
+            raise pgjax.InputError(f"expected no --{flag} beside --method {options.method}, got {given}")
+    parts = {name: getattr(options, name) for name in SHARED}
+    if options.method == "reinforce":
+        return names.reinforce_named(environment, credit=options.credit, baseline=options.baseline, **parts)
+    more = {name: getattr(options, name) for name in OF_METHODS}
+    return names.method_named(options.method, environment, **parts, **more)
+
+
 def main(options: Options) -> None:
     """Run the sweep, then write and print what it found."""
     launch.check_counts({"seeds": options.seeds})
     environment = names.environment_named(options.env)
-    algorithm = names.reinforce_named(
-        environment,
-        policy=options.policy,
-        hidden=options.hidden,
-        credit=options.credit,
-        baseline=options.baseline,
-        slots=options.slots,
-        min_steps_per_slot=options.min_steps_per_slot,
-        value_steps=options.value_steps,
-        optimizer=options.optimizer,
-        bfloat16=options.bfloat16,
-    )
-    grid = {name: getattr(options, name) for name in HYPERPARAMETERS}
+    algorithm = algorithm_of(options, environment)
+    if options.method == "reinforce":
+        numbers: dict[str, Any] = {name: default for name, default in NUMBERS.items() if getattr(options, name) is None}
+        options = replace(options, **numbers)
+    given = {name: getattr(options, name) for name in HYPERPARAMETERS}
+    grid = {name: values for name, values in given.items() if values is not None}
     varied = {name: values for name, values in grid.items() if len(values) != 1}
     fixed = {name: values[0] for name, values in grid.items() if name not in varied}
+    not_computed = {"block", "checkpoint_seconds", "solved_at"}
+    if options.method == "reinforce":  # whose results have the name that they had before there were others
+        not_computed |= {"method", *OF_METHODS}
     results = pgjax.sweep(
         algorithm,
         iterations=options.iterations,
@@ -104,7 +136,7 @@ def main(options: Options) -> None:
         hyperparameters=algorithm.hyperparameters(**fixed),
         study=options.study,
         out=options.out,
-        configuration=launch.configuration_of_options(options, {"block", "checkpoint_seconds", "solved_at"}),
+        configuration=launch.configuration_of_options(options, not_computed),
         batch=options.batch,
         block=options.block,
         checkpoint_seconds=options.checkpoint_seconds,
@@ -124,7 +156,7 @@ def main(options: Options) -> None:
         "rows": rows,
     }
     tables.write_json(options.out / "summary.json", summary)
-    title = f"REINFORCE on {options.env}: {options.seeds} seeds"
+    title = f"{options.method.upper()} on {options.env}: {options.seeds} seeds"
     pgjax.learning_curves(results, options.out / "learning_curves.png", title)
     tables.print_table(rows)
     total = {name: sum(row[name] for row in rows) for name in ("environment_steps", "seconds")}

@@ -6,9 +6,11 @@ each is computed again. One that cannot, such as a transformer, is differentiate
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pgjax.batching import choose, together
 from pgjax.policies.base import Policy, has_memory
@@ -50,7 +52,43 @@ def real_steps(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
     return jax.lax.fori_loop(0, chunks, one, (jnp.zeros(T * E, jnp.int32), jnp.int32(0)))
 
 
-def sum_over_steps(function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array) -> PyTree:
+class Steps(NamedTuple):
+    """Some of the real steps of a trajectory: a range of a list of places."""
+
+    places: jax.Array  # [T·E] int32, in the flattened trajectory
+    begin: jax.Array | int  # the first in the list, []
+    end: jax.Array  # the first that is not among them, []
+
+    @property
+    def number(self) -> jax.Array:
+        """How many they are, [], and at least 1, to divide by."""
+        return jnp.maximum(self.end - self.begin, 1)
+
+
+def all_steps(trajectory: Trajectory) -> Steps:
+    """All real steps of a trajectory, row by row."""
+    places, count = real_steps(trajectory)
+    return Steps(places, 0, count)
+
+
+def shuffled_steps(key: jax.Array, trajectory: Trajectory) -> Steps:
+    """All real steps of a trajectory, in random order, which does not depend on how many rows are padding.
+
+    Numbers are sorted that are random in their 12 upper bits and count the steps in the lower ones (fewer than 12 where
+    there is room for more than a million steps): that takes a quarter of the time of sorting pairs. Of steps that agree
+    in the upper bits, which seldom matters to what a range of them holds, the earlier comes first.
+    """
+    places, count = real_steps(trajectory)
+    number, most = jnp.arange(len(places), dtype=jnp.uint32), np.uint32(2**32 - 1)
+    bits = max(20, (len(places) - 1).bit_length())
+    drawn = (jax.random.bits(key, number.shape, jnp.uint32) >> bits << bits) | number
+    order = jnp.sort(jnp.where(number < count.astype(jnp.uint32), drawn, most)) & np.uint32(2**bits - 1)
+    return Steps(places.at[order].get(mode="fill", fill_value=0), 0, count)
+
+
+def sum_over_steps(
+    function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array, steps: Steps | None = None
+) -> PyTree:
     """Function(trajectory, *arrays), a pytree of sums over steps, computed of the real steps alone.
 
     They are gathered from wherever they are in the trajectory, and passed on some at a time, as if they were the rows
@@ -61,16 +99,17 @@ def sum_over_steps(function: Callable[..., PyTree], trajectory: Trajectory, *arr
             zero add nothing.
         trajectory: Its steps are passed on, [n, 1, ...].
         arrays: [T, E, ...], likewise.
+        steps: Some of the real steps, all if not given.
     """
     T, E = trajectory.mask.shape
     n = min(STEPS, ROWS * E, T * E)
-    places, count = real_steps(trajectory)
+    places, begin, end = all_steps(trajectory) if steps is None else steps
     places = jnp.concatenate([places, jnp.zeros(n, jnp.int32)])
     flat = jax.tree.map(lambda leaf: leaf.reshape(T * E, *leaf.shape[2:]) if leaf.ndim else leaf, (trajectory, *arrays))
 
     def one(done: jax.Array) -> PyTree:
-        chosen = jax.lax.dynamic_slice_in_dim(places, done, n)
-        real = done + jnp.arange(n) < count
+        chosen = jax.lax.dynamic_slice_in_dim(places, begin + done, n)
+        real = begin + done + jnp.arange(n) < end
         steps, *others = jax.tree.map(lambda leaf: leaf[chosen, None] if leaf.ndim else leaf, flat)
         steps = steps._replace(mask=real[:, None])
         return function(steps, *(choose(real, array, jnp.zeros_like(array)) for array in others))
@@ -80,7 +119,7 @@ def sum_over_steps(function: Callable[..., PyTree], trajectory: Trajectory, *arr
         return done + n, jax.tree.map(jnp.add, total, one(done))
 
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, jnp.int32(0)))
-    _, total = jax.lax.while_loop(lambda carry: together(carry[0] < count), add, (jnp.int32(0), zero))
+    _, total = jax.lax.while_loop(lambda carry: together(begin + carry[0] < end), add, (jnp.int32(0), zero))
     return total
 
 
@@ -150,6 +189,7 @@ def gradient_over_steps(
     params: PyTree,
     trajectory: Trajectory,
     *arrays: jax.Array,
+    steps: Steps | None = None,
 ) -> tuple[PyTree, PyTree]:
     """The gradient of a sum over real steps by a policy's parameters, and a pytree of other sums.
 
@@ -160,6 +200,7 @@ def gradient_over_steps(
         params: θ.
         trajectory: Some steps of it are looked at together.
         arrays: [T, E, ...], likewise.
+        steps: Some of the real steps, for a policy without memory; all if not given.
     """
 
     def whole(rows: Trajectory, *arrays: jax.Array) -> tuple[PyTree, PyTree]:
@@ -169,7 +210,8 @@ def gradient_over_steps(
         return jax.grad(of, has_aux=True)(params)
 
     if not has_memory(policy):
-        return sum_over_steps(whole, trajectory, *arrays)
+        return sum_over_steps(whole, trajectory, *arrays, steps=steps)
+    assert steps is None
     if policy.resume is None:
         return whole(trajectory, *arrays)
     resume, (T, E), size = policy.resume, trajectory.mask.shape, chunk_rows(trajectory)

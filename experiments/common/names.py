@@ -20,6 +20,22 @@ CreditName = Literal[
 ]
 TextBaselineName = Literal["running-average", "leave-one-out", "leave-one-out-by-time", "learned-value"]
 BaselineName = Literal["none", TextBaselineName, "learned-action-value", "expected-policy-gradient"]
+# Methods that choose their own credit and baseline: those with a critic, and those of groups of the same start.
+CRITIC_METHODS: dict[str, Callable[..., pgjax.Algorithm]] = {
+    "actor-critic": pgjax.algorithms.actor_critic,
+    "a2c": pgjax.algorithms.a2c,
+    "ppo": pgjax.algorithms.ppo,
+}
+GROUP_METHODS: dict[str, Callable[..., pgjax.Algorithm]] = {
+    "rloo": pgjax.algorithms.rloo,
+    "grpo": pgjax.algorithms.grpo,
+    "dr-grpo": pgjax.algorithms.dr_grpo,
+    "reinforce-plus-plus": pgjax.algorithms.reinforce_plus_plus,
+}
+# Those that may use a batch more than once, with clipped ratios.
+CLIPPED_METHODS = ("ppo", "grpo", "dr-grpo", "reinforce-plus-plus")
+MethodName = Literal["reinforce", "actor-critic", "a2c", "ppo", "rloo", "grpo", "dr-grpo", "reinforce-plus-plus"]
+TextMethodName = Literal["reinforce", "rloo", "grpo", "dr-grpo", "reinforce-plus-plus"]
 PolicyName = Literal["auto", "tabular", "mlp", "cnn", "categorical", "gaussian", "recurrent"]
 OptimizerName = Literal["adam", "sgd"]
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
@@ -229,3 +245,49 @@ def reinforce_named(
         baseline=baseline_named(baseline, environment, hidden, value_steps),
         optimizer=OPTIMIZERS[optimizer],
     )
+
+
+def method_named(
+    name: MethodName,
+    environment: Environment,
+    *,
+    policy: PolicyName,
+    hidden: Sequence[int],
+    slots: int,
+    min_steps_per_slot: int,
+    group_size: int | None,
+    epochs: int | None,
+    minibatches: int | None,
+    value_steps: int,
+    optimizer: OptimizerName,
+    bfloat16: bool = False,
+) -> pgjax.Algorithm:
+    """A method of the family but `reinforce`, which `reinforce_named` makes of its parts.
+
+    Raises:
+        InputError: If it has no use for what is given, it is one of groups and slots are to hold several episodes, or
+            the policy or the critic does not fit.
+    """
+    given = {"group_size": group_size, "epochs": epochs, "minibatches": minibatches}
+    known = (["group_size"] if name in GROUP_METHODS else []) + (
+        ["epochs", "minibatches"] if name in CLIPPED_METHODS else []
+    )
+    use = {option: value for option, value in given.items() if value is not None}
+    for option, value in use.items():
+        if option not in known:
+            raise InputError(f"expected no --{option.replace('_', '-')} beside --method {name}, got {value}")
+    chosen, step = policy_named(policy, environment, hidden, bfloat16), OPTIMIZERS[optimizer]
+    if name in CRITIC_METHODS:
+        return CRITIC_METHODS[name](
+            environment,
+            chosen,
+            pgjax.value_for(environment, hidden),
+            slots=slots,
+            min_steps_per_slot=min_steps_per_slot,
+            value_steps=value_steps,
+            optimizer=step,
+            **use,
+        )
+    if min_steps_per_slot:
+        raise InputError(f"expected --min-steps-per-slot 0 for {name}, got {min_steps_per_slot}")
+    return GROUP_METHODS[name](environment, chosen, slots=slots, optimizer=step, **use)

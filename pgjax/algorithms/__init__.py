@@ -1,15 +1,23 @@
-"""Algorithms: the contract, what trains with it, and REINFORCE.
+"""Algorithms: the contract, what trains with it, REINFORCE, and its family.
 
 What is listed here is public; the rest may change.
 """
 
 from pgjax.algorithms.base import Algorithm, pretrained, run_keys, train
+from pgjax.algorithms.family import a2c, actor_critic, dr_grpo, grpo, ppo, reinforce_plus_plus, rloo
 from pgjax.algorithms.on_policy import reinforce
 
 __all__ = [
     "Algorithm",
+    "a2c",
+    "actor_critic",
+    "dr_grpo",
+    "grpo",
+    "ppo",
     "pretrained",
     "reinforce",
+    "reinforce_plus_plus",
+    "rloo",
     "run_keys",
     "train",
 ]

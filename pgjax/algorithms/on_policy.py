@@ -9,6 +9,9 @@ A method is a choice of credit and baseline:
 - actor-critic with GAE(λ): `lambda_return()` and `learned_value(value_for(environment))`;
 - the expected policy gradient Σ_a ∇f(X_t)_a Q(X_t, a): `lambda_return()`, which Q is fitted to, and
   `expected_policy_gradient(action_value_for(environment))`.
+
+What else there is to choose, an objective, a scale and how often a batch is used, leads from here to PPO and GRPO: see
+`algorithms/family.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,18 +23,24 @@ import numpy as np
 import optax
 
 from pgjax.algorithms.base import Algorithm, by_name
+from pgjax.algorithms.reuse import Told, check_reuse, reusing
 from pgjax.batching import together
 from pgjax.descent import Optimizer, check_optimizer, descend
 from pgjax.environments.base import Environment, strong
-from pgjax.estimators.baselines import Baseline, leave_one_out_by_time
-from pgjax.estimators.gradient import Estimate, policy_gradient
+from pgjax.estimators.baselines import Baseline
+from pgjax.estimators.gradient import differentiating, judging
+from pgjax.estimators.groups import leave_one_out_by_time
+from pgjax.estimators.objectives import Objective, score_function
 from pgjax.estimators.returns import Credit, reward_to_go
+from pgjax.estimators.scales import Scale
 from pgjax.estimators.streaming import StreamingGradient, as_trajectory, needs_no_trajectory, streaming_gradient
 from pgjax.hyperparameters import numbers_of
 from pgjax.policies.base import Policy, check_fit
 from pgjax.rollout import collect
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
+
+UNUSED, SHUFFLING = np.uint32(2**32 - 1), np.uint32(2**32 - 2)  # folded into a run's key: the numbers of no iteration
 
 
 class ReinforceHyperparameters(NamedTuple):
@@ -67,11 +76,12 @@ class ReinforceMetrics(NamedTuple):
     computed: jax.Array  # environment steps computed for them, padding included, which other runs of a batch may cause
     entropy: jax.Array  # mean over those steps, in nats
     gradient_norm: jax.Array  # of the estimate, before the optimizer
-    notes: Mapping[str, jax.Array] = {}  # what a score noted, by name: the sum over an episode, their mean
+    # Of a score, by name: the sum over an episode, their mean. Of an objective: the mean over steps.
+    notes: Mapping[str, jax.Array] = {}
 
 
-def metrics_of(trajectory: Trajectory, estimate: Estimate) -> ReinforceMetrics:
-    """What an update reports of a trajectory and of what it says of the gradient.
+def metrics_of(trajectory: Trajectory, told: Told) -> ReinforceMetrics:
+    """What an update reports of a trajectory and of the optimizer steps that it led to.
 
     Raises:
         InputError: If a score notes something under the name of a metric.
@@ -82,68 +92,18 @@ def metrics_of(trajectory: Trajectory, estimate: Estimate) -> ReinforceMetrics:
         episodes=trajectory.episodes,
         steps=jnp.sum(trajectory.mask, dtype=dtype),
         computed=jnp.asarray(trajectory.rows * trajectory.mask.shape[1], dtype),
-        entropy=estimate.entropy,
-        gradient_norm=optax.tree.norm(estimate.gradient),
-        notes={name: jnp.sum(note) / trajectory.episodes for name, note in trajectory.notes.items()},
+        entropy=told.entropy,
+        gradient_norm=told.gradient_norm,
+        notes={name: jnp.sum(note) / trajectory.episodes for name, note in trajectory.notes.items()} | dict(told.notes),
     )
     by_name(metrics)  # which refuses a note with the name of a metric
     return metrics
 
 
-def reinforce(
-    environment: Environment,
-    policy: Policy,
-    *,
-    slots: int = 16,
-    min_steps_per_slot: int = 0,
-    group_size: int = 1,
-    credit: Credit | None = None,
-    baseline: Baseline | None = None,
-    optimizer: Optimizer = optax.adam,
-    chunk: int = 16,
-) -> Algorithm:
-    """The REINFORCE algorithm.
-
-    Its numbers are `ReinforceHyperparameters`, it carries a `ReinforceState`, and reports `ReinforceMetrics`.
-
-    An update collects episodes, estimates ∇ρ(θ) from them (`policy_gradient`), and gives that to the optimizer. With
-    one episode a slot the estimate is the mean over E episodes. With more, it is, in expectation,
-    E[episodes of a slot] times as long: the direction stays, and the length grows with the number of episodes; dividing
-    by that random number instead would be a ratio estimator, with a bias.
-
-    With one episode an update, a policy without memory, a Monte-Carlo credit and no baseline or the running average, no
-    trajectory is stored: the gradient is added up as the episode goes on (`estimators/streaming.py`), and in a batch of
-    runs each goes on as soon as its own episode is over.
-
-    What an environment's score notes of episodes is among the metrics' `notes`, under the names that it has there.
-
-    Args:
-        environment: Where episodes are played.
-        policy: f; its actions must fit the environment.
-        slots: E, in which episodes are collected side by side, see `pgjax.collect`.
-        min_steps_per_slot: A slot starts another episode while it has used fewer rows than this; 0 for one episode
-            each.
-        group_size: So many slots beside each other begin with the same X_1, see `leave_one_out`.
-        credit: What each step is judged by; `reward_to_go()` if not given.
-        baseline: What is subtracted from it; `leave_one_out_by_time()` if not given.
-        optimizer: From the learning rate, a traced number, to an optax transformation; it is given the gradient to
-            *descend*, as usual, so `optax.sgd` is θ ← θ + η ∇̂, and as value, if it wants one, minus the mean return.
-        chunk: Rows collected at a time.
-
-    Raises:
-        InputError: If the policy does not fit the environment, a credit and a baseline make no estimator together, the
-            optimizer cannot be used (`check_optimizer`), or a count is out of range; from the first update, what the
-            baseline raises (the default one, if there is only one slot), or if a score notes something under the name
-            of a metric.
-
-    Source: the lecture; Williams, *Simple statistical gradient-following algorithms for connectionist reinforcement
-    learning*, 1992.
-    """
-    check_fit(environment, policy)
-    check_optimizer(optimizer, policy.init)
-    baseline = leave_one_out_by_time() if baseline is None else baseline
-    credit = reward_to_go() if credit is None else credit
-    estimator = policy_gradient(environment, policy, credit, baseline)
+def beginning(
+    policy: Policy, baseline: Baseline, optimizer: Optimizer
+) -> Callable[[jax.Array, ReinforceHyperparameters], ReinforceState]:
+    """A function of a key and hyper-parameters: the state before the first update."""
 
     def init(key: jax.Array, hyperparameters: ReinforceHyperparameters) -> ReinforceState:
         key, params_key, baseline_key = jax.random.split(key, 3)
@@ -157,24 +117,105 @@ def reinforce(
             baseline=baseline.init(baseline_key, hyperparameters),
         )
 
-    def ascend(
-        state: ReinforceState, gradient: PyTree, mean_return: jax.Array, trajectory: Trajectory, returns: jax.Array
-    ) -> ReinforceState:
+    return init
+
+
+def ascending(optimizer: Optimizer) -> Callable[[ReinforceState, PyTree, jax.Array], ReinforceState]:
+    """A function of a state, a gradient and a mean return: the state after an optimizer step."""
+
+    def ascend(state: ReinforceState, gradient: PyTree, mean_return: jax.Array) -> ReinforceState:
         chosen = optimizer(state.hyperparameters.learning_rate)
         descent = jax.tree.map(jnp.negative, gradient)
         params, optimizer_state = descend(chosen, descent, state.optimizer, state.params, value=-mean_return)
+        return state._replace(params=params, optimizer=optimizer_state)
+
+    return ascend
+
+
+def reinforce(
+    environment: Environment,
+    policy: Policy,
+    *,
+    slots: int = 16,
+    min_steps_per_slot: int = 0,
+    group_size: int = 1,
+    credit: Credit | None = None,
+    baseline: Baseline | None = None,
+    objective: Objective | None = None,
+    scale: Scale | None = None,
+    epochs: int = 1,
+    minibatches: int = 1,
+    optimizer: Optimizer = optax.adam,
+    chunk: int = 16,
+) -> Algorithm:
+    """The REINFORCE algorithm.
+
+    Its numbers are `ReinforceHyperparameters`, it carries a `ReinforceState`, and reports `ReinforceMetrics`.
+
+    An update collects episodes, estimates ∇ρ(θ) from them (`policy_gradient`), and gives that to the optimizer. With
+    one episode a slot the estimate is the mean over E episodes. With more, it is, in expectation,
+    E[episodes of a slot] times as long: the direction stays, and the length grows with the number of episodes; dividing
+    by that random number instead would be a ratio estimator, with a bias.
+
+    With several epochs or minibatches, episodes are collected and judged once, and then lead to an optimizer step for
+    each minibatch of each epoch, see `algorithms/reuse.py`; the metrics' entropy, gradient norm and notes of the
+    objective are the mean over these steps.
+
+    With one episode an update, a policy without memory, a Monte-Carlo credit, no baseline or the running average, and
+    the score function used once and without a scale, no trajectory is stored: the gradient is added up as the episode
+    goes on (`estimators/streaming.py`), and in a batch of runs each goes on as soon as its own episode is over.
+
+    What an environment's score notes of episodes is among the metrics' `notes`, under the names that it has there.
+
+    Args:
+        environment: Where episodes are played.
+        policy: f; its actions must fit the environment.
+        slots: E, in which episodes are collected side by side, see `pgjax.collect`.
+        min_steps_per_slot: A slot starts another episode while it has used fewer rows than this; 0 for one episode
+            each.
+        group_size: So many slots beside each other begin with the same X_1, see `leave_one_out`.
+        credit: What each step is judged by; `reward_to_go()` if not given.
+        baseline: What is subtracted from it; `leave_one_out_by_time()` if not given.
+        objective: What is ascended, given the advantages; `score_function()` if not given.
+        scale: What is made of all advantages together before, such as `batch_standardized()`; nothing if not given.
+        epochs: How often an update goes through what it has collected.
+        minibatches: In how many parts it does so: of real steps, or of slots for a policy with memory.
+        optimizer: From the learning rate, a traced number, to an optax transformation; it is given the gradient to
+            *descend*, as usual, so `optax.sgd` is θ ← θ + η ∇̂, and as value, if it wants one, minus the mean return.
+        chunk: Rows collected at a time.
+
+    Raises:
+        InputError: If the policy does not fit the environment, a credit, a baseline and a scale make no estimator
+            together, minibatches of whole episodes do not divide the slots, the optimizer cannot be used
+            (`check_optimizer`), or a count is out of range; from the first update, what the baseline raises (the
+            default one, if there is only one slot), or if a score notes something under the name of a metric.
+
+    Source: the lecture; Williams, *Simple statistical gradient-following algorithms for connectionist reinforcement
+    learning*, 1992.
+    """
+    check_fit(environment, policy)
+    check_optimizer(optimizer, policy.init)
+    check_reuse(policy, slots, epochs, minibatches)
+    baseline = leave_one_out_by_time() if baseline is None else baseline
+    credit = reward_to_go() if credit is None else credit
+    objective = score_function() if objective is None else objective
+    judge = judging(environment, policy, credit, baseline, scale)
+
+    init, ascend = beginning(policy, baseline, optimizer), ascending(optimizer)
+
+    def end(state: ReinforceState, trajectory: Trajectory, returns: jax.Array) -> ReinforceState:
         return state._replace(
-            iteration=state.iteration + 1,
-            params=params,
-            optimizer=optimizer_state,
-            baseline=baseline.update(state.baseline, trajectory, returns),
+            iteration=state.iteration + 1, baseline=baseline.update(state.baseline, trajectory, returns)
         )
 
+    improve = reusing(policy, differentiating(policy, objective), ascend, epochs, minibatches)
+
     def learn(trajectory: Trajectory, state: ReinforceState) -> tuple[ReinforceState, ReinforceMetrics]:
-        estimate = estimator(state.params, state.baseline, trajectory, state.hyperparameters)
-        metrics = metrics_of(trajectory, estimate)
-        following = ascend(state, estimate.gradient, metrics.episode_return, trajectory, estimate.returns)
-        return following, metrics
+        judged = judge(state.params, state.baseline, trajectory, state.hyperparameters)
+        shuffling = jax.random.fold_in(jax.random.fold_in(state.key, SHUFFLING), state.iteration)
+        mean_return = jnp.sum(trajectory.reward) / trajectory.episodes
+        improved, told = improve(shuffling, state, trajectory, judged, mean_return)
+        return end(improved, trajectory, judged.returns), metrics_of(trajectory, told)
 
     rollout = collect(environment, policy, slots, min_steps_per_slot, chunk, group_size, then=learn)
 
@@ -184,28 +225,31 @@ def reinforce(
 
     hyperparameters = numbers_of(ReinforceHyperparameters(environment=strong(environment.params)))
     algorithm = Algorithm(init, update, hyperparameters)
-    if slots == 1 and not min_steps_per_slot and needs_no_trajectory(environment, policy, credit, baseline):
-        return streaming(algorithm, streaming_gradient(environment, policy, credit, baseline, chunk), ascend)
+    once = epochs == minibatches == 1 and scale is None and objective is score_function()
+    one_episode = slots == 1 and not min_steps_per_slot
+    if once and one_episode and needs_no_trajectory(environment, policy, credit, baseline):
+        return streaming(algorithm, streaming_gradient(environment, policy, credit, baseline, chunk), ascend, end)
     return algorithm
 
 
 def streaming(
     algorithm: Algorithm,
     running: StreamingGradient,
-    ascend: Callable[[ReinforceState, PyTree, jax.Array, Trajectory, jax.Array], ReinforceState],
+    ascend: Callable[[ReinforceState, PyTree, jax.Array], ReinforceState],
+    end: Callable[[ReinforceState, Trajectory, jax.Array], ReinforceState],
 ) -> Algorithm:
     """REINFORCE of one episode an update with its updates cut into steps of some rows each.
 
     Args:
         algorithm: The same, that stores a trajectory.
         running: What plays the episode.
-        ascend: From a state, an estimated gradient, a mean return, and a trajectory and its returns for the baseline,
-            to the next state.
+        ascend: From a state, an estimated gradient and a mean return to the state after an optimizer step.
+        end: From that, and a trajectory and its returns for the baseline, to the state of the next update.
     """
 
     def init(key: jax.Array, hyperparameters: ReinforceHyperparameters) -> ReinforceState:
         state = algorithm.init(key, hyperparameters)
-        unused = jax.random.fold_in(state.key, np.uint32(2**32 - 1))  # that of no iteration
+        unused = jax.random.fold_in(state.key, UNUSED)
         return state._replace(episode=running.before(unused, state.params, hyperparameters.environment))
 
     def step(state: ReinforceState, going: jax.Array) -> tuple[ReinforceState, ReinforceMetrics, jax.Array]:
@@ -222,7 +266,8 @@ def streaming(
         )
 
         def updated() -> ReinforceState:
-            following = ascend(played, episode.gradient, episode.reward, as_trajectory(episode), episode.so_far[None])
+            ascended = ascend(played, episode.gradient, episode.reward)
+            following = end(ascended, as_trajectory(episode), episode.so_far[None])
             following = following._replace(episode=running.again(episode))
             return jax.tree.map(lambda new, old: old if new is old else jnp.where(over, new, old), following, played)
 

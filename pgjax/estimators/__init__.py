@@ -10,12 +10,12 @@ from pgjax.estimators.baselines import (
     given_values,
     learned_action_value,
     learned_value,
-    leave_one_out,
-    leave_one_out_by_time,
     no_baseline,
     running_average,
 )
 from pgjax.estimators.gradient import policy_gradient
+from pgjax.estimators.groups import group_mean, leave_one_out, leave_one_out_by_time
+from pgjax.estimators.objectives import Objective, clipped_ratio, importance_ratio, score_function
 from pgjax.estimators.returns import (
     Credit,
     discounted_lambda_return,
@@ -27,15 +27,25 @@ from pgjax.estimators.returns import (
     whole_episode,
     whole_returns,
 )
+from pgjax.estimators.scales import Scale, batch_standardized, combined, episode_length, group_deviation
 
 __all__ = [
     "Baseline",
     "Credit",
+    "Objective",
+    "Scale",
+    "batch_standardized",
+    "clipped_ratio",
+    "combined",
     "discounted_lambda_return",
     "discounted_reward_to_go",
+    "episode_length",
     "expected_policy_gradient",
     "given_action_values",
     "given_values",
+    "group_deviation",
+    "group_mean",
+    "importance_ratio",
     "lambda_return",
     "lambda_returns",
     "learned_action_value",
@@ -47,6 +57,7 @@ __all__ = [
     "reward_to_go",
     "rewards_to_go",
     "running_average",
+    "score_function",
     "whole_episode",
     "whole_returns",
 ]

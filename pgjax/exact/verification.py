@@ -16,9 +16,10 @@ from scipy import stats
 from pgjax.algorithms.on_policy import reinforce
 from pgjax.environments.finite_mdp import FiniteMDP, finite
 from pgjax.errors import InputError
-from pgjax.estimators import baselines
+from pgjax.estimators import baselines, groups
 from pgjax.estimators.baselines import Baseline
 from pgjax.estimators.gradient import policy_gradient
+from pgjax.estimators.objectives import Objective
 from pgjax.estimators.returns import (
     Credit,
     discounted_lambda_return,
@@ -28,6 +29,7 @@ from pgjax.estimators.returns import (
     rewards_to_go,
     whole_episode,
 )
+from pgjax.estimators.scales import Scale
 from pgjax.exact.solution import Solution, gradient
 from pgjax.policies.base import Policy
 from pgjax.policies.tables import tabular_value
@@ -44,6 +46,8 @@ class Candidate(NamedTuple):
     credit: Credit
     baseline: Baseline
     seen: Callable[[Trajectory], Trajectory] = lambda trajectory: trajectory  # what it makes of the trajectory first
+    objective: Objective | None = None  # the score function, if not given
+    scale: Scale | None = None  # none, if not given
 
 
 class Verdict(NamedTuple):
@@ -119,7 +123,14 @@ def verify(
     numbers = reinforce(environment, policy).hyperparameters(**hyperparameters)
     exact, _ = ravel_pytree(gradient(mdp, horizon, policy, params, numbers.discount))
     estimators = {
-        name: policy_gradient(environment, policy, candidate.credit, candidate.baseline)
+        name: policy_gradient(
+            environment,
+            policy,
+            candidate.credit,
+            candidate.baseline,
+            objective=candidate.objective,
+            scale=candidate.scale,
+        )
         for name, candidate in candidates.items()
     }
 
@@ -177,8 +188,8 @@ def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
     subtracted = {
         "0": baselines.no_baseline(),
         "ρ̂": baselines.running_average(),
-        "others' mean": baselines.leave_one_out(),
-        "leave-one-out mean per step": baselines.leave_one_out_by_time(),
+        "others' mean": groups.leave_one_out(),
+        "leave-one-out mean per step": groups.leave_one_out_by_time(),
         "learned v": baselines.learned_value(tabular_value(S)),
         "learned Q control variate": baselines.learned_action_value(tabular_value(S, A)),
         "exact v": baselines.given_values(solution.values),

@@ -20,7 +20,8 @@ from pgjax.algorithms.on_policy import ReinforceState, reinforce
 from pgjax.batching import together
 from pgjax.descent import Optimizer
 from pgjax.environments.base import Environment
-from pgjax.estimators.baselines import Baseline, leave_one_out
+from pgjax.estimators.baselines import Baseline
+from pgjax.estimators.groups import leave_one_out
 from pgjax.estimators.returns import Credit, reward_to_go
 from pgjax.penalty import kl_penalty
 from pgjax.policies.base import Policy

@@ -129,3 +129,33 @@ def test_help_shows_the_question_and_the_options(monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "Does REINFORCE solve the task" in text
     assert "--learning-rate" in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--method", "ppo", "--epochs", "2", "--minibatches", "2", "--discount", "0.9"],
+        ["--method", "grpo", "--group-size", "2"],
+        ["--method", "rloo", "--group-size", "2"],
+    ],
+)
+def test_a_method_of_the_family_is_a_configuration(monkeypatch, tmp_path, options):
+    assert run_experiment(monkeypatch, study, *SMALL, *options, "--out", tmp_path) == 0
+    found = pgjax.read(tmp_path)
+    assert np.isfinite(found.episode_return).all()
+    assert ("clip_fraction" in found) == (options[1] != "rloo")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "ppo", "--credit", "whole-episode"], "no --credit beside --method ppo, got whole-episode"),
+        (["--method", "ppo", "--group-size", "2"], "no --group-size beside --method ppo, got 2"),
+        (["--method", "rloo", "--epochs", "2"], "no --epochs beside --method rloo, got 2"),
+        (["--epochs", "2"], "no --epochs beside --method reinforce, got 2"),
+        (["--method", "grpo", "--min-steps-per-slot", "9"], "--min-steps-per-slot 0 for grpo, got 9"),
+        (["--method", "ppo", "--epochs", "0"], "1 or more epochs, got 0"),
+    ],
+)
+def test_methods_that_make_no_sense_are_refused(monkeypatch, capsys, options, message):
+    assert_refused(monkeypatch, capsys, study, [*SMALL, *options], message)
