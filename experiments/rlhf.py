@@ -94,6 +94,8 @@ class Options(launch.Runs):
     """Episodes of an update of REINFORCE, each an output."""
     group_size: int = 4
     """Outputs of an update that have the same prompt; they are each other's baseline."""
+    method: names.TextMethodName = "reinforce"
+    """What optimises the model; all but reinforce choose their credit and baseline themselves."""
     baseline: names.TextBaselineName = "leave-one-out"
     """What is subtracted from a return; a learned value is a transformer of its own."""
     learning_rate: float = 1e-3
@@ -129,6 +131,8 @@ def check(options: Options) -> None:
     launch.check_counts({"seeds": options.seeds, "gradient steps of pretraining": options.pretraining})
     if not 0 < options.top_p <= 1:
         raise pgjax.InputError(f"expected a probability above 0 and at most 1 for samples, got {options.top_p}")
+    if options.method != "reinforce" and options.baseline != Options.baseline:
+        raise pgjax.InputError(f"expected no --baseline beside --method {options.method}, got {options.baseline}")
     if not 1 <= options.best_of <= CANDIDATES:
         raise pgjax.InputError(f"expected n from 1 to {CANDIDATES} for best-of-n, got {options.best_of}")
 
@@ -214,7 +218,8 @@ def tune(
     )
     chosen = ("gold", "width", "layers", "heads", "length", "rounds", "updates", "ranked", "drawn", "annotators",
              "members", "slots", "group_size", "baseline")  # fmt: skip
-    configuration = {name: getattr(options, name) for name in chosen}
+    method = () if options.method == "reinforce" else ("method",)  # so that results of before there were others go on
+    configuration = {name: getattr(options, name) for name in (*chosen, *method)}
     configuration |= {"comparisons": comparisons_of(options), "corpus": corpus.name}
     configuration["prompts"] = pgjax.text.digest(corpus.prompts.tobytes().hex())
     for name, part in {} if people is None else {"external": people.external, "held_out": people.held_out}.items():
@@ -489,6 +494,9 @@ def main(options: Options) -> None:
     gold = None if options.gold == "none" else names.gold_named(options.gold, corpus, seed=0)
     policy, config = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads)
     model, people = rlhf.reward_model(config), ranked_by_people(options, corpus)
+    baseline = None
+    if options.method == "reinforce":
+        baseline = names.text_baseline_named(options.baseline, options.group_size, config)
     loop = rlhf.feedback(
         policy,
         model,
@@ -511,7 +519,8 @@ def main(options: Options) -> None:
         ),
         external=None if people is None else people.external,
         held_out=None if people is None else people.held_out,
-        baseline=names.text_baseline_named(options.baseline, options.group_size, config),
+        baseline=baseline,
+        method=names.text_method_named(options.method, options.slots, options.group_size),
     )
     tuning = loop.algorithm.hyperparameters(  # what cannot be used is refused before anything is computed
         learning_rate=options.learning_rate,

@@ -164,6 +164,13 @@ def text_baseline_named(name: TextBaselineName, group_size: int, config: pgjax.t
     return (pgjax.leave_one_out if name == "leave-one-out" else estimators.leave_one_out_by_time)(group_size=group_size)
 
 
+def text_method_named(
+    name: TextMethodName, slots: int, group_size: int
+) -> Callable[[Environment, Policy], pgjax.Algorithm] | None:
+    """What makes a method for texts of an environment and a policy; None for REINFORCE, which is made of its parts."""
+    return None if name == "reinforce" else functools.partial(GROUP_METHODS[name], slots=slots, group_size=group_size)
+
+
 def corpus_named(name: str, seed: int, sentences: int, length: int, prompt_words: int) -> pgjax.text.Corpus:
     """A corpus: grammar (made from a seed), python-docs, or a file of text.
 

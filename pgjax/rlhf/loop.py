@@ -20,6 +20,7 @@ from pgjax.algorithms.on_policy import ReinforceState, reinforce
 from pgjax.batching import together
 from pgjax.descent import Optimizer
 from pgjax.environments.base import Environment
+from pgjax.errors import InputError
 from pgjax.estimators.baselines import Baseline
 from pgjax.estimators.groups import leave_one_out
 from pgjax.estimators.returns import Credit, reward_to_go
@@ -109,6 +110,7 @@ def feedback(
     held_out: Rankings | None = None,
     credit: Credit | None = None,
     baseline: Baseline | None = None,
+    method: Callable[[Environment, Policy], Algorithm] | None = None,
     optimizer: Optimizer = optax.adam,
 ) -> Feedback:
     """Reinforcement learning from human feedback as an algorithm, with numbers `FeedbackHyperparameters`.
@@ -142,11 +144,14 @@ def feedback(
         held_out: Such rankings that measure the reward model and are never fitted; see `split_by_prompt`.
         credit: `reward_to_go()` if not given.
         baseline: `leave_one_out(group_size)` if not given.
+        method: What optimises θ in place of REINFORCE with this credit and baseline, such as `grpo`: a function of the
+            environment of texts and the policy, with the same optimizer.
         optimizer: Of REINFORCE, from η to an optax transformation.
 
     Raises:
-        InputError: If a count is out of range or parts do not fit together, or annotators are to be simulated without a
-            gold reward; from `hyperparameters`, if β or another number is.
+        InputError: If a count is out of range or parts do not fit together, a credit or a baseline is given beside a
+            method, or annotators are to be simulated without a gold reward; from `hyperparameters`, if β or another
+            number is.
 
     Source: the lecture; Christiano et al., *Deep reinforcement learning from human preferences*, 2017; Ouyang et al.,
     *Training language models to follow instructions with human feedback*, 2022; for REINFORCE with leave-one-out,
@@ -158,15 +163,18 @@ def feedback(
     like = jax.eval_shape(lambda key: unfitted(model, settings.members, key, jnp.zeros(())), jax.random.key(0))
     texts = text_environment(prompts, V, T, learned_judge(model, gold, V), zeros_like(like))
     environment = kl_penalty(texts, policy, zeros_like(jax.eval_shape(policy.init, jax.random.key(0))))
-    learner = reinforce(
-        environment,
-        policy,
-        slots=settings.slots,
-        group_size=settings.group_size,
-        credit=reward_to_go() if credit is None else credit,
-        baseline=leave_one_out(group_size=settings.group_size) if baseline is None else baseline,
-        optimizer=optimizer,
-    )
+    if method is None:
+        method = partial(
+            reinforce,
+            slots=settings.slots,
+            group_size=settings.group_size,
+            credit=reward_to_go() if credit is None else credit,
+            baseline=leave_one_out(group_size=settings.group_size) if baseline is None else baseline,
+            optimizer=optimizer,
+        )
+    elif credit is not None or baseline is not None:
+        raise InputError("expected no credit and no baseline beside a method, which has its own, got one")
+    learner = method(environment, policy)
     annotate = None
     if gold is not None and settings.rankings:
         annotate = annotation(texts, policy, gold, settings)

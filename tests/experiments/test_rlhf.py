@@ -190,3 +190,15 @@ def test_an_empty_corpus_and_a_ranking_that_names_an_output_twice_are_refused(mo
     message = f"{twice}, line 2: expected every output at most once in the ranking"
     assert run_experiment(monkeypatch, study, "--rankings", twice) == 2
     assert message in capsys.readouterr().err
+
+
+def test_another_method_optimises_the_model(tmp_path):
+    assert run_tiny(tmp_path, "--method", "grpo") == 0
+    found = pgjax.read(tmp_path / "feedback")
+    assert np.isfinite(found.approx_kl).all()
+    assert (found.clip_fraction >= 0).all()
+
+
+def test_a_method_with_a_baseline_is_refused(monkeypatch, capsys, tmp_path):
+    options = [*TINY, "--method", "grpo", "--baseline", "running-average", "--out", tmp_path]
+    assert_refused(monkeypatch, capsys, study, options, "no --baseline beside --method grpo, got running-average")
