@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import xarray as xr
 
 from pgjax.analysis.statistics import confidence_interval, interquartile_mean, plain_interval, shown
 from pgjax.paths import replacing
@@ -16,17 +14,6 @@ from pgjax.paths import replacing
 def average_of(runs: Any) -> dict[str, Any]:
     """The interquartile mean of runs [n], iqm, and its 95% interval (None of a single run), as plain numbers."""
     return {"iqm": float(interquartile_mean(runs)), "interval": plain_interval(confidence_interval(runs))}
-
-
-def best_learning_rate(per_run: xr.DataArray) -> float:
-    """The learning rate with the largest interquartile mean over runs; a run whose number is not finite is the worst.
-
-    Args:
-        per_run: What each run is judged by, with the dimensions learning_rate and seed.
-    """
-    scores = per_run.transpose("learning_rate", "seed").values
-    scores = np.where(np.isfinite(scores), scores, -np.inf)
-    return float(per_run.learning_rate[int(np.argmax(interquartile_mean(scores, axis=1)))])
 
 
 def written(number: float | None, form: str = ".4g") -> str:
