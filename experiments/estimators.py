@@ -332,7 +332,8 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
                 out=directory / "choosing",
             )
             # By the mean return of a whole run: how fast it gets there. (experiments/scores.py asks where runs end.)
-            chosen = tables.best_learning_rate(choosing.episode_return.mean("iteration", skipna=False))
+            per_run = choosing.episode_return.mean("iteration", skipna=False)
+            chosen = pgjax.sweeps.best_point(per_run)["learning_rate"]
             results = runs(
                 seeds=launch.seeds_of(options),
                 hyperparameters=algorithm.hyperparameters(learning_rate=chosen, **fixed),

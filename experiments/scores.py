@@ -352,7 +352,7 @@ def main(options: Options) -> None:
             # By where runs end. (experiments/estimators.py asks how fast they get there.)
             rate = task.learning_rates[0]
             if len(task.learning_rates) > 1:
-                rate = tables.best_learning_rate(pgjax.analysis.final_return(choice.load()))
+                rate = pgjax.sweeps.best_point(pgjax.analysis.final_return(choice.load()))["learning_rate"]
             results = run(name, method, seeds, [rate], iterations, options, "report")
             rows.append(row_of(name, method, rate, results, options, iterations))
             curves.setdefault(name, {})[method] = results

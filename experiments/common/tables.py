@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from pgjax.analysis.statistics import confidence_interval, interquartile_mean, plain_interval, shown
 from pgjax.paths import replacing
@@ -22,17 +21,6 @@ def average_of_finite(runs: np.ndarray) -> dict[str, Any]:
     """`average_of` those runs [n] whose number is finite; None if there are none."""
     good = runs[np.isfinite(runs)]
     return average_of(good) if len(good) else {"iqm": None, "interval": None}
-
-
-def best_learning_rate(per_run: xr.DataArray) -> float:
-    """The learning rate with the largest interquartile mean over runs; a run whose number is not finite is the worst.
-
-    Args:
-        per_run: What each run is judged by, with the dimensions learning_rate and seed.
-    """
-    scores = per_run.transpose("learning_rate", "seed").values
-    scores = np.where(np.isfinite(scores), scores, -np.inf)
-    return float(per_run.learning_rate[int(np.argmax(interquartile_mean(scores, axis=1)))])
 
 
 def written(number: float | None, form: str = ".4g") -> str:

@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-import xarray as xr
 
 import pgjax
 from experiments import estimators as study
@@ -105,14 +104,6 @@ def test_speed_by_hand():
     assert study.speed(curves, goal=-15)["steps_to_goal"] is None
     curves["entropy"].values[0, 2] = np.nan
     assert study.speed(curves, goal=-20)["reached"] == 1 / 3
-
-
-def test_the_best_learning_rate_is_that_of_the_best_runs():
-    returns = np.array([[[1.0, 5], [1, 5]], [[4, 4], [4, 4]], [[9, 9], [np.nan, 9]]])  # [rate, seed, iteration]
-    curves = xr.Dataset(
-        {"episode_return": (("learning_rate", "seed", "iteration"), returns)}, {"learning_rate": [0.1, 0.2, 0.3]}
-    )
-    assert study.tables.best_learning_rate(curves.episode_return.mean("iteration", skipna=False)) == 0.2
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import xarray as xr
 
 import pgjax
 from common import names
@@ -114,17 +113,6 @@ def test_a_reported_run_can_be_watched(done, monkeypatch, capsys, tmp_path):
     film = tmp_path / "films" / "maze.gif"
     assert run_experiment(monkeypatch, watch, "--results", choice, "--out", film, "--frames", 5) == 0
     assert film.stat().st_size > 1000
-
-
-def test_the_best_rate_is_that_of_the_best_runs():
-    returns = np.array([[1.0, 2.0, 3.0, 9.0], [2.0, 2.5, 3.0, np.nan], [0.0, 0.0, 100.0, 0.0]])[..., None]
-    axes = ("learning_rate", "seed", "iteration")
-    results = xr.Dataset(
-        {"episode_return": (axes, returns), "episodes": (axes, np.full_like(returns, 100.0))},
-        {"learning_rate": [1.0, 2.0, 3.0]},
-    )
-    # Interquartile means of 4 runs are those of the middle two: 2.5; 2.25, as what failed is the worst; 0.
-    assert study.tables.best_learning_rate(pgjax.analysis.final_return(results)) == 1.0
 
 
 def test_the_table_is_put_between_two_marks(tmp_path):

@@ -236,6 +236,20 @@ def test_the_best_point_of_a_grid_has_the_best_middle_half():
     assert best_point(per_run) == best_point(per_run.transpose("seed", "b", "a")) == {"a": 0.1, "b": 3.0}
 
 
+def test_the_best_learning_rate_is_that_of_the_best_runs_by_either_measure():
+    returns = np.array([[1.0, 2.0, 3.0, 9.0], [2.0, 2.5, 3.0, np.nan], [0.0, 0.0, 100.0, 0.0]])[..., None]
+    axes = ("learning_rate", "seed", "iteration")
+    results = xr.Dataset(
+        {"episode_return": (axes, returns), "episodes": (axes, np.full_like(returns, 100.0))},
+        {"learning_rate": [1.0, 2.0, 3.0]},
+    )
+    # Interquartile means of 4 runs are those of the middle two: 2.5; 2.25, as what failed is the worst; 0.
+    assert best_point(pgjax.analysis.final_return(results)) == {"learning_rate": 1.0}
+    curves = xr.DataArray([[[1.0, 5], [1, 5]], [[4, 4], [4, 4]], [[9, 9], [np.nan, 9]]], dims=axes)
+    per_run = curves.assign_coords(learning_rate=[0.1, 0.2, 0.3]).mean("iteration", skipna=False)
+    assert best_point(per_run) == {"learning_rate": 0.2}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
