@@ -213,7 +213,7 @@ def with_memory(environment: pgjax.Environment) -> tuple[Case, pgjax.Policy]:
     """The default algorithm with a budget of steps, of a policy that remembers as many numbers as a layer has."""
     policy = pgjax.recurrent(environment.observation_space, environment.action_space, HIDDEN[0], HIDDEN[:1])
     algorithm = pgjax.reinforce(environment, policy, slots=16, min_steps_per_slot=128)
-    return Case(slots=16, algorithm=algorithm, learning_rate=3e-3, iterations={"start": 2, "end": 1}), policy
+    return Case(slots=16, algorithm=algorithm, learning_rate=1e-3, iterations={"start": 2, "end": 1}), policy
 
 
 def compiled(case: Case, runs: int, iterations: int, block: int | None) -> Program:
