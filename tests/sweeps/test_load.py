@@ -27,7 +27,7 @@ def whole():
     return swept().load()
 
 
-def same(joined, whole):
+def assert_same(joined, whole):
     xr.testing.assert_allclose(joined.drop_vars("seconds"), whole.drop_vars("seconds"))
     for rate in RATES:
         for seed in (None, 3):
@@ -41,7 +41,7 @@ def test_parts_by_seeds_are_the_whole(whole, tmp_path):
     swept(tmp_path / "a", seeds=[4, 1])
     later = swept(tmp_path / "b", seeds=[0, 2, 3])
     joined = pgjax.join([tmp_path / "a", later])
-    same(joined, whole)
+    assert_same(joined, whole)
     assert joined.completed.all()
     assert pgjax.sweeps.configuration_of(joined) == {"env": "x"}
     assert joined.attrs["device"] == whole.attrs["device"]
@@ -50,14 +50,16 @@ def test_parts_by_seeds_are_the_whole(whole, tmp_path):
 
 
 def test_parts_by_the_grid_are_the_whole(whole):
-    same(pgjax.join([swept(grid={"learning_rate": [rate]}) for rate in RATES[::-1]]), whole)
+    joined = pgjax.join([swept(grid={"learning_rate": [rate]}) for rate in RATES[::-1]])
+    assert joined.learning_rate.values.tolist() == RATES  # in the order of their values, not in that of the parts
+    assert_same(joined, whole)
 
 
 def test_parts_with_one_value_each_are_the_whole(whole):
     joined = pgjax.join([swept(**fixed(rate)) for rate in RATES])
     assert joined.learning_rate.values.tolist() == RATES
-    same(joined, whole)
-    same(pgjax.join([swept(**fixed(0.3)), swept(grid={"learning_rate": [0.1]})]), whole)
+    assert_same(joined, whole)
+    assert_same(pgjax.join([swept(**fixed(0.3)), swept(grid={"learning_rate": [0.1]})]), whole)
 
 
 def test_options_that_are_dimensions_may_differ(whole):
