@@ -1,7 +1,7 @@
 """A network that remembers: a gated recurrent unit over the observations of an episode.
 
-It is differentiated through time over the rows in use (`segments.py`), and a slot may hold several episodes. The
-critics of `values` have no memory.
+It is differentiated through time over the rows in use (`segments.py`), and a slot may hold several episodes. No value
+function remembers in this way.
 """
 
 from collections.abc import Sequence
