@@ -19,27 +19,15 @@ from pgjax.devices import use_every_core
 
 
 @dataclass(frozen=True)
-class Options(launch.Runs):
+class Options(names.Parts, launch.Runs):
     """What is run; several values of a hyper-parameter make a grid."""
 
-    env: str = "CartPole-v1"
-    """Environment: one of gymnax, brax:NAME, or maze, partial-maze, t-maze, navigation, recommendation, cooling, …"""
     method: names.MethodName = "reinforce"
     """Method; all but reinforce choose the credit, the baseline and the objective themselves."""
     seeds: int = 256
     """Runs at each point of the grid."""
     iterations: int = 60
     """Updates of a run."""
-    slots: int = 16
-    """Episode slots of an update."""
-    min_steps_per_slot: int = 0
-    """Steps until which a slot begins another episode; 0 for one episode a slot."""
-    group_size: int | None = None
-    """Slots beside each other that begin alike, for rloo, grpo, dr-grpo and reinforce-plus-plus; by default theirs."""
-    epochs: int | None = None
-    """How often an update goes through what it has collected, where ratios are clipped; by default the method's."""
-    minibatches: int | None = None
-    """In how many parts it does so, each with an optimizer step; by default the method's."""
     learning_rate: tuple[float, ...] = (1e-2,)
     """Learning rates η."""
     discount: tuple[float, ...] | None = None
@@ -52,20 +40,6 @@ class Options(launch.Runs):
     """Trace decays λ of the λ-return; by default the method's, 0.95 for reinforce."""
     value_learning_rate: tuple[float, ...] = (1e-2,)
     """Learning rates η of a learned baseline."""
-    value_steps: int = 5
-    """Gradient steps of a learned baseline in an update."""
-    credit: names.CreditName = "reward-to-go"
-    """What an action is judged by."""
-    baseline: names.BaselineName = "leave-one-out-by-time"
-    """What is subtracted from that; one that is learned is a table where states are few, else a network."""
-    optimizer: names.OptimizerName = "adam"
-    """How a step is made of the gradient; sgd is plain gradient ascent."""
-    policy: names.PolicyName = "auto"
-    """Kind of policy; auto chooses what fits the environment."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers, of a cnn those after its convolution; a recurrent network's last is its state."""
-    bfloat16: bool = False
-    """Whether the operands of matrix products are rounded to bfloat16; all else is float32."""
     solved_at: float | None = None
     """Mean return over the last 100 episodes from which a run is solved; by default gymnasium's, if it has one."""
     batch: int | None = None
@@ -86,38 +60,15 @@ HYPERPARAMETERS = (
     "trace_decay",
     "value_learning_rate",
 )
-
-
-DECIDED = ("credit", "baseline")  # by the method, unless it is reinforce
-SHARED = ("policy", "hidden", "slots", "min_steps_per_slot", "value_steps", "optimizer", "bfloat16")
 NUMBERS = {"discount": (1.0,), "entropy_coefficient": (0.0,), "trace_decay": (0.95,)}  # of reinforce
-OF_METHODS = ("group_size", "epochs", "minibatches")  # which reinforce has no use for
-
-
-def algorithm_of(options: Options, environment: pgjax.Environment) -> pgjax.Algorithm:
-    """The algorithm of a method and its parts.
-
-    Raises:
-        InputError: If an option is given that the method has no use for, or parts do not fit together.
-    """
-    unused = OF_METHODS if options.method == "reinforce" else DECIDED
-    for name in unused:
-        given, default = getattr(options, name), getattr(Options, name)
-        if given != default:
-            flag = name.replace("_", "-")
-            raise pgjax.InputError(f"expected no --{flag} beside --method {options.method}, got {given}")
-    parts = {name: getattr(options, name) for name in SHARED}
-    if options.method == "reinforce":
-        return names.reinforce_named(environment, credit=options.credit, baseline=options.baseline, **parts)
-    more = {name: getattr(options, name) for name in OF_METHODS}
-    return names.method_named(options.method, environment, **parts, **more)
 
 
 def main(options: Options) -> None:
     """Run the sweep, then write and print what it found."""
     launch.check_counts({"seeds": options.seeds})
     environment = names.environment_named(options.env)
-    algorithm = algorithm_of(options, environment)
+    names.check_parts(options, [options.method])
+    algorithm = names.method_named(options.method, environment, options)
     if options.method == "reinforce":
         numbers: dict[str, Any] = {name: default for name, default in NUMBERS.items() if getattr(options, name) is None}
         options = replace(options, **numbers)
@@ -127,7 +78,7 @@ def main(options: Options) -> None:
     fixed = {name: values[0] for name, values in grid.items() if name not in varied}
     not_computed = {"block", "checkpoint_seconds", "solved_at"}
     if options.method == "reinforce":  # whose results have the name that they had before there were others
-        not_computed |= {"method", *OF_METHODS}
+        not_computed |= {"method", *names.OF_METHODS}
     results = pgjax.sweep(
         algorithm,
         iterations=options.iterations,

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 import pgjax
 from common import launch, names, tables
 from pgjax.analysis.plotting import STEPS, add_legend, draw_curve, dress_curves, literal
-from pgjax.analysis.statistics import failed, final_return, interquartile_mean, shown
+from pgjax.analysis.statistics import common_steps, failed, final_return, interquartile_mean, shown
 from pgjax.environments.drawings import COLOURS
 from pgjax.sweeps.load import configuration_of
 
@@ -45,6 +45,8 @@ class Options:
     """Whether they are parts of one sweep, to be put together."""
     paired: bool = False
     """Whether runs of the same seed share randomness, and are compared in pairs."""
+    equal_steps: bool = False
+    """Whether runs are compared after equally many environment steps: as many as every run had."""
     variable: str = "episode_return"
     """Which curves are drawn."""
     solved_at: float | None = None
@@ -92,24 +94,16 @@ def shown_sweep(name: str, results: xr.Dataset, options: Options) -> Sweep:
     return Sweep(name=name, results=results, points=points, rows=rows, best=best[0])
 
 
-def comparison(sweeps: list[Sweep], paired: bool) -> pd.DataFrame:
-    """How the final returns of each pair of sweeps differ, at the best point of each."""
-    finals = {sweep.name: final_return(sweep.points[sweep.best]) for sweep in sweeps}
-    if paired:
+def comparison(sweeps: list[Sweep], options: Options) -> tuple[pd.DataFrame, str]:
+    """How the final returns of each pair of sweeps differ, at the best point of each, and where they are taken."""
+    best = {sweep.name: sweep.points[sweep.best] for sweep in sweeps}
+    steps = common_steps(best.values()) if options.equal_steps else np.inf
+    finals = {name: final_return(runs, steps=steps) for name, runs in best.items()}
+    if options.paired:
         common = sorted(set.intersection(*(set(runs.seed.values.tolist()) for runs in finals.values())))
         finals = {name: runs.sel(seed=common) for name, runs in finals.items()}
-    lines = []
-    for row in pgjax.analysis.compare_methods(finals, paired=paired):
-        line = {"A": row["a"], "B": row["b"], "runs": " and ".join(map(str, row["runs"]))}
-        line["IQM of A less B"] = tables.written(row["difference"])
-        line["95% interval"] = tables.written_interval(row["interval"])
-        if paired:
-            line["gain of pairing"] = tables.written(row["gain"], ".2g")
-        line["P(A better)"] = tables.written(row["improvement"], ".1%")
-        line["95% interval of P"] = tables.written_interval(row["improvement_interval"])
-        line["p (Holm)"] = tables.written(row["p_holm"], ".2g")
-        lines.append(line)
-    return pd.DataFrame(lines)
+    ends = f"within the first {steps:.3g} steps of each run" if options.equal_steps else "at the end of each run"
+    return tables.comparison_table(finals, options.paired), f"Final returns are those {ends}."
 
 
 def curves_of(points: dict[str, xr.Dataset], title: str, variable: str, path: Path) -> None:
@@ -224,12 +218,15 @@ def main(options: Options) -> None:
     compared, notes = None, []
     ready = [sweep for sweep in sweeps if sweep.rows]
     if len(ready) > 1:
-        compared = comparison(ready, options.paired)
-        print(compared.to_string(index=False))
+        compared, where = comparison(ready, options)
+        print(f"{compared.to_string(index=False)}\n{where}")
+        notes = [where]
         chosen = [f"{sweep.name} at {sweep.best}, of {len(sweep.rows)}" for sweep in ready if len(sweep.rows) > 1]
         if chosen:
-            notes = [f"Points chosen on the very runs that are compared: {'; '.join(chosen)}. Run new seeds to report."]
-            print(notes[0])
+            notes += [
+                f"Points chosen on the very runs that are compared: {'; '.join(chosen)}. Run new seeds to report."
+            ]
+            print(notes[-1])
     with tempfile.TemporaryDirectory() as directory:
         figures = figures_of(sweeps, options, Path(directory))
         options.out.parent.mkdir(parents=True, exist_ok=True)

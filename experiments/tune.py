@@ -1,11 +1,14 @@
-"""Which settings suit an environment? Chosen on some seeds, and judged on others.
+"""Which settings suit a method, and which method is better at its best? Chosen on some seeds, and judged on others.
 
 Points of a space, of Sobol's sequence or random, are tried on a few seeds; on each further rung the better half is left
 and has twice the seeds; the winner runs on fresh ones. Give a hyper-parameter one value, or two to choose between.
+Several methods are tuned alike, each with the same budget, and then compared by the fresh runs of their winners, in
+pairs of the same seed and after equally many environment steps.
 
 Writes a directory of results for each rung and for the fresh runs, tuning.json (space, budget, every score, winner,
-sensitivity) and learning_curves.png (the winner's) into the directory --out, and prints tables. The same command again
-goes on where it was stopped. With the defaults it takes about four minutes on two cores.
+sensitivity) and learning_curves.png (the winner's) into the directory --out, for several methods into a directory of
+each, and prints tables. The same command again goes on where it was stopped. With the defaults it takes about four
+minutes on two cores.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -13,25 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
 import pgjax
 from common import launch, names, tables
-from pgjax.analysis.statistics import shown
+from pgjax.analysis.statistics import common_steps, final_return, shown
 from pgjax.devices import use_every_core
 from pgjax.sweeps.designs import random_points, sobol_points
 from pgjax.sweeps.tuning import RECORD, Tuning, record_of, schedule
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(names.Parts):
     """What is tuned; a hyper-parameter with two values is chosen between them."""
 
-    env: str = "CartPole-v1"
-    """Environment: one of gymnax, brax:NAME, or maze, partial-maze, t-maze, navigation, recommendation, cooling, …"""
-    budget: int = 16
-    """Points that are tried. The runs that this comes to are printed before the first."""
+    method: tuple[names.MethodName, ...] = ("reinforce",)
+    """Methods; all but reinforce choose the credit, the baseline and the objective themselves."""
+    budget: int | tuple[float, Literal["minutes"]] = 16
+    """Points that are tried with each method, or the minutes that its runs may take, such as --budget 10 minutes."""
     rungs: int = 3
     """Rungs of successive halving; 1 to choose without."""
     choosing_seeds: int = 8
@@ -46,34 +50,18 @@ class Options:
     """What a run is judged by: where it ends, over its last 100 episodes, or how soon it gets there too."""
     iterations: int = 60
     """Updates of a run."""
-    slots: int = 16
-    """Episode slots of an update."""
-    min_steps_per_slot: int = 0
-    """Steps until which a slot begins another episode; 0 for one episode a slot."""
     learning_rate: tuple[float, ...] = (1e-4, 1e-1)
     """Learning rates η, on a logarithmic scale."""
     value_learning_rate: tuple[float, ...] = (1e-2,)
     """Learning rates η of a learned baseline, on a logarithmic scale."""
-    entropy_coefficient: tuple[float, ...] = (0.0,)
-    """Weights of the entropy in the objective; on a logarithmic scale if they are above 0."""
-    discount: tuple[float, ...] = (1.0,)
-    """Discounts γ, on a linear scale."""
+    entropy_coefficient: tuple[float, ...] | None = None
+    """Weights of the entropy in the objective, on a logarithmic scale if they are above 0; by default the method's."""
+    discount: tuple[float, ...] | None = None
+    """Discounts γ, on a linear scale; by default the method's."""
     baseline_decay: tuple[float, ...] = (0.9,)
     """Decays β of the running average, and of the scale of a learned baseline, on a linear scale."""
-    trace_decay: tuple[float, ...] = (0.95,)
-    """Trace decays λ of the λ-return, on a linear scale."""
-    value_steps: int = 5
-    """Gradient steps of a learned baseline in an update."""
-    credit: names.CreditName = "reward-to-go"
-    """What an action is judged by."""
-    baseline: names.BaselineName = "leave-one-out-by-time"
-    """What is subtracted from that; one that is learned is a table where states are few, else a network."""
-    optimizer: names.OptimizerName = "adam"
-    """How a step is made of the gradient; sgd is plain gradient ascent."""
-    policy: names.PolicyName = "auto"
-    """Kind of policy; auto chooses what fits the environment."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers, of a cnn those after its convolution; a recurrent network's last is its state."""
+    trace_decay: tuple[float, ...] | None = None
+    """Trace decays λ of the λ-return, on a linear scale; by default the method's."""
     study: int = 0
     """Number of the study; runs of two studies have no randomness in common, and their points differ."""
     batch: int | None = None
@@ -88,7 +76,8 @@ SCORES: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "area-under-curve": pgjax.analysis.area_under_curve,
 }
 LOGARITHMIC = ("learning_rate", "value_learning_rate", "entropy_coefficient")
-NOT_OF_RUNS = ("budget", "rungs", "choosing_seeds", "design", "score")
+NOT_OF_RUNS = ("method", "budget", "rungs", "choosing_seeds", "design", "score")
+FIGURE, PILOT = "learning_curves.png", "pilot"
 HYPERPARAMETERS = (*LOGARITHMIC, "discount", "baseline_decay", "trace_decay")
 
 
@@ -101,6 +90,8 @@ def space_of(options: Options) -> tuple[dict[str, pgjax.sweeps.Range], dict[str,
     space, fixed = {}, {}
     for name in HYPERPARAMETERS:
         values, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if values is None:
+            continue
         if len(values) == 1:
             fixed[name] = values[0]
         elif len(values) == 2:
@@ -145,33 +136,57 @@ def print_findings(tuning: Tuning, score: str) -> None:
     )
 
 
-def main(options: Options) -> None:
-    """Tune, then draw and print what was found."""
-    counts = {"points as --budget": options.budget, "rungs": options.rungs, "seeds": options.seeds}
-    launch.check_counts(counts | {"runs to choose on": options.choosing_seeds})
+def total_runs(options: Options, points: int) -> int:
+    """How many runs so many points come to, with the fresh ones."""
+    plan = schedule(points, options.choosing_seeds, options.rungs)
+    return sum(count * len(seeds) for count, seeds in plan) + options.seeds
+
+
+def affordable(options: Options, seconds_each: float) -> int:
+    """The most points whose runs, at so many seconds each, take no more than the minutes of the budget.
+
+    Raises:
+        InputError: If these are less than two.
+    """
+    assert isinstance(options.budget, tuple)
+    minutes, points = options.budget[0], 1
+    while total_runs(options, points + 1) * seconds_each <= 60 * minutes:
+        points += 1
+    if points < 2:
+        least = total_runs(options, 2) * seconds_each / 60
+        raise pgjax.InputError(f"expected {least:.2g} minutes or more for two points and the fresh runs, got {minutes}")
+    return points
+
+
+def tuned(options: Options, method: names.MethodName, out: Path) -> Tuning:
+    """A method tuned into a directory, from the middle of the space on if runs have to be timed first."""
     space, fixed = space_of(options)
-    plan = schedule(options.budget, options.choosing_seeds, options.rungs)
-    directories = [*(f"rung-{i}" for i in range(len(plan))), "fresh"]
-    launch.check_directory_of_study(options.out, [*directories, RECORD, "learning_curves.png"])
-    algorithm = names.reinforce_named(
-        names.environment_named(options.env),
-        policy=options.policy,
-        hidden=options.hidden,
-        credit=options.credit,
-        baseline=options.baseline,
-        slots=options.slots,
-        min_steps_per_slot=options.min_steps_per_slot,
-        value_steps=options.value_steps,
-        optimizer=options.optimizer,
-    )
-    runs = " + ".join(f"{points} x {len(seeds)}" for points, seeds in plan)
-    total = sum(points * len(seeds) for points, seeds in plan)
-    print(f"{runs} = {total} runs to choose on, and {options.seeds} fresh ones", flush=True)
-    tuning = pgjax.tune(
+    algorithm = names.method_named(method, names.environment_named(options.env), options)
+    left_out = {
+        *NOT_OF_RUNS,
+        *HYPERPARAMETERS,
+        *(set(names.OF_REINFORCE + names.OF_METHODS) - set(names.parts_used(method))),
+    }
+    shared: dict[str, Any] = {
+        "iterations": options.iterations,
+        "study": options.study,
+        "configuration": {"method": method, **launch.configuration_of_options(options, left_out)},
+        "batch": options.batch,
+    }
+    points = options.budget
+    if isinstance(points, tuple):
+        middle = {name: float(numbers.at(np.asarray(0.5))) for name, numbers in space.items()}
+        seeds = range(options.first_seed, options.first_seed + options.choosing_seeds)
+        numbers = algorithm.hyperparameters(**fixed, **middle)
+        pilot = pgjax.sweep(algorithm, seeds=seeds, hyperparameters=numbers, out=out / PILOT, **shared)
+        points = affordable(options, float(pilot.seconds.mean()))
+    runs = " + ".join(f"{n} x {len(new)}" for n, new in schedule(points, options.choosing_seeds, options.rungs))
+    total = total_runs(options, points) - options.seeds
+    print(f"{method}: {runs} = {total} runs to choose on, and {options.seeds} fresh ones", flush=True)
+    return pgjax.tune(
         algorithm,
         space,
-        iterations=options.iterations,
-        points=options.budget,
+        points=points,
         seeds=options.choosing_seeds,
         rungs=options.rungs,
         fresh_seeds=options.seeds,
@@ -179,16 +194,48 @@ def main(options: Options) -> None:
         score=SCORES[options.score],
         design=DESIGNS[options.design],
         hyperparameters=algorithm.hyperparameters(**fixed),
-        study=options.study,
-        out=options.out,
-        configuration=launch.configuration_of_options(options, {*NOT_OF_RUNS, *HYPERPARAMETERS}),
-        batch=options.batch,
+        out=out,
+        **shared,
     )
+
+
+def print_comparison(found: Mapping[names.MethodName, Tuning]) -> None:
+    """Print how the fresh runs of several methods' winners differ, after equally many environment steps."""
+    fresh = [tuning.fresh for tuning in found.values()]
+    steps, paired = common_steps(fresh), len({tuple(runs.seed.values) for runs in fresh}) == 1
+    finals = {str(method): final_return(tuning.fresh, steps=steps) for method, tuning in found.items()}
+    print(tables.comparison_table(finals, paired).to_string(index=False))
+    print(f"Final returns are those within the first {steps:.3g} steps of each run", end="")
+    print(", compared in pairs of the same seed." if paired else ".")
+
+
+def main(options: Options) -> None:
+    """Tune, then draw and print what was found."""
+    points = options.budget if isinstance(options.budget, int) else 2
+    counts = {"points as --budget": points, "rungs": options.rungs, "seeds": options.seeds}
+    launch.check_counts(counts | {"runs to choose on": options.choosing_seeds})
+    if not options.method or len(set(options.method)) < len(options.method):
+        raise pgjax.InputError(f"expected one or more different methods, got {' '.join(options.method) or 'none'}")
+    names.check_parts(options, options.method)
+    space_of(options)  # so that what is wrong with it is said before anything is computed
+    several = len(options.method) > 1
+    parts = [*(f"rung-{i}" for i in range(options.rungs)), "fresh", RECORD, FIGURE, PILOT]
+    places = {method: options.out / method if several else options.out for method in options.method}
+    if several:
+        launch.check_directory_of_study(options.out, options.method)
+    for place in places.values():
+        launch.check_directory_of_study(place, parts)
+    found = {method: tuned(options, method, place) for method, place in places.items()}
     launch.leave_to_the_first_process()
-    title = f"{options.env}, tuned: {options.seeds} fresh seeds"
-    pgjax.learning_curves(tuning.fresh, options.out / "learning_curves.png", title)
-    print_findings(tuning, options.score.replace("-", " "))
-    print(f"{tuning.seconds:.1f} s of runs; written to {options.out}")
+    for method, tuning in found.items():
+        title = f"{method} on {options.env}, tuned: {options.seeds} fresh seeds"
+        pgjax.learning_curves(tuning.fresh, places[method] / FIGURE, title)
+        print(f"\n{method}\n" if several else "", end="")
+        print_findings(tuning, options.score.replace("-", " "))
+        print(f"{tuning.seconds:.1f} s of runs; written to {places[method]}")
+    if several:
+        print()
+        print_comparison(found)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import difflib
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
@@ -254,47 +255,80 @@ def reinforce_named(
     )
 
 
-def method_named(
-    name: MethodName,
-    environment: Environment,
-    *,
-    policy: PolicyName,
-    hidden: Sequence[int],
-    slots: int,
-    min_steps_per_slot: int,
-    group_size: int | None,
-    epochs: int | None,
-    minibatches: int | None,
-    value_steps: int,
-    optimizer: OptimizerName,
-    bfloat16: bool = False,
-) -> pgjax.Algorithm:
-    """A method of the family but `reinforce`, which `reinforce_named` makes of its parts.
+@dataclass(frozen=True)
+class Parts:
+    """Options of what learns: an environment, a policy, and the parts of a method."""
+
+    env: str = "CartPole-v1"
+    """Environment: one of gymnax, brax:NAME, or maze, partial-maze, t-maze, navigation, recommendation, cooling, …"""
+    slots: int = 16
+    """Episode slots of an update."""
+    min_steps_per_slot: int = 0
+    """Steps until which a slot begins another episode; 0 for one episode a slot."""
+    group_size: int | None = None
+    """Slots beside each other that begin alike, for rloo, grpo, dr-grpo and reinforce-plus-plus; by default theirs."""
+    epochs: int | None = None
+    """How often an update goes through what it has collected, where ratios are clipped; by default the method's."""
+    minibatches: int | None = None
+    """In how many parts it does so, each with an optimizer step; by default the method's."""
+    value_steps: int = 5
+    """Gradient steps of a learned baseline in an update."""
+    credit: CreditName = "reward-to-go"
+    """What an action is judged by."""
+    baseline: BaselineName = "leave-one-out-by-time"
+    """What is subtracted from that; one that is learned is a table where states are few, else a network."""
+    optimizer: OptimizerName = "adam"
+    """How a step is made of the gradient; sgd is plain gradient ascent."""
+    policy: PolicyName = "auto"
+    """Kind of policy; auto chooses what fits the environment."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers, of a cnn those after its convolution; a recurrent network's last is its state."""
+    bfloat16: bool = False
+    """Whether the operands of matrix products are rounded to bfloat16; all else is float32."""
+
+
+OF_REINFORCE = ("credit", "baseline")  # which the other methods decide themselves
+OF_METHODS = ("group_size", "epochs", "minibatches")  # which only some have a use for
+
+
+def parts_used(method: MethodName) -> tuple[str, ...]:
+    """Those options of `Parts` that a method uses and others do not."""
+    if method == "reinforce":
+        return OF_REINFORCE
+    return OF_METHODS[: method in GROUP_METHODS] + (OF_METHODS[1:] if method in CLIPPED_METHODS else ())
+
+
+def check_parts(options: Parts, methods: Sequence[MethodName]) -> None:
+    """Raise if an option is given that none of these methods uses.
 
     Raises:
-        InputError: If it has no use for what is given, it is one of groups and slots are to hold several episodes, or
-            the policy or the critic does not fit.
+        InputError: If so.
     """
-    given = {"group_size": group_size, "epochs": epochs, "minibatches": minibatches}
-    known = (["group_size"] if name in GROUP_METHODS else []) + (
-        ["epochs", "minibatches"] if name in CLIPPED_METHODS else []
-    )
-    use = {option: value for option, value in given.items() if value is not None}
-    for option, value in use.items():
-        if option not in known:
-            raise InputError(f"expected no --{option.replace('_', '-')} beside --method {name}, got {value}")
-    chosen, step = policy_named(policy, environment, hidden, bfloat16), OPTIMIZERS[optimizer]
-    if name in CRITIC_METHODS:
-        return CRITIC_METHODS[name](
-            environment,
-            chosen,
-            pgjax.value_for(environment, hidden),
-            slots=slots,
-            min_steps_per_slot=min_steps_per_slot,
-            value_steps=value_steps,
-            optimizer=step,
-            **use,
-        )
-    if min_steps_per_slot:
-        raise InputError(f"expected --min-steps-per-slot 0 for {name}, got {min_steps_per_slot}")
-    return GROUP_METHODS[name](environment, chosen, slots=slots, optimizer=step, **use)
+    used = {name for method in methods for name in parts_used(method)}
+    for name in OF_REINFORCE + OF_METHODS:
+        given = getattr(options, name)
+        if name not in used and given != getattr(Parts, name):
+            flag = name.replace("_", "-")
+            raise InputError(f"expected no --{flag} beside --method {' '.join(methods)}, got {given}")
+
+
+def method_named(method: MethodName, environment: Environment, options: Parts) -> pgjax.Algorithm:
+    """A method made of those options that it uses.
+
+    Raises:
+        InputError: If the parts do not fit the environment or each other.
+    """
+    shared = {name: getattr(options, name) for name in ("slots", "min_steps_per_slot", "value_steps")}
+    if method == "reinforce":
+        kinds = {name: getattr(options, name) for name in ("policy", "hidden", "bfloat16", "optimizer", *OF_REINFORCE)}
+        return reinforce_named(environment, **shared, **kinds)
+    policy = policy_named(options.policy, environment, options.hidden, options.bfloat16)
+    used = {name: getattr(options, name) for name in parts_used(method)}
+    given: dict[str, Any] = {name: value for name, value in used.items() if value is not None}
+    given["optimizer"] = OPTIMIZERS[options.optimizer]
+    if method in CRITIC_METHODS:
+        value = pgjax.value_for(environment, options.hidden)
+        return CRITIC_METHODS[method](environment, policy, value, **shared, **given)
+    if options.min_steps_per_slot:
+        raise InputError(f"expected --min-steps-per-slot 0 for {method}, got {options.min_steps_per_slot}")
+    return GROUP_METHODS[method](environment, policy, slots=options.slots, **given)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pgjax.analysis.comparisons import compare_methods
 from pgjax.analysis.statistics import confidence_interval, interquartile_mean, plain_interval, shown
 from pgjax.paths import replacing
 
@@ -31,6 +32,22 @@ def written(number: float | None, form: str = ".4g") -> str:
 def written_interval(bounds: Sequence[float] | None) -> str:
     """An interval as tables have it, "-" if there is none."""
     return "-" if bounds is None else f"[{written(bounds[0])}, {written(bounds[1])}]"
+
+
+def comparison_table(finals: Mapping[str, Any], paired: bool) -> pd.DataFrame:
+    """How the final returns [seeds] of each pair of methods differ, see `pgjax.analysis.compare_methods`."""
+    lines = []
+    for row in compare_methods(finals, paired=paired):
+        line = {"A": row["a"], "B": row["b"], "runs": " and ".join(map(str, row["runs"]))}
+        line["IQM of A less B"] = written(row["difference"])
+        line["95% interval"] = written_interval(row["interval"])
+        if paired:
+            line["gain of pairing"] = written(row["gain"], ".2g")
+        line["P(A better)"] = written(row["improvement"], ".1%")
+        line["95% interval of P"] = written_interval(row["improvement_interval"])
+        line["p (Holm)"] = written(row["p_holm"], ".2g")
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -26,6 +26,7 @@ from pgjax.analysis.speed import (
     steps_to_return,
 )
 from pgjax.analysis.statistics import (
+    common_steps,
     confidence_interval,
     failed,
     final_return,
@@ -47,6 +48,7 @@ __all__ = [
     "aggregate_score",
     "area_under_curve",
     "average_improvement",
+    "common_steps",
     "compare_learning_curves",
     "compare_methods",
     "confidence_interval",

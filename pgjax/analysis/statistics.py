@@ -5,7 +5,7 @@ interval* says where runs lie; it does not. Both are needed (Patterson et al., *
 Learning*, JMLR 25, 2024).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -177,23 +177,33 @@ def tolerance_interval(
     return ordered.take(low, axis), ordered.take(low + enough[0], axis)
 
 
-def final_return(results: xr.Dataset, episodes: int = 100) -> xr.DataArray:
+def final_return(results: xr.Dataset, episodes: int = 100, steps: float = np.inf) -> xr.DataArray:
     """Each run's mean return over its last episodes: over the last iterations that together have enough of them.
 
     Args:
         results: A sweep's, with `episode_return` and `episodes`.
         episodes: How many at least; a run that had fewer is averaged whole.
+        steps: A run ends where it would go beyond so many environment steps, which are then needed too. For methods
+            that are compared, what all runs had, see `common_steps`.
 
     Returns:
         An array with the dimensions of the runs; NaN for a run with a return that is not a number.
     """
     counts = results.episodes.transpose(..., "iteration").values
-    sums = counts * results.episode_return.transpose(..., "iteration").values
+    if np.isfinite(steps):
+        counts = np.where(np.cumsum(results.steps.transpose(..., "iteration").values, -1) <= steps, counts, 0)
+    returns = results.episode_return.transpose(..., "iteration").values
     later = np.cumsum(counts[..., ::-1], axis=-1)[..., ::-1] - counts  # episodes in the iterations after this one
-    recent = later < episodes
+    recent = np.where(later < episodes, counts, 0)
     with np.errstate(invalid="ignore"):
-        means = np.where(recent, sums, 0).sum(-1) / np.where(recent, counts, 0).sum(-1)
+        means = np.where(recent > 0, recent * returns, 0).sum(-1) / recent.sum(-1)
     return results.episodes.isel(iteration=-1, drop=True).copy(data=np.where(failed(results), np.nan, means))
+
+
+def common_steps(sweeps: Iterable[xr.Dataset]) -> float:
+    """The environment steps that every run of some sweeps had, but for those that failed."""
+    totals = [results.steps.sum("iteration").where(~failed(results)).min().item() for results in sweeps]
+    return float(np.nanmin(totals))
 
 
 def failed(results: xr.Dataset) -> xr.DataArray:

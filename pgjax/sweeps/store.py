@@ -338,5 +338,6 @@ def read(store: Store | Path) -> xr.Dataset:
     dataset = xr.open_zarr(store, consolidated=False)
     stored = {str(name): trees.shown(str(name)) for name in (*dataset.variables, *dataset.dims)}
     dataset = dataset.rename({name: shown for name, shown in stored.items() if name != shown})
+    dataset = dataset[sorted(map(str, dataset.data_vars))]  # which come in any order
     dataset.encoding["source"] = store  # where `load_params` finds the rest
     return dataset

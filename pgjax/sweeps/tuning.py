@@ -27,6 +27,7 @@ from pgjax.errors import InputError
 from pgjax.hyperparameters import numbers_in, with_values
 from pgjax.paths import full_path, replacing
 from pgjax.sweeps.designs import Points, Space, check_space, sobol_points
+from pgjax.sweeps.looks import Look, Report
 from pgjax.sweeps.runner import sweep
 from pgjax.trees import PyTree
 
@@ -128,6 +129,17 @@ def successive_halving(
     return rungs, scores
 
 
+def named_report(report: Report | None, rung: int, points: Mapping[str, Any]) -> Report | None:
+    """A report of looks at points by their number, which names the rung and the hyper-parameters {name: [points]}."""
+
+    def named(look: Look) -> None:
+        at = int(look.point.get("point", 0))
+        values = {name: float(numbers[at]) for name, numbers in points.items()}
+        report(look._replace(point={"rung": rung, **values}))  # type: ignore[misc]
+
+    return None if report is None else named
+
+
 class Tuning(NamedTuple):
     """What tuning found, and how."""
 
@@ -163,6 +175,7 @@ def tune(
     configuration: Mapping[str, Any] | None = None,
     batch: int | None = None,
     progress: bool = True,
+    report: Report | None = None,
 ) -> Tuning:
     """The best of some points of a space, chosen by successive halving, and what it is worth on fresh seeds.
 
@@ -184,6 +197,8 @@ def tune(
         configuration: See `sweep`, and so `batch` and `progress`.
         batch: Runs computed together.
         progress: Whether to say how far it is.
+        report: See `sweep`. A look's point is the rung's number and the hyper-parameters; the fresh runs are the last
+            rung.
 
     Raises:
         InputError: If a range or a count cannot be used, or runs of every point fail; see also `sweep`.
@@ -200,25 +215,27 @@ def tune(
     plan = schedule(points, seeds, rungs, whole_number("first_seed", first_seed, 0))
     fresh = range(plan[-1][1].stop, plan[-1][1].stop + fresh_seeds)
     tried, out = design(space, points, study), None if out is None else full_path(out)
-    several, found = numbered(algorithm, others, tried), []
+    several = numbered(algorithm, others, tried)
+    found: list[xr.Dataset] = []
     shared: dict[str, Any] = {"study": study, "configuration": configuration, "batch": batch, "progress": progress}
 
-    def run(algorithm: Algorithm, what: str, **which: Any) -> np.ndarray:
-        place = None if out is None else out / what
-        found.append(sweep(algorithm, iterations=iterations, out=place, **which, **shared).load())
+    def run(algorithm: Algorithm, what: str, points: Mapping[str, Any], **which: Any) -> np.ndarray:
+        told, place = named_report(report, len(found), points), None if out is None else out / what
+        found.append(sweep(algorithm, iterations=iterations, out=place, report=told, **which, **shared).load())
         per_run = score(found[-1]).transpose(..., "seed").values
         return np.where(np.isfinite(per_run), per_run, -np.inf)
 
     def run_rung(rung: Rung) -> np.ndarray:
         grid = {"point": rung.points}
-        return run(several, f"rung-{len(found)}", seeds=rung.seeds, grid=grid, keep_params=False)
+        return run(several, f"rung-{len(found)}", tried, seeds=rung.seeds, grid=grid, keep_params=False)
 
     done, scores = successive_halving(run_rung, plan)
     best = done[-1].points[int(np.argmax(judged(scores[done[-1].points])))]
     if not np.isfinite(chosen_by := float(judged(scores[best]))):
         raise InputError(f"expected a point at which most runs do not fail, got none among {points}")
     winner = {name: float(values[best]) for name, values in tried.items()}
-    final = run(algorithm, "fresh", seeds=fresh, hyperparameters=with_values(others, winner))
+    values = {name: [value] for name, value in winner.items()}
+    final = run(algorithm, "fresh", values, seeds=fresh, hyperparameters=with_values(others, winner))
     tuning = Tuning(
         space=dict(space),
         points=tried,

@@ -118,6 +118,14 @@ def test_final_return_of_a_short_run_is_its_mean():
     np.testing.assert_allclose(pgjax.analysis.final_return(results([[1, 3]], [[1, 3]])), [10 / 4])
 
 
+def test_runs_are_compared_after_equally_many_steps():
+    found = results([[1, 2, 3], [4, 5, 6], [7, 8, np.nan]], 60)  # of 10 steps an iteration
+    found["steps"] = found.steps.copy(data=[[10, 10, 10], [5, 5, 5], [1, 1, 1]])
+    steps = pgjax.analysis.common_steps([found, found.isel(seed=[0])])
+    assert steps == 15  # the failed run counts for nothing
+    np.testing.assert_allclose(pgjax.analysis.final_return(found, steps=steps), [1, (5 + 6) / 2, np.nan])
+
+
 def test_failed_runs_are_named_and_left_out():
     found = results([[500, 500], [500, np.nan], [0, 10]], 100)
     np.testing.assert_array_equal(pgjax.analysis.failed(found), [False, True, False])

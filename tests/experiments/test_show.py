@@ -34,6 +34,17 @@ def test_a_table_for_each_sweep_and_one_of_their_differences(done, monkeypatch, 
     assert printed.endswith(f"written to {out}\n")
 
 
+def test_sweeps_are_compared_after_equally_many_steps(done, monkeypatch, capsys, tmp_path):
+    arguments = [done / "grid", done / "one <1>", "--equal-steps", "--out", tmp_path / "a.html"]
+    assert run_experiment(monkeypatch, study, *arguments) == 0
+    steps = min(int(pgjax.read(done / name).steps.sum("iteration").min()) for name in ("grid", "one <1>"))
+    [within] = re.findall(
+        r"Final returns are those within the first (\S+) steps of each run\.\n", capsys.readouterr().out
+    )
+    assert float(within) >= steps  # of the grid it is its best point alone that counts
+    assert "Final returns are those within" in (tmp_path / "a.html").read_text()
+
+
 def test_the_report_needs_no_other_file(done, monkeypatch, tmp_path):
     out = tmp_path / "report.html"
     assert run_experiment(monkeypatch, study, done / "grid", done / "one <1>", "--out", out) == 0
@@ -83,7 +94,7 @@ def test_sweeps_without_returns_have_curves(monkeypatch, capsys, tmp_path):
     assert run_experiment(monkeypatch, study, *arguments) == 0
     assert "clone: 3 of 3 runs completed" in capsys.readouterr().out
     assert (tmp_path / "a.html").read_text().count("data:image") == 1
-    message = f"expected --variable among {curve}"
+    message = f"expected --variable among {', '.join(sorted(found.data_vars.keys() - {'seconds', 'completed'}))}, got"
     assert_refused(monkeypatch, capsys, study, [tmp_path / "clone", "--out", tmp_path / "a.html"], message)
 
 

@@ -17,6 +17,7 @@ import pgjax
 from pgjax.sweeps import batches, checkpoints
 from pgjax.sweeps import store as results
 from tests.sweeps.test_sweep import ALGORITHM, ASYNCHRONOUS, GRID, swept
+from tests.sweeps.test_tuning import tuned
 
 OPTIONS = {"grid": GRID, "batch": 8, "segment": 1, "checkpoint_seconds": 0}  # 30 runs in 4 batches of 7 segments
 
@@ -89,6 +90,7 @@ DISTURBANCES = {
     "between marks": lambda: on_file("completed/c/", at(3, kill)),
     "SIGTERM": lambda: after(batches, "go_on", at(10, lambda: os.kill(os.getpid(), signal.SIGTERM))),
     "asynchronous": lambda: after(checkpoints, "save", at(2, kill)),
+    "tuning": lambda: after(batches, "write", at(8 + 2, kill)),  # the second of four batches of the second rung
     "full disk": lambda: after(batches, "write", at(1, full_disk)),
 }
 
@@ -96,6 +98,8 @@ if __name__ == "__main__":
     out, how = sys.argv[1:]
     DISTURBANCES[how]()
     try:
+        if how == "tuning":
+            tuned(out=out, batch=2)
         swept(ASYNCHRONOUS if how == "asynchronous" else ALGORITHM, out=out, **OPTIONS)
     except pgjax.InputError as error:
         print(error, file=sys.stderr)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax.sweeps import batches, checkpoints, runner
+from pgjax.sweeps import batches, checkpoints, runner, tuning
 from pgjax.sweeps.checkpoints import Running
 from tests.sweeps.disturbed import OPTIONS
 from tests.sweeps.test_sweep import ALGORITHM, ASYNCHRONOUS, assert_same, swept
+from tests.sweeps.test_tuning import tuned
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +86,18 @@ def test_runs_with_clocks_of_their_own_come_to_the_very_same_numbers(tmp_path):
     assert len(np.unique(saved["done"])) > 1  # some runs are ahead of others
     found = swept(ASYNCHRONOUS, out=tmp_path / "killed", **OPTIONS).load()
     assert_same(found, swept(ASYNCHRONOUS, out=tmp_path / "whole", **OPTIONS).load(), exactly=True)
+
+
+def test_tuning_that_was_killed_inside_a_rung_comes_to_the_very_same_record(tmp_path):
+    ended = disturb(tmp_path / "killed", "tuning")
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert not (tmp_path / "killed" / "tuning.json").exists()
+    rungs = [pgjax.read(tmp_path / "killed" / f"rung-{i}").completed for i in range(2)]
+    assert [(int(rung.sum()), rung.size) for rung in rungs] == [(16, 16), (4, 8)]
+    records = [tuning.record_of(tuned(out=tmp_path / name, batch=2)) for name in ("killed", "whole")]
+    for record in records:
+        record["budget"].pop("seconds")
+    assert records[0] == records[1]
 
 
 def test_sigterm_saves_and_ends_with_143(tmp_path, undisturbed, monkeypatch, capsys):

@@ -144,6 +144,22 @@ def test_the_best_point_wins_and_is_run_on_fresh_seeds():
     assert np.isfinite(found.scores[:, :2]).all()
 
 
+def test_each_look_names_its_rung_and_its_point():
+    looks = []
+    found = tuned(report=looks.append, batch=4)
+    last = {tuple(look.point.items()): look for look in looks if look.finished}
+    for number, rung in enumerate(found.rungs):
+        for point in rung.points:
+            values = {name: numbers[point] for name, numbers in found.points.items()}
+            seeds = slice(rung.seeds.start, rung.seeds.stop)
+            look = last.pop(tuple({"rung": number, **values}.items()))
+            assert look.seeds == len(rung.seeds)
+            assert look.metrics["total"].mean == pytest.approx(found.scores[point, seeds].mean(), rel=1e-5)
+    [(point, look)] = last.items()
+    assert dict(point) == {"rung": 3, **found.winner}
+    assert look.metrics["total"].iqm == pytest.approx(found.estimate.value, rel=1e-5)
+
+
 def test_no_seed_that_a_choice_was_made_on_is_among_the_fresh_ones():
     for points, rungs, first in ((1, 1, 0), (5, 2, 7), (8, 9, 100)):
         found = tuned(points=points, rungs=rungs, first_seed=first, seeds=1, fresh_seeds=2)
