@@ -2,13 +2,21 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from pgjax.environments.base import Environment, Score, whole_score
 from pgjax.errors import InputError
 from pgjax.policies.base import Policy, check_fit
+from pgjax.policies.distributions import Distribution
+from pgjax.segments import map_over_steps
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
+
+
+def log_prob_of(f: Distribution, rows: Trajectory) -> jax.Array:
+    """The log-probabilities of the actions of rows under distributions f."""
+    return f.log_prob(rows.action)
 
 
 class Penalized(NamedTuple):
@@ -49,7 +57,7 @@ def kl_penalty(environment: Environment, reference: Policy, params: PyTree, beta
 
     def score(trajectory: Trajectory, params: Penalized) -> Score:
         base = whole_score(environment, trajectory, params.environment)
-        log_prob = reference.unroll(params.reference, trajectory).log_prob(trajectory.action)
+        log_prob = map_over_steps(reference, log_prob_of, params.reference, trajectory)
         x = jnp.where(trajectory.mask, trajectory.log_prob - log_prob, 0)
         price = jnp.where(params.beta > 0, params.beta * x, 0)  # where x is infinite too
         return Score(base.reward - price, {**base.notes, "kl": x})

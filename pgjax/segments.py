@@ -2,7 +2,7 @@
 
 A policy with memory is differentiated through time over the rows in use alone, if it can go on from a memory
 (`Policy.resume`): once forward, keeping the memory before each chunk of rows, and then chunk by chunk backward, where
-each is computed again. One that cannot, such as a transformer, is differentiated over all rows at once.
+each is computed again. One that cannot, such as a transformer, sees whole episodes: all rows, of some slots at a time.
 """
 
 from collections.abc import Callable
@@ -29,6 +29,7 @@ def part(rows: PyTree, start: jax.Array, size: int) -> PyTree:
 
 ROWS = 16  # looked at together
 STEPS = 128  # differentiated together: what measured fastest on a CPU for networks of 64 wide layers
+SLOTS = 16  # of whole episodes, likewise, for a transformer of that width and texts of 36 tokens
 
 
 def real_steps(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
@@ -144,6 +145,52 @@ def map_over_rows(function: Callable[..., jax.Array], trajectory: Trajectory, *a
     return jax.lax.dynamic_update_slice_in_dim(values, final, trajectory.rows, axis=0)
 
 
+def slots_together(E: int) -> int:
+    """The most of E slots, and at most `SLOTS`, that divide them."""
+    return next(size for size in range(min(SLOTS, E), 0, -1) if E % size == 0)
+
+
+def some_slots(rows: PyTree, start: jax.Array, size: int) -> PyTree:
+    """`size` slots from slot `start` on, [T, size, ...], of a trajectory and of arrays like it."""
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=1) if leaf.ndim else leaf
+
+    return jax.tree.map(cut, rows)
+
+
+def sum_over_slots(function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array) -> PyTree:
+    """Function(trajectory, *arrays), a pytree of sums over slots, of some slots at a time.
+
+    Their activations stay in a processor's cache, and take the memory of some.
+    """
+    E = trajectory.mask.shape[1]
+    size = slots_together(E)
+    if size == E:
+        return function(trajectory, *arrays)
+
+    def one(i: jax.Array, total: PyTree) -> PyTree:
+        return jax.tree.map(jnp.add, total, function(*some_slots((trajectory, *arrays), i * size, size)))
+
+    shape = jax.eval_shape(function, *some_slots((trajectory, *arrays), jnp.int32(0), size))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
+    return jax.lax.fori_loop(0, E // size, one, zero)
+
+
+def map_over_slots(function: Callable[..., jax.Array], trajectory: Trajectory, *arrays: jax.Array) -> jax.Array:
+    """Function(trajectory, *arrays), [T, E, ...], of some slots at a time, see `sum_over_slots`."""
+    E = trajectory.mask.shape[1]
+    size = slots_together(E)
+
+    def one(i: jax.Array) -> jax.Array:
+        return function(*some_slots((trajectory, *arrays), i * size, size))
+
+    if size == E:
+        return one(jnp.int32(0))
+    found = jnp.moveaxis(jax.lax.map(one, jnp.arange(E // size, dtype=jnp.int32)), 0, 1)  # [T, parts, size, ...]
+    return found.reshape(len(found), E, *found.shape[3:])
+
+
 def chunk_rows(trajectory: Trajectory) -> int:
     """The rows of a chunk: they divide T − 1, so that chunks of the rows in use neither overlap nor end too late."""
     T = len(trajectory.mask)
@@ -164,7 +211,7 @@ def map_over_steps(
     if not has_memory(policy):
         return map_over_rows(whole, trajectory, *arrays)
     if policy.resume is None:
-        return whole(trajectory, *arrays)
+        return map_over_slots(whole, trajectory, *arrays)
     resume, (T, E), size = policy.resume, trajectory.mask.shape, chunk_rows(trajectory)
 
     def rows(memory: PyTree, start: jax.Array, size: int) -> tuple[PyTree, jax.Array]:
@@ -213,7 +260,7 @@ def gradient_over_steps(
         return sum_over_steps(whole, trajectory, *arrays, steps=steps)
     assert steps is None
     if policy.resume is None:
-        return whole(trajectory, *arrays)
+        return sum_over_slots(whole, trajectory, *arrays)
     resume, (T, E), size = policy.resume, trajectory.mask.shape, chunk_rows(trajectory)
     chunks = -(-trajectory.rows // size)
 

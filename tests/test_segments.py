@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import pgjax
+from pgjax import segments
 from pgjax.policies.sampling import at_temperature
-from pgjax.segments import chunk_rows, gradient_over_steps, map_over_steps
+from pgjax.segments import chunk_rows, gradient_over_steps, map_over_steps, slots_together
 from tests.cases import counting, random_mdp
 
 MDP = random_mdp()
@@ -129,3 +130,24 @@ def test_runs_of_a_batch_have_the_gradients_that_they_have_alone():
     alone, own = jax.jit(algorithm.update)(jax.tree.map(lambda leaf: leaf[1], states))
     chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[1], among.params), alone.params, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics.steps[1], own.steps)
+
+
+@pytest.mark.parametrize(("slots", "together"), [(48, 16), (34, 2), (7, 7)])
+def test_episodes_seen_whole_are_differentiated_some_at_a_time(monkeypatch, slots, together):
+    assert slots_together(slots) == together
+    policy = GRU._replace(resume=None)
+    params = lively(policy)
+    trajectory = collected(policy, params, slots=slots)
+
+    def log_prob(f, rows, weight):
+        return weight * f.log_prob(rows.action)
+
+    def found():
+        given = (params, trajectory, weights(trajectory))
+        gradient = jax.jit(gradient_over_steps, static_argnums=(0, 1))(policy, objective, *given)
+        return gradient, jax.jit(map_over_steps, static_argnums=(0, 1))(policy, log_prob, *given)
+
+    some = found()
+    monkeypatch.setattr(segments, "SLOTS", slots)
+    jax.clear_caches()
+    chex.assert_trees_all_close(some, found(), rtol=2e-5, atol=1e-5)

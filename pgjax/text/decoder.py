@@ -104,28 +104,25 @@ class Transformer(linen.Module):
         self.norm = linen.LayerNorm()
 
     def embed(self, tokens: jax.Array, position: jax.Array) -> jax.Array:
-        """Tokens [...] at positions [...] as vectors [..., width].
-
-        As products with one-hot rows, whose derivative is a product too: scattered additions are slow.
-        """
-        one_hot = jax.nn.one_hot(tokens, self.config.vocabulary)
-        place = jax.nn.one_hot(jnp.clip(position, 0, self.config.context - 1), self.config.context)
-        return one_hot @ self.embedding + place @ self.positions
+        """Tokens [...] at positions [...] as vectors [..., width]."""
+        return self.embedding[tokens] + self.positions[jnp.clip(position, 0, self.config.context - 1)]
 
     def read(self, tokens: jax.Array) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
         """Return, of texts [N, L], each token [N, L, width], and keys and values [N, L, heads, features] by layer."""
-        L, real = tokens.shape[1], tokens != PAD
+        N, L = tokens.shape
+        real = tokens != PAD
         visible = jnp.tril(jnp.ones((L, L), bool))[None] & real[:, None, :]
         hidden_from = jnp.where(visible, 0.0, MASK_VALUE)[:, None]  # [N, 1, L, L]
         x = self.embed(tokens, jnp.arange(L)[None] - jnp.argmax(real, axis=1)[:, None])
+        x = x.reshape(N * L, self.config.width)  # all layers but attention are faster over a single axis
         keys, values = [], []
         for block in self.blocks:
-            q, k, v = block.qkv(x)
+            q, k, v = (part.reshape(N, L, *part.shape[1:]) for part in block.qkv(x))
             weight = jax.nn.softmax(jnp.einsum("nihd,njhd->nhij", q, k) + hidden_from)
             x = block.residual_mlp(x, jnp.einsum("nhij,njhd->nihd", weight, v).reshape(x.shape))
             keys.append(k)
             values.append(v)
-        return self.norm(x), keys, values
+        return self.norm(x).reshape(N, L, -1), keys, values
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Each token of texts [N, L] as [N, L, width]: the parallel pass."""
