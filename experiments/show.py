@@ -10,6 +10,7 @@ import base64
 import html
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -197,6 +198,23 @@ def provenance_of(sweep: Sweep) -> str:
     return "\n".join(f"{name}: {text}" for name, text in sweep.results.attrs.items() if name != "configuration")
 
 
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """Names of directories: their own, or if those are alike, what is between the first and the last part that differ.
+
+    Example:
+        >>> told_apart([Path("tune/ppo/fresh"), Path("tune/reinforce/fresh")])
+        ['ppo', 'reinforce']
+    """
+    if len({path.name for path in paths}) == len(paths):
+        return [path.name for path in paths]
+    parts = [path.resolve().parts for path in paths]
+    shortest = min(map(len, parts))
+    differ = [len({part[i] for part in parts}) > 1 for i in range(shortest)]
+    begin = differ.index(True) if True in differ else 0
+    alike = next((i for i in range(shortest - begin) if len({part[-1 - i] for part in parts}) > 1), 0)
+    return ["/".join(part[begin : len(part) - alike]) for part in parts]
+
+
 def main(options: Options) -> None:
     """Print what the sweeps found, and write the report."""
     if not options.directories:
@@ -204,11 +222,10 @@ def main(options: Options) -> None:
     if options.out.suffix != ".html":
         raise pgjax.InputError(f"expected a file that ends in .html, got {options.out}")
     paths = [path.expanduser() for path in options.directories]
-    short = len({path.name for path in paths}) == len(paths)
     if options.join:
         found = {paths[0].name: pgjax.join(paths)}
     else:
-        found = {path.name if short else str(path): pgjax.read(path) for path in paths}
+        found = {name: pgjax.read(path) for name, path in zip(told_apart(paths), paths, strict=True)}
     sweeps = [shown_sweep(name, results, options) for name, results in found.items()]
     for sweep in sweeps:
         print(f"{sweep.name}: {progress_of(sweep)}")

@@ -53,13 +53,13 @@ def aggregate_score(scores: Any, confidence: float = 0.95, resamples: int = 1000
     Runs are resampled within each task. Percentiles are expanded as those of `pgjax.confidence_interval` are, with
     n − 1 degrees of freedom for each task.
 
-    How often the 95% interval covers the interquartile mean, in percent of 600 simulations (200 of
+    How often the 95% interval covers the interquartile mean, in percent of 600 simulations (1000 of
     n = 1000) by tests/analysis/simulations.py, on four tasks with different levels:
 
         runs n of each task     3     5    10    30   100  1000
-        lognormal, σ = 1     91.2  96.3  94.0  94.5  93.5  93.5
-        t of 3               92.5  96.2  94.5  95.2  93.7  95.0
-        two modes            93.2  95.3  94.0  96.5  94.0     -
+        lognormal, σ = 1     91.2  96.3  94.0  94.5  93.5  95.1
+        t of 3               92.5  96.2  94.5  95.2  93.7  94.9
+        two modes            93.2  95.3  94.0  96.5  94.0  94.6
 
     Args:
         scores: [n, tasks]. NaN gives NaN.

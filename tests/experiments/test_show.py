@@ -1,5 +1,6 @@
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,15 @@ def test_sweeps_are_compared_after_equally_many_steps(done, monkeypatch, capsys,
     )
     assert float(within) >= steps  # of the grid it is its best point alone that counts
     assert "Final returns are those within" in (tmp_path / "a.html").read_text()
+
+
+def test_directories_are_told_apart_by_what_differs():
+    def names(*paths):
+        return study.told_apart([Path(path) for path in paths])
+
+    assert names("a/x", "b/y") == ["x", "y"]
+    assert names("a/x", "b/x") == ["a", "b"]
+    assert names("a/1/x", "b/x") == ["a/1", "b"]
 
 
 def test_the_report_needs_no_other_file(done, monkeypatch, tmp_path):
