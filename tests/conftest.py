@@ -8,6 +8,9 @@ from pathlib import Path
 # Most of the time goes into compiling programs that run for a moment, so they are compiled with few optimisations, in
 # the processes that tests start as well. JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= tests what users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Nothing is taken from programs that were compiled before, unless JAX_COMPILATION_CACHE_DIR says where they are.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 # Programs are not split for the other core, which has tests of its own.
 if version("jax").startswith("0.9."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false")

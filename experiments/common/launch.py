@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import math
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,9 +16,10 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import jax
 import tyro
+from filelock import FileLock, Timeout
 
 from pgjax.algorithms.base import run_keys
-from pgjax.errors import InputError
+from pgjax.errors import InputError, say
 from pgjax.paths import full_path
 
 Options = TypeVar("Options")
@@ -44,6 +47,9 @@ class Launch:
     """Elsewhere: number of processes."""
     process: int | None = None
     """Elsewhere: number of this process, from 0 on."""
+    compilation_cache: Path | None = Path("~/.cache/pgjax")
+    """Directory in which compiled programs are kept, 1 GiB at most, so that the same command compiles once a machine;
+    None for none. It is JAX's own cache; JAX_COMPILATION_CACHE_DIR goes first."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
             chosen = tyro.cli(command, description=description, config=(tyro.conf.OmitArgPrefixes,))
             check_finite(chosen.study)
             connect(chosen.launch)
+            keep_programs(chosen.launch.compilation_cache)
             main(with_full_paths(chosen.study))
         finally:
             sys.stdout.flush()  # what Python writes when it has ended, nobody can catch
@@ -171,6 +178,44 @@ def connect(launch: Launch) -> None:
         jax.distributed.initialize(launch.coordinator, launch.processes, launch.process)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"expected to be one of several processes, got no connection: {error}") from error
+
+
+CACHE_BYTES = 2**30
+
+
+def keep_programs(directory: Path | None) -> None:
+    """Let JAX keep compiled programs in a directory and take them from there, unless the environment names another.
+
+    Each kind of processor has a directory of its own, as programs are compiled for what it can do. What a process was
+    writing when it was killed has no mark of when it was used yet, and goes.
+    """
+    if directory is None or "JAX_COMPILATION_CACHE_DIR" in os.environ or not jax.config.jax_enable_compilation_cache:
+        return
+    directory = full_path(directory) / processor()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(directory / ".lockfile", timeout=10):  # JAX's own
+            for entry in directory.glob("*-cache"):
+                if not entry.with_name(entry.name.removesuffix("-cache") + "-atime").exists():
+                    entry.unlink()
+    except (OSError, Timeout) as error:
+        say(f"programs are compiled anew, as {directory} cannot be used: {error}")
+        return
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if jax.__version__.startswith("0.9."):  # it warns at length of what its compiler prefers, as if that were missing
+        jax.config.update("jax_logging_level", "CRITICAL")
+
+
+def processor() -> str:
+    """A name for the kind of processor of this machine: its architecture, and a digest of what it can do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        able = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:  # not Linux
+        able = platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(able.encode()).hexdigest()[:12]}"
 
 
 def leave_to_the_first_process() -> None:

@@ -4,8 +4,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import pytest
+import xarray as xr
 
+import pgjax
 from common import launch
 from experiments import reinforce
 
@@ -64,3 +67,54 @@ def test_a_study_sees_no_option_that_cannot_be_used(monkeypatch, capsys, argumen
         launch.run(pytest.fail, Options, "A study.")
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+SMALL = ["--env", "maze", "--seeds", "2", "--iterations", "2", "--slots", "2"]
+
+
+def begin(cache, out):
+    command = [sys.executable, reinforce.__file__, *SMALL, "--compilation-cache", str(cache), "--out", str(out)]
+    given = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "true"}
+    return subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True)
+
+
+def end(process):
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def test_programs_are_compiled_once_a_machine_whatever_other_processes_do(tmp_path):
+    cache = tmp_path / "cache"
+    for process in [begin(cache, tmp_path / str(i)) for i in range(2)]:  # at the same time
+        end(process)
+    [directory] = cache.iterdir()
+    assert directory.name == launch.processor()
+    [entry] = directory.glob("jit_advance-*-cache")
+    whole, when = entry.read_bytes(), entry.stat().st_mtime_ns
+    said = end(begin(cache, tmp_path / "2"))
+    assert "SIGILL" not in said  # of which one version of JAX warns without a reason
+    assert entry.stat().st_mtime_ns == when
+
+    # As if a process had been killed while it wrote.
+    entry.write_bytes(whole[: len(whole) // 2])
+    entry.with_name(entry.name.removesuffix("-cache") + "-atime").unlink()
+    end(begin(cache, tmp_path / "3"))
+    assert entry.stat().st_size > len(whole) / 2
+    results = [pgjax.read(tmp_path / str(i)).load() for i in range(4)]
+    for found in results[1:]:
+        xr.testing.assert_equal(found.drop_vars("seconds"), results[0].drop_vars("seconds"))
+
+
+def test_a_directory_that_cannot_hold_programs_is_named_and_the_study_goes_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    (tmp_path / "file").write_text("")
+    enabled = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", True)
+    try:
+        launch.keep_programs(tmp_path / "file")
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+    said = capsys.readouterr().err
+    assert said.startswith(f"programs are compiled anew, as {tmp_path / 'file' / launch.processor()} cannot be used: ")
+    assert said.count("\n") == 1
