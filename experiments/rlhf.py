@@ -223,7 +223,10 @@ def tune(
     configuration |= {"comparisons": comparisons_of(options), "corpus": corpus.name}
     configuration["prompts"] = pgjax.text.digest(corpus.prompts.tobytes().hex())
     for name, part in {} if people is None else {"external": people.external, "held_out": people.held_out}.items():
-        configuration[name] = pgjax.text.digest(np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()))
+        ties = "" if part.tied is None else str(part.tied.tolist())
+        configuration[name] = pgjax.text.digest(
+            np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()) + ties
+        )
     return pgjax.sweep(
         loop.algorithm,
         iterations=options.rounds * options.updates,
@@ -338,8 +341,14 @@ def pairs_of_people(people: Ranked, scores: np.ndarray) -> tuple[np.ndarray, np.
     Returns:
         Scores [pairs, 2] and orders [pairs, 2], as `pgjax.rlhf.calibration` has them.
     """
-    orders = people.held_out.order
-    both = [(n, pair) for n, order in enumerate(orders) for pair in itertools.combinations(order[order >= 0], 2)]
+    orders, tied = people.held_out.order, people.held_out.tied
+    level = np.cumsum(np.ones_like(orders) if tied is None else ~tied, axis=1)  # what is tied has no better one
+    both = [
+        (n, order[list(places)])
+        for n, order in enumerate(orders)
+        for places in itertools.combinations(range((order >= 0).sum()), 2)
+        if level[n, places[0]] != level[n, places[1]]
+    ]
     of_pairs = np.stack([scores[:, n, list(pair)] for n, pair in both], axis=1).reshape(-1, 2)  # the better one first
     orders = np.repeat([[0, 1], [1, 0]], len(of_pairs), axis=0)
     return np.concatenate([of_pairs, of_pairs[:, ::-1]]), orders

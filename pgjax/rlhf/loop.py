@@ -222,6 +222,7 @@ def begin(parts: Parts, key: jax.Array, hyperparameters: FeedbackHyperparameters
         order=jnp.zeros((N, settings.outputs), jnp.int32),
         mask=jnp.zeros(N, bool),
         annotator=jnp.zeros(N, jnp.int32),
+        tied=None if parts.external is None or parts.external.tied is None else jnp.zeros((N, settings.outputs), bool),
     )
     if parts.external is not None:
         rankings = jax.tree.map(
@@ -249,6 +250,10 @@ def next_round(parts: Parts, state: FeedbackState) -> FeedbackState:
     if parts.annotate is not None:
         keys = (sample_key, rank_key, test_key, jax.random.fold_in(state.key, settings.rounds))
         annotated = parts.annotate(keys, learned.params, params.environment, numbers.annotators, numbers.comparisons)
+        if rankings.tied is not None:
+            annotated = annotated._replace(
+                rankings=annotated.rankings._replace(tied=jnp.zeros_like(annotated.rankings.order, bool))
+            )
         first = turn * settings.rankings
         rankings = jax.tree.map(
             lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0),
@@ -280,10 +285,10 @@ def measured(parts: Parts, reward: LearnedReward, annotated: Annotated | None) -
     """What rankings that a reward model has not seen say of it, each []."""
 
     def accuracy(rankings: Rankings) -> jax.Array:
-        tokens, order, mask, _ = (jnp.asarray(leaf) for leaf in rankings)
+        tokens, order, mask, _, tied = jax.tree.map(jnp.asarray, rankings)
         flat = tokens.reshape(-1, tokens.shape[-1])
         scores = ensemble_score(parts.model, reward.params, flat, reward.uncertainty_penalty)
-        return pair_accuracy(scores.reshape(order.shape), order, mask)
+        return pair_accuracy(scores.reshape(order.shape), order, mask, tied)
 
     found = {}
     if annotated is not None:

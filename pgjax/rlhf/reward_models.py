@@ -184,7 +184,9 @@ def reward_modelling(
         )
 
     def negative_log_likelihood(params: PyTree, rankings: Rankings) -> jax.Array:
-        return plackett_luce_loss(scores_of(model, params, rankings.tokens), rankings.order, rankings.mask)
+        return plackett_luce_loss(
+            scores_of(model, params, rankings.tokens), rankings.order, rankings.mask, rankings.tied
+        )
 
     def update(state: RewardState) -> tuple[RewardState, RewardMetrics]:
         key = jax.random.fold_in(state.key, state.iteration)
@@ -204,8 +206,8 @@ def reward_modelling(
             kept = jnp.argsort(~aside)[: int(held_out * len(aside)) + 1]
             those = jax.tree.map(lambda leaf: leaf[kept], rankings._replace(mask=aside))
             scores = scores_of(model, latest, those.tokens)
-            found = jnp.where(judged, plackett_luce_loss(scores, those.order, those.mask), mean)
-            accuracy = pair_accuracy(scores, those.order, those.mask)
+            found = jnp.where(judged, plackett_luce_loss(scores, those.order, those.mask, those.tied), mean)
+            accuracy = pair_accuracy(scores, those.order, those.mask, those.tied)
         params, best = keep_best((state.params, state.best), latest, found, judged)
         following = state._replace(
             iteration=state.iteration + 1, params=params, latest=latest, optimizer=optimizer_state, best=best

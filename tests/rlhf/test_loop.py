@@ -245,6 +245,16 @@ def test_people_may_have_ranked_everything_elsewhere_and_nobody_is_simulated():
     assert jax.eval_shape(made.evaluate, jax.random.key(0), supervised, state.params.reward, supervised).gold is None
 
 
+def test_ties_of_people_stand_beside_rankings_by_simulated_annotators_without_any():
+    tied = by_external_annotators()._replace(tied=np.tile([False, True], (6, 1)))
+    made = loop(external=tied)
+    numbers = made.algorithm.hyperparameters()
+    start = made.algorithm.init(jax.random.key(0), numbers)
+    assert start.rankings.tied.tolist() == [[False, False]] * RANKINGS * ROUNDS + [[False, True]] * 6
+    after, _ = jax.eval_shape(made.algorithm.update, start)
+    assert after.rankings.tied.shape == (RANKINGS * ROUNDS + 6, 2)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
