@@ -4,16 +4,21 @@ The page needs `pip install "pgjax[people]"`; the rest does not. What is listed 
 """
 
 from pgjax.rlhf.people.desk import Desk, DeskSettings, View
+from pgjax.rlhf.people.server import Page, collect_rankings, print_links, serve
 from pgjax.rlhf.people.store import Store
 from pgjax.rlhf.people.tasks import Task, load_tasks, save_tasks, tasks_of_tokens
 
 __all__ = [
     "Desk",
     "DeskSettings",
+    "Page",
     "Store",
     "Task",
     "View",
+    "collect_rankings",
     "load_tasks",
+    "print_links",
     "save_tasks",
+    "serve",
     "tasks_of_tokens",
 ]
