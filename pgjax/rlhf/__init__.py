@@ -6,7 +6,7 @@ What is listed here is public; the rest may change.
 from pgjax.rlhf.diversity import distinct_n, self_overlap
 from pgjax.rlhf.formats import RankingLine, ranking_lines, save_preferences, task_id
 from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share, output_of, word_values
-from pgjax.rlhf.learned_reward import LearnedReward
+from pgjax.rlhf.learned_reward import LearnedReward, fit_reward
 from pgjax.rlhf.likelihood import (
     Calibration,
     bayes_accuracy,
@@ -32,7 +32,14 @@ from pgjax.rlhf.reliability import (
     self_consistency,
     verdicts,
 )
-from pgjax.rlhf.reward_models import RewardModel, ensemble_score, reward_model, reward_modelling, scores_of
+from pgjax.rlhf.reward_models import (
+    RewardModel,
+    ensemble_score,
+    preference_disagreement,
+    reward_model,
+    reward_modelling,
+    scores_of,
+)
 from pgjax.rlhf.scaling_laws import Fit, fit_best_of_n, fit_rl, predict_best_of_n, predict_rl
 from pgjax.rlhf.selection import best_of_n, best_of_n_kl
 from pgjax.rlhf.settings import FeedbackHyperparameters, FeedbackSettings
@@ -67,6 +74,7 @@ __all__ = [
     "feedback",
     "first_shown_chosen",
     "fit_best_of_n",
+    "fit_reward",
     "fit_rl",
     "grammar_gold",
     "kappas_of",
@@ -80,6 +88,7 @@ __all__ = [
     "position_bias",
     "predict_best_of_n",
     "predict_rl",
+    "preference_disagreement",
     "preferred",
     "rank",
     "ranking_lines",

@@ -36,6 +36,7 @@ def report(lines: Sequence[RankingLine], now: float, made: int, goal: int | None
     """
     said = verdicts(lines)
     agreement = agreement_of(said)
+    asked = [str(line.more["asked"]) for line in lines if line.ranking and "asked" in line.more]
     recent = [now - when for line in lines if (when := time_of(line)) is not None and now - when < LATELY]
     rate = len(recent) / max(recent) if len(recent) > 1 and max(recent) > 0 else None  # a second
     some = said._replace(annotators=said.annotators[:MOST_KAPPAS], table=said.table[:MOST_KAPPAS])
@@ -51,9 +52,7 @@ def report(lines: Sequence[RankingLine], now: float, made: int, goal: int | None
         "first_chosen": plain(first_shown_chosen(lines)),
         "position_bias": plain(position_bias(lines)),
         "self_consistency": plain(self_consistency(lines)),
-        "asked": dict(
-            Counter(str(line.more.get("asked", "")) for line in lines if line.ranking and "asked" in line.more)
-        ),
+        "asked": dict(Counter(asked)),
     }
 
 
