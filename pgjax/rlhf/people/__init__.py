@@ -6,9 +6,10 @@ The page needs `pip install "pgjax[people]"`; the rest does not. What is listed 
 from pgjax.rlhf.people.desk import Desk, DeskSettings, View
 from pgjax.rlhf.people.server import Page, collect_rankings, print_links, serve
 from pgjax.rlhf.people.store import Store
-from pgjax.rlhf.people.tasks import Task, load_tasks, save_tasks, tasks_of_tokens
+from pgjax.rlhf.people.tasks import MOST_OUTPUTS, Task, load_tasks, save_tasks, tasks_of_tokens, tokens_of_tasks
 
 __all__ = [
+    "MOST_OUTPUTS",
     "Desk",
     "DeskSettings",
     "Page",
@@ -21,4 +22,5 @@ __all__ = [
     "save_tasks",
     "serve",
     "tasks_of_tokens",
+    "tokens_of_tasks",
 ]

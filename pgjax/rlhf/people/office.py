@@ -45,6 +45,11 @@ class Office:
         """Whether as much was ranked as was wanted."""
         return self.desk is not None and self.goal is not None and self.desk.made >= self.goal
 
+    def done(self) -> bool:
+        """Whether no annotator has anything left to answer."""
+        desk = self.desk
+        return desk is not None and (self.enough or not any(desk.progress(who)[1] for who in self.links.annotators))
+
     async def write(self, event: Mapping[str, Any]) -> None:
         """Store an event; those that come while the disk is busy are written together.
 

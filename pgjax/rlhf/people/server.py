@@ -71,6 +71,10 @@ class Page:
         """Rankings of the tasks that are asked now."""
         return self._run(lambda: 0 if self._office.desk is None else self._office.desk.made)
 
+    def done(self) -> bool:
+        """Whether nobody has anything left to answer."""
+        return self._run(self._office.done)
+
     def note(self, what: str, value: str) -> None:
         """Show the researcher something more."""
         self._run(lambda: self._office.notes.update({what: value}))
@@ -105,7 +109,7 @@ def serve(
             http="h11",
             ws="none",
             lifespan="off",
-            log_level="error",
+            log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -10,7 +10,7 @@ import numpy as np
 from pgjax.errors import InputError
 from pgjax.paths import full_path
 from pgjax.rlhf.formats import parsed, task_id, write_whole
-from pgjax.text.tokens import EOS, Tokenizer
+from pgjax.text.tokens import BOS, EOS, Tokenizer, left_padded, right_padded
 
 MOST_OUTPUTS = 9  # that have a key of their own
 
@@ -83,6 +83,29 @@ def save_tasks(path: str | Path, tasks: Sequence[Task]) -> None:
     """
     fields = [{"prompt": task.prompt, "outputs": task.outputs, "ended": task.ended, **task.more} for task in tasks]
     write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in fields))
+
+
+def tokens_of_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, width: int, length: int) -> np.ndarray:
+    """Tasks of K outputs each as tokens, [N, K, W + T] int32.
+
+    Args:
+        tasks: N of them.
+        tokenizer: Of their texts.
+        width: W, columns of the prompts.
+        length: T, columns of the outputs.
+
+    Raises:
+        InputError: If a text is too long, or a character is outside the vocabulary.
+    """
+    rows = []
+    for task in tasks:
+        prompt = left_padded([np.concatenate([[BOS], tokenizer.encode(task.prompt)])] * len(task.outputs), width)
+        texts = [
+            np.concatenate([tokenizer.encode(output), [EOS] if ended else []])
+            for output, ended in zip(task.outputs, task.ended, strict=True)
+        ]
+        rows.append(np.concatenate([prompt, right_padded(texts, length)], axis=1))
+    return np.stack(rows)
 
 
 def tasks_of_tokens(

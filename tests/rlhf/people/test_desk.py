@@ -4,7 +4,7 @@ import pytest
 
 import pgjax
 from pgjax.rlhf.formats import checked_line, written_line
-from pgjax.rlhf.people import Desk, DeskSettings, Task, load_tasks, save_tasks, tasks_of_tokens
+from pgjax.rlhf.people import Desk, DeskSettings, Task, load_tasks, save_tasks, tasks_of_tokens, tokens_of_tasks
 from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer
 
 TASKS = [Task(f"p{i}", ("a", "b"), (True, False), {"round": 1, "asked": "uniform"}) for i in range(20)]
@@ -209,3 +209,4 @@ def test_tasks_of_what_a_model_wrote():
     ]
     tasks = tasks_of_tokens(tokens, [True, True, False], Tokenizer("ab"), 2, {"round": 2})
     assert tasks == [Task("a", ("b", "bb"), (True, False), {"round": 2})]
+    assert tokens_of_tasks(tasks, Tokenizer("ab"), 2, 2).tolist() == [tokens[0]]
