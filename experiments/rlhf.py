@@ -5,8 +5,9 @@ optimise the model, and repeat. Their true reward, the gold reward, is one that 
 annotators see; so at the end it can be said whether the model got better at it: REINFORCE against the learned reward,
 and best-of-n sampling with it, both against the supervised model.
 
-People may rank instead (--rankings FILE). Then nobody is simulated, unless --comparisons asks for it, and the reward
-model is measured on what people said of a fifth of the prompts, none of which it was fitted to.
+People may rank instead: at a page in each round, while this waits (--people 100), or before (--rankings FILE). Then
+nobody is simulated, unless --comparisons asks for it, and the reward model is measured on what people said of a fifth
+of the prompts, none of which it was fitted to.
 
 Writes a directory of results for each of the two sweeps, summary.json, samples.txt, rankings.jsonl (some of the
 simulated annotators', in the format that --rankings reads) and rlhf.png into the directory --out, and prints samples
@@ -18,6 +19,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +32,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pgjax
-from common import launch, names, tables
+from common import asking, launch, names, rounds, tables
 from pgjax import rlhf
 from pgjax.analysis.plotting import add_legend, band, dress
 from pgjax.devices import use_every_core
@@ -38,7 +40,7 @@ from pgjax.environments.drawings import COLOURS
 
 
 @dataclass(frozen=True)
-class Options(launch.Runs):
+class Options(asking.Asking, launch.Runs):
     """What is written, liked, ranked and learned."""
 
     corpus: str = "grammar"
@@ -78,6 +80,8 @@ class Options(launch.Runs):
     rankings: Path | None = None
     """File of rankings by people, of at most --ranked outputs each; those of a fifth of its prompts are held out, to
     measure the reward model, the others are fitted. By default none."""
+    people: int = 0
+    """Rankings that people make in each round at a page that this opens, while it waits; 0 for no page."""
     annotators: int = 1
     """Simulated annotators that share the rankings."""
     temperature: float = 0.7
@@ -119,6 +123,7 @@ SHOWN = 8  # samples
 STORED = 64  # rankings
 PRETRAINING_STEPS = 50  # of an update
 HELD_OUT = 0.2  # of the prompts that people ranked outputs to
+FILES = ["pretraining", "feedback", "people", "model.json", "summary.json", "samples.txt", "rankings.jsonl", "rlhf.png"]
 REWARDS = {"gold": "gold reward", "learned": "learned reward"}
 
 
@@ -133,6 +138,10 @@ def check(options: Options) -> None:
         raise pgjax.InputError(f"expected a probability above 0 and at most 1 for samples, got {options.top_p}")
     if options.method != "reinforce" and options.baseline != Options.baseline:
         raise pgjax.InputError(f"expected no --baseline beside --method {options.method}, got {options.baseline}")
+    if options.people < 0:
+        raise pgjax.InputError(f"expected 0 or more rankings by people, got {options.people}")
+    if options.people and (options.seeds != 1 or options.rankings is not None or options.comparisons):
+        raise pgjax.InputError("expected --seeds 1 and no other rankings beside --people, got more")
     if not 1 <= options.best_of <= CANDIDATES:
         raise pgjax.InputError(f"expected n from 1 to {CANDIDATES} for best-of-n, got {options.best_of}")
 
@@ -170,7 +179,7 @@ def people_of(options: Options) -> rlhf.Annotators:
 def comparisons_of(options: Options) -> int:
     """How many rankings of a round are simulated."""
     if options.comparisons is None:
-        return 1024 if options.rankings is None else 0
+        return 1024 if options.rankings is None and not options.people else 0
     return options.comparisons
 
 
@@ -189,7 +198,7 @@ def ranked_by_people(options: Options, corpus: pgjax.text.Corpus) -> Ranked | No
         InputError: If nobody ranks, or the file cannot be used.
     """
     if options.rankings is None:
-        if options.gold == "none":
+        if options.gold == "none" and not options.people:
             raise pgjax.InputError("expected --rankings, a file of rankings by people, beside --gold none, got no file")
         return None
     W = corpus.prompts.shape[1]
@@ -223,7 +232,10 @@ def tune(
     configuration |= {"comparisons": comparisons_of(options), "corpus": corpus.name}
     configuration["prompts"] = pgjax.text.digest(corpus.prompts.tobytes().hex())
     for name, part in {} if people is None else {"external": people.external, "held_out": people.held_out}.items():
-        configuration[name] = pgjax.text.digest(np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()))
+        ties = "" if part.tied is None else str(part.tied.tolist())
+        configuration[name] = pgjax.text.digest(
+            np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()) + ties
+        )
     return pgjax.sweep(
         loop.algorithm,
         iterations=options.rounds * options.updates,
@@ -338,8 +350,14 @@ def pairs_of_people(people: Ranked, scores: np.ndarray) -> tuple[np.ndarray, np.
     Returns:
         Scores [pairs, 2] and orders [pairs, 2], as `pgjax.rlhf.calibration` has them.
     """
-    orders = people.held_out.order
-    both = [(n, pair) for n, order in enumerate(orders) for pair in itertools.combinations(order[order >= 0], 2)]
+    orders, tied = people.held_out.order, people.held_out.tied
+    level = np.cumsum(np.ones_like(orders) if tied is None else ~tied, axis=1)  # what is tied has no better one
+    both = [
+        (n, order[list(places)])
+        for n, order in enumerate(orders)
+        for places in itertools.combinations(range((order >= 0).sum()), 2)
+        if level[n, places[0]] != level[n, places[1]]
+    ]
     of_pairs = np.stack([scores[:, n, list(pair)] for n, pair in both], axis=1).reshape(-1, 2)  # the better one first
     orders = np.repeat([[0, 1], [1, 0]], len(of_pairs), axis=0)
     return np.concatenate([of_pairs, of_pairs[:, ::-1]]), orders
@@ -482,22 +500,22 @@ def print_found(summary: Mapping[str, Any], out: Path) -> None:
     )
 
 
-def main(options: Options) -> None:
-    """Pretrain, tune, then compare, write, draw and print."""
-    begun = time.perf_counter()
-    check(options)
-    files = ["pretraining", "feedback", "summary.json", "samples.txt", "rankings.jsonl", "rlhf.png"]
-    launch.check_directory_of_study(options.out, files)
-    corpus = names.corpus_named(
-        options.corpus, seed=0, sentences=options.sentences, length=options.context, prompt_words=options.prompt_words
-    )
-    gold = None if options.gold == "none" else names.gold_named(options.gold, corpus, seed=0)
-    policy, config = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads)
-    model, people = rlhf.reward_model(config), ranked_by_people(options, corpus)
+def loop_of(
+    options: Options,
+    corpus: pgjax.text.Corpus,
+    policy: pgjax.Policy,
+    model: rlhf.RewardModel,
+    gold: rlhf.Gold | None,
+    people: Ranked | rounds.Ranked | None,
+) -> rlhf.Feedback:
+    """The loop of these options; of rankings by people at a page, a round of it."""
     baseline = None
-    if options.method == "reinforce":
-        baseline = names.text_baseline_named(options.baseline, options.group_size, config)
-    loop = rlhf.feedback(
+    if options.method == "reinforce" and model.config is not None:
+        baseline = names.text_baseline_named(options.baseline, options.group_size, model.config)
+    external = None if people is None else people.external
+    if options.people and external is None:
+        external = rounds.nobody(options.ranked, corpus.prompts.shape[1] + options.length)
+    return rlhf.feedback(
         policy,
         model,
         gold,
@@ -505,7 +523,7 @@ def main(options: Options) -> None:
         rlhf.FeedbackSettings(
             vocabulary=corpus.tokenizer.vocabulary,
             length=options.length,
-            rounds=options.rounds,
+            rounds=1 if options.people else options.rounds,
             updates=options.updates,
             rankings=comparisons_of(options),
             outputs=options.ranked,
@@ -517,20 +535,50 @@ def main(options: Options) -> None:
             evaluated=PROMPTS * CANDIDATES,
             candidates=CANDIDATES,
         ),
-        external=None if people is None else people.external,
+        external=external,
         held_out=None if people is None else people.held_out,
         baseline=baseline,
         method=names.text_method_named(options.method, options.slots, options.group_size),
     )
+
+
+def main(options: Options) -> None:
+    """Pretrain, tune, then compare, write, draw and print."""
+    begun = time.perf_counter()
+    check(options)
+    files = [
+        "pretraining",
+        "feedback",
+        "people",
+        "model.json",
+        "summary.json",
+        "samples.txt",
+        "rankings.jsonl",
+        "rlhf.png",
+    ]
+    launch.check_directory_of_study(options.out, files)
+    corpus = names.corpus_named(
+        options.corpus, seed=0, sentences=options.sentences, length=options.context, prompt_words=options.prompt_words
+    )
+    gold = None if options.gold == "none" or options.people else names.gold_named(options.gold, corpus, seed=0)
+    policy, config = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads)
+    model, people = rlhf.reward_model(config), ranked_by_people(options, corpus)
+    make = partial(loop_of, options, corpus, policy, model, gold)
+    loop = make(people)
     tuning = loop.algorithm.hyperparameters(  # what cannot be used is refused before anything is computed
         learning_rate=options.learning_rate,
         beta=options.beta,
         kl_target=options.kl_target,
         annotators=people_of(options),
     )
+    options.out.mkdir(parents=True, exist_ok=True)
+    tables.write_json(options.out / "model.json", rounds.saved(options))
     pretrained = pretrain(options, corpus, policy)
     like = jax.eval_shape(policy.init, jax.random.key(0))
     supervised = pgjax.load_params(pretrained, like)
+    if options.people:
+        rounds.play(options, corpus, model, make, tuning, supervised)
+        return
     results = tune(options, loop, tuning, supervised, corpus, people)
     launch.leave_to_the_first_process()
 

@@ -26,16 +26,24 @@ class Annotated(NamedTuple):
 
 
 def sampler(
-    texts: Environment, policy: Policy, settings: FeedbackSettings
+    texts: Environment, policy: Policy, N: int, K: int, drawn: int
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """A function (key, policy params, environment params) -> outputs [N + M, K, W + T] and whether K differ, [N + M].
+    """A function (key, policy params, environment params) -> outputs [N, K, W + T] and whether K differ, [N].
 
-    As many texts are written at once as are ranked, and so many times that all are drawn. Errors are those of
-    `pgjax.collect`.
+    As many texts are written at once as are ranked, and so many times that all are drawn.
+
+    Args:
+        texts: What is written.
+        policy: Who writes.
+        N: Prompts, each with outputs of its own.
+        K: Outputs to each.
+        drawn: Outputs among which K are sought that differ.
+
+    Raises:
+        InputError: See `pgjax.collect`.
     """
-    N, M, K, drawn = settings.rankings, settings.test_rankings, settings.outputs, settings.drawn
     parts = -(-drawn // K)
-    write = outputs(texts, policy, -(-(N + M) // parts) * drawn, group_size=drawn)
+    write = outputs(texts, policy, -(-N // parts) * drawn, group_size=drawn)
 
     def sample(key: jax.Array, params: PyTree, env_params: PyTree) -> tuple[jax.Array, jax.Array]:
         def part(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -48,7 +56,7 @@ def sampler(
             return jnp.take_along_axis(tokens, shown[:, :, None], axis=1), enough
 
         found = jax.lax.map(part, jax.random.split(key, parts))
-        tokens, enough = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: N + M], found)
+        tokens, enough = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:N], found)
         return tokens, enough
 
     return sample
@@ -69,8 +77,8 @@ def annotation(texts: Environment, policy: Policy, gold: Gold, settings: Feedbac
     Raises:
         InputError: See `pgjax.collect`.
     """
-    sample = sampler(texts, policy, settings)
     N, M = settings.rankings, settings.test_rankings
+    sample = sampler(texts, policy, N + M, settings.outputs, settings.drawn)
     W = texts.params.prompts.shape[1]
 
     def ranked(

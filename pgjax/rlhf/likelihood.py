@@ -1,5 +1,6 @@
 """Bradley–Terry and Plackett–Luce: how likely a ranking is, and how often scores agree with it."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import chex
@@ -9,6 +10,8 @@ import numpy as np
 from scipy import special
 
 from pgjax.errors import InputError
+
+MOST_TIED = 5  # outputs of a ranking with ties: all K! orders of them are gone through
 
 
 def pairs_of(K: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,32 +54,38 @@ def bayes_accuracy(utilities: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(best) / jnp.maximum(jnp.sum(mask) * len(first), 1)
 
 
-def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.Array:
+def plackett_luce_loss(
+    scores: jax.Array, order: jax.Array, mask: jax.Array, tied: jax.Array | None = None
+) -> jax.Array:
     """The mean negative log-likelihood of rankings, [], in nats: −Σ_i (s_(i) − ln Σ_{j ≥ i} e^{s_(j)}).
 
     For a pair it is −ln σ(r(X') − r(X)) with X' the preferred one: the lecture's l(θ_r), which is printed there without
     the minus sign, as something to maximise. What is added to all scores of a ranking changes nothing.
+
+    A tie is half a win either way: ½ (−ln σ(d) − ln σ(−d)), which is least where the scores are equal, and asks for no
+    parameter of ties beside them. Of more outputs it is the mean over all orders that the ties leave open.
 
     Args:
         scores: r of each output, [N, K].
         order: [N, K], best first, −1 in places after the last.
         mask: [N] bool, the rankings that count; the loss is 0 if none does, and NaN if a score that is ranked in one
             that counts is.
+        tied: [N, K] bool, see `Rankings`.
 
     Raises:
         AssertionError: If the shapes are others.
+        InputError: If there are ties among more than five outputs.
 
     Source: the lecture; Bradley & Terry, *Rank analysis of incomplete block designs*, 1952; Plackett, *The analysis of
-    permutations*, 1975.
+    permutations*, 1975; for ties as half wins, and a model that gives them a parameter, Davidson, *On extending the
+    Bradley–Terry model to accommodate ties in paired comparison experiments*, 1970.
 
     Example:
         >>> loss = plackett_luce_loss(jnp.zeros((1, 2)), jnp.array([[1, 0]]), jnp.array([True]))
         >>> round(float(loss), 4)  # ln 2, where both outputs score the same
         0.6931
     """
-    chex.assert_rank([scores, order, mask], [2, 2, 1])
-    chex.assert_equal_shape([scores, order])
-    chex.assert_equal_shape_prefix([scores, mask], 1)
+    check_ranked(scores, order, mask, tied)
     ranked = order >= 0
     # What is not finite where nothing is ranked would make the gradient so.
     scores = jnp.where(mask[:, None], scores, 0)
@@ -84,27 +93,51 @@ def plackett_luce_loss(scores: jax.Array, order: jax.Array, mask: jax.Array) -> 
     # Differences alone count, and beside a large number small ones would be lost.
     largest = jax.lax.stop_gradient(jnp.max(ordered, axis=1, keepdims=True, initial=-jnp.inf, where=ranked))
     ordered = jnp.where(ranked, ordered - largest, 0)
-    each, rest = (
-        jnp.zeros(len(scores), scores.dtype),
-        ordered[:, -1],
-    )  # rest: ln Σ_{j ≥ i} e^{s_(j)}, i from the last on
-    for i in reversed(range(scores.shape[1] - 1)):
-        rest = jnp.where(ranked[:, i + 1], jnp.logaddexp(ordered[:, i], rest), ordered[:, i])
-        each += rest - ordered[:, i]
+    if tied is None:
+        each = _negative_log_likelihoods(ordered, ranked)
+    else:
+        K = scores.shape[1]
+        if K > MOST_TIED:
+            raise InputError(f"expected ties among at most {MOST_TIED} outputs, got rankings of {K}")
+        orders = np.asarray(list(itertools.permutations(range(K))))  # [K!, K]
+        level = jnp.cumsum(~tied, axis=1)
+        free = jnp.all(level[:, orders] == level[:, None], axis=-1)  # [N, K!], what the ties leave open
+        all_orders = _negative_log_likelihoods(
+            ordered[:, orders], jnp.broadcast_to(ranked[:, orders], (*free.shape, K))
+        )
+        each = jnp.sum(jnp.where(free, all_orders, 0), axis=1) / jnp.sum(free, axis=1)
     return jnp.sum(jnp.where(mask, each, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
-def pair_accuracy(scores: jax.Array, order: jax.Array, mask: jax.Array) -> jax.Array:
-    """The fraction of ranked pairs that scores put in the same order, []; a tie counts half.
-
-    Arguments and errors are those of `plackett_luce_loss`; it is 0 if there is no pair, and NaN if a score of one is.
-    """
+def check_ranked(scores: jax.Array, order: jax.Array, mask: jax.Array, tied: jax.Array | None) -> None:
+    """Raise an AssertionError unless these are of the same rankings."""
     chex.assert_rank([scores, order, mask], [2, 2, 1])
-    chex.assert_equal_shape([scores, order])
+    chex.assert_equal_shape([scores, order] if tied is None else [scores, order, tied])
     chex.assert_equal_shape_prefix([scores, mask], 1)
+
+
+def _negative_log_likelihoods(ordered: jax.Array, ranked: jax.Array) -> jax.Array:
+    """That of each ranking, [...], from scores in its order, [..., K], the best first."""
+    each, rest = jnp.zeros(ordered.shape[:-1], ordered.dtype), ordered[..., -1]
+    for i in reversed(range(ordered.shape[-1] - 1)):  # rest: ln Σ_{j ≥ i} e^{s_(j)}, i from the last on
+        rest = jnp.where(ranked[..., i + 1], jnp.logaddexp(ordered[..., i], rest), ordered[..., i])
+        each += rest - ordered[..., i]
+    return each
+
+
+def pair_accuracy(scores: jax.Array, order: jax.Array, mask: jax.Array, tied: jax.Array | None = None) -> jax.Array:
+    """The fraction of ranked pairs that scores put in the same order, []; equal scores count half.
+
+    Arguments and errors are those of `plackett_luce_loss`; pairs that annotators tied have no order. It is 0 if there
+    is no pair, and NaN if a score of one is.
+    """
+    check_ranked(scores, order, mask, tied)
     better, worse = pairs_of(scores.shape[1])
     ordered = jnp.take_along_axis(scores, jnp.maximum(order, 0), axis=1)
     counts = (order[:, worse] >= 0) & mask[:, None]
+    if tied is not None:
+        level = jnp.cumsum(~tied, axis=1)
+        counts &= level[:, better] != level[:, worse]
     right = 0.5 * (1 + jnp.sign(ordered[:, better] - ordered[:, worse]))  # NaN of what is no number
     return jnp.sum(jnp.where(counts, right, 0)) / jnp.maximum(jnp.sum(counts), 1)
 

@@ -26,7 +26,7 @@ from pgjax.estimators.groups import leave_one_out
 from pgjax.estimators.returns import Credit, reward_to_go
 from pgjax.penalty import kl_penalty
 from pgjax.policies.base import Policy
-from pgjax.rlhf.annotation import Annotated, annotation
+from pgjax.rlhf.annotation import Annotated, annotation, sampler
 from pgjax.rlhf.gold import Gold
 from pgjax.rlhf.learned_reward import LearnedReward, fit_reward, learned_judge, unfitted
 from pgjax.rlhf.likelihood import pair_accuracy
@@ -80,6 +80,7 @@ class Feedback(NamedTuple):
     algorithm: Algorithm
     environment: Environment  # of texts, with the learned reward and the KL penalty
     evaluate: Callable[..., Evaluation]  # of (key, θ, reward: LearnedReward, θ_SL), fresh outputs of θ
+    sample: Callable[..., tuple[jax.Array, jax.Array]]  # of (key, θ, n): [n, K, W + T], and whether K differ
 
 
 class Parts(NamedTuple):
@@ -124,14 +125,17 @@ def feedback(
     3. a reward model is fitted, from where it began, to the rankings of all rounds, and its scores are normalised;
     4. the following updates optimise θ: reward r(θ_r, ·) at the end, − β ln f/f_SL at each token.
 
-    θ_SL, from which θ starts and from which it is kept, stays what it is. After R rounds nothing is ranked any more.
+    θ_SL, from which θ starts (where the hyper-parameters hold no other `start`) and from which it is kept, stays what
+    it is. After R rounds nothing is ranked any more.
     Beside REINFORCE's metrics there are, as notes: gold, proxy (normalised), length, kl, distinct_2 and self_overlap of
     the outputs of the update, and kl_coefficient, β. Of the round there are, where annotators are simulated: accuracy,
     of the reward model on pairs of different outputs that it has not seen, bayes_accuracy, the most that it can be, and
     identical_texts, the fraction of rankings for which there were no K different outputs; and where rankings are held
     out: held_out_accuracy on those.
 
-    No annotator is simulated where the settings' `rankings` is 0. Then a round fits the external rankings once more.
+    No annotator is simulated where the settings' `rankings` is 0. Then a round fits the external rankings once more. A
+    loop whose annotators are asked between its rounds is a run a round: `sample` outputs of θ, have them ranked, and
+    begin the next with all rankings so far and with θ as its `start`.
 
     Args:
         policy: f; its `init` draws θ_SL where the hyper-parameters hold none (`pgjax.pretrained` makes it do so).
@@ -193,7 +197,7 @@ def feedback(
         play=collect(environment, policy, settings.evaluated, group_size=settings.candidates),
     )
     algorithm = Algorithm(partial(begin, parts), partial(update, parts), partial(hyperparameters, settings))
-    return Feedback(algorithm, environment, partial(evaluate, parts))
+    return Feedback(algorithm, environment, partial(evaluate, parts), partial(sample, parts))
 
 
 def begin(parts: Parts, key: jax.Array, hyperparameters: FeedbackHyperparameters) -> FeedbackState:
@@ -203,6 +207,7 @@ def begin(parts: Parts, key: jax.Array, hyperparameters: FeedbackHyperparameters
     theta = hyperparameters.supervised
     if not jax.tree.leaves(theta):
         theta = parts.policy.init(policy_key)
+    first = hyperparameters.start if jax.tree.leaves(hyperparameters.start) else theta
     reward = unfitted(parts.model, settings.members, judge_key, hyperparameters.uncertainty_penalty)
     start = parts.environment.params._replace(
         beta=hyperparameters.beta, reference=theta, environment=texts.params._replace(judge=reward)
@@ -215,13 +220,14 @@ def begin(parts: Parts, key: jax.Array, hyperparameters: FeedbackHyperparameters
         environment=start,
     )
     learned = parts.learner.init(learner_key, numbers)
-    optimizer = parts.optimizer(hyperparameters.learning_rate).init(theta)
+    optimizer = parts.optimizer(hyperparameters.learning_rate).init(first)
     N, columns = settings.rounds * settings.rankings, texts.params.prompts.shape[1] + settings.length
     rankings = Rankings(
         tokens=jnp.zeros((N, settings.outputs, columns), jnp.int32),
         order=jnp.zeros((N, settings.outputs), jnp.int32),
         mask=jnp.zeros(N, bool),
         annotator=jnp.zeros(N, jnp.int32),
+        tied=None if parts.external is None or parts.external.tied is None else jnp.zeros((N, settings.outputs), bool),
     )
     if parts.external is not None:
         rankings = jax.tree.map(
@@ -233,7 +239,7 @@ def begin(parts: Parts, key: jax.Array, hyperparameters: FeedbackHyperparameters
         key=key,
         iteration=jnp.int32(0),
         hyperparameters=hyperparameters,
-        policy=learned._replace(params=theta, optimizer=optimizer),
+        policy=learned._replace(params=first, optimizer=optimizer),
         rankings=rankings,
         first_outputs=parts.write(first_key, theta, start.environment),
         measured=dict.fromkeys(names, jnp.zeros(())),
@@ -249,6 +255,10 @@ def next_round(parts: Parts, state: FeedbackState) -> FeedbackState:
     if parts.annotate is not None:
         keys = (sample_key, rank_key, test_key, jax.random.fold_in(state.key, settings.rounds))
         annotated = parts.annotate(keys, learned.params, params.environment, numbers.annotators, numbers.comparisons)
+        if rankings.tied is not None:
+            annotated = annotated._replace(
+                rankings=annotated.rankings._replace(tied=jnp.zeros_like(annotated.rankings.order, bool))
+            )
         first = turn * settings.rankings
         rankings = jax.tree.map(
             lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0),
@@ -280,10 +290,10 @@ def measured(parts: Parts, reward: LearnedReward, annotated: Annotated | None) -
     """What rankings that a reward model has not seen say of it, each []."""
 
     def accuracy(rankings: Rankings) -> jax.Array:
-        tokens, order, mask, _ = (jnp.asarray(leaf) for leaf in rankings)
+        tokens, order, mask, _, tied = jax.tree.map(jnp.asarray, rankings)
         flat = tokens.reshape(-1, tokens.shape[-1])
         scores = ensemble_score(parts.model, reward.params, flat, reward.uncertainty_penalty)
-        return pair_accuracy(scores.reshape(order.shape), order, mask)
+        return pair_accuracy(scores.reshape(order.shape), order, mask, tied)
 
     found = {}
     if annotated is not None:
@@ -316,6 +326,12 @@ def controlled_beta(beta: jax.Array, kl: jax.Array, target: jax.Array, gain: jax
     """
     error = jnp.clip(kl / jnp.where(target > 0, target, 1) - 1, -0.2, 0.2)
     return jnp.where(target > 0, beta * (1 + gain * error), beta)
+
+
+def sample(parts: Parts, key: jax.Array, params: PyTree, n: int) -> tuple[jax.Array, jax.Array]:
+    """K outputs of θ = params to each of n prompts, [n, K, W + T], and whether K differ, [n]; n is static."""
+    draw = sampler(parts.texts, parts.policy, n, parts.settings.outputs, parts.settings.drawn)
+    return draw(key, params, parts.texts.params)
 
 
 def evaluate(parts: Parts, key: jax.Array, params: PyTree, reward: LearnedReward, supervised: PyTree) -> Evaluation:

@@ -22,6 +22,7 @@ class Rankings(NamedTuple):
     order: Any  # [N, K] int32, indices of outputs, best first; −1 in the places after those that were ranked
     mask: Any  # [N] bool, a real ranking; the others are room for more
     annotator: Any  # [N] int32, who made it
+    tied: Any = None  # [N, K] bool, as good as what `order` has in the place before; None where nothing is
 
 
 class Annotators(NamedTuple):

@@ -15,7 +15,7 @@ from pgjax.algorithms.base import Algorithm
 from pgjax.descent import descend_minibatches, keep_best
 from pgjax.errors import InputError
 from pgjax.hyperparameters import numbers_of
-from pgjax.rlhf.likelihood import pair_accuracy, plackett_luce_loss
+from pgjax.rlhf.likelihood import pair_accuracy, pairs_of, plackett_luce_loss
 from pgjax.rlhf.preferences import Rankings
 from pgjax.text.decoder import TransformerConfig, check_config, token_values
 from pgjax.text.tokens import PAD
@@ -92,6 +92,23 @@ def ensemble_score(model: RewardModel, params: PyTree, tokens: jax.Array, uncert
     """
     scores = jax.vmap(model.score, (0, None))(params, tokens)
     return jnp.mean(scores, axis=0) - uncertainty_penalty * jnp.std(scores, axis=0)
+
+
+def preference_disagreement(model: RewardModel, params: PyTree, tokens: jax.Array) -> jax.Array:
+    """How far the members of an ensemble differ about outputs to a prompt, [N] from texts [N, K, L].
+
+    The standard deviation over members of σ(r_i − r_j), the probability that i is preferred, averaged over pairs.
+
+    Args:
+        model: Of which architecture.
+        params: Theirs, each leaf [members, ...].
+        tokens: K outputs to each of N prompts.
+
+    Source: Christiano et al., *Deep reinforcement learning from human preferences*, 2017, §2.2.4.
+    """
+    scores = jax.vmap(lambda member: scores_of(model, member, tokens))(params)  # [members, N, K]
+    first, second = pairs_of(tokens.shape[1])
+    return jnp.mean(jnp.std(jax.nn.sigmoid(scores[..., first] - scores[..., second]), axis=0), axis=-1)
 
 
 class RewardHyperparameters(NamedTuple):
@@ -184,7 +201,9 @@ def reward_modelling(
         )
 
     def negative_log_likelihood(params: PyTree, rankings: Rankings) -> jax.Array:
-        return plackett_luce_loss(scores_of(model, params, rankings.tokens), rankings.order, rankings.mask)
+        return plackett_luce_loss(
+            scores_of(model, params, rankings.tokens), rankings.order, rankings.mask, rankings.tied
+        )
 
     def update(state: RewardState) -> tuple[RewardState, RewardMetrics]:
         key = jax.random.fold_in(state.key, state.iteration)
@@ -204,8 +223,8 @@ def reward_modelling(
             kept = jnp.argsort(~aside)[: int(held_out * len(aside)) + 1]
             those = jax.tree.map(lambda leaf: leaf[kept], rankings._replace(mask=aside))
             scores = scores_of(model, latest, those.tokens)
-            found = jnp.where(judged, plackett_luce_loss(scores, those.order, those.mask), mean)
-            accuracy = pair_accuracy(scores, those.order, those.mask)
+            found = jnp.where(judged, plackett_luce_loss(scores, those.order, those.mask, those.tied), mean)
+            accuracy = pair_accuracy(scores, those.order, those.mask, those.tied)
         params, best = keep_best((state.params, state.best), latest, found, judged)
         following = state._replace(
             iteration=state.iteration + 1, params=params, latest=latest, optimizer=optimizer_state, best=best

@@ -41,6 +41,7 @@ class FeedbackHyperparameters(NamedTuple):
     """The numbers of a run; all are traced, so any can be swept."""
 
     supervised: PyTree = ()  # θ_SL; () to let the policy's `init` draw it
+    start: PyTree = ()  # θ that a run begins with; () for θ_SL
     reward_body: PyTree = ()  # weights of a language model that reward models begin with; () for new ones
     learning_rate: Any = 3e-4  # η of REINFORCE
     beta: Any = 0.1  # β of the KL penalty; where there is a target, its first value

@@ -245,6 +245,30 @@ def test_people_may_have_ranked_everything_elsewhere_and_nobody_is_simulated():
     assert jax.eval_shape(made.evaluate, jax.random.key(0), supervised, state.params.reward, supervised).gold is None
 
 
+def test_a_run_may_begin_elsewhere_than_at_the_supervised_model_and_is_asked_about_its_outputs():
+    made = loop(external=by_external_annotators(), rankings=0, rounds=1)
+    supervised, theta = (POLICY.init(jax.random.key(i)) for i in (0, 1))
+    numbers = made.algorithm.hyperparameters(supervised=supervised, start=theta)
+    state = made.algorithm.init(jax.random.key(2), numbers)
+    jax.tree.map(np.testing.assert_array_equal, state.params.policy, theta)
+    jax.tree.map(np.testing.assert_array_equal, state.policy.hyperparameters.environment.reference, supervised)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(state.policy.optimizer))
+    tokens, enough = jax.jit(made.sample, static_argnums=2)(jax.random.key(3), theta, 5)
+    assert tokens.shape == (5, 2, W + T)
+    np.testing.assert_array_equal(tokens[:, 0, :W], tokens[:, 1, :W])  # two to each prompt
+    np.testing.assert_array_equal(enough, jnp.any(tokens[:, 0] != tokens[:, 1], axis=-1))
+
+
+def test_ties_of_people_stand_beside_rankings_by_simulated_annotators_without_any():
+    tied = by_external_annotators()._replace(tied=np.tile([False, True], (6, 1)))
+    made = loop(external=tied)
+    numbers = made.algorithm.hyperparameters()
+    start = made.algorithm.init(jax.random.key(0), numbers)
+    assert start.rankings.tied.tolist() == [[False, False]] * RANKINGS * ROUNDS + [[False, True]] * 6
+    after, _ = jax.eval_shape(made.algorithm.update, start)
+    assert after.rankings.tied.shape == (RANKINGS * ROUNDS + 6, 2)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

@@ -9,6 +9,7 @@ from scipy import stats
 
 import pgjax
 from pgjax import rlhf
+from pgjax.rlhf.formats import written_line
 from pgjax.rlhf.likelihood import preferred
 from pgjax.rlhf.preferences import check_annotators, first_different
 from pgjax.text.tokens import BOS, EOS, PAD
@@ -126,6 +127,40 @@ def test_shapes_that_would_broadcast_are_refused():
         for mask in ((4, 1), (1,)):
             with pytest.raises(AssertionError):
                 measure(jnp.zeros((4, 2)), jnp.zeros((4, 2), int), jnp.ones(mask, bool))
+
+
+def test_a_tie_is_half_a_win_either_way():
+    scores, order = jnp.array([[0.3, 1.5]]), jnp.array([[0, 1]])
+    tie = jnp.array([[False, True]])
+    one = jnp.array([True])
+    # ½ (ln(1 + e^{1.2}) + ln(1 + e^{−1.2})) = ½ (1.463282 + 0.263282)
+    assert rlhf.plackett_luce_loss(scores, order, one, tie) == pytest.approx(0.863282, abs=1e-5)
+    assert rlhf.plackett_luce_loss(scores, order, one, ~tie & tie) == rlhf.plackett_luce_loss(scores, order, one)
+    gradient = jax.grad(rlhf.plackett_luce_loss)(scores, order, one, tie)
+    pull = 1 / (1 + np.exp(-1.2)) - 0.5  # of the better score towards the other one
+    np.testing.assert_allclose(gradient, [[-pull, pull]], atol=1e-6)
+    np.testing.assert_allclose(jax.grad(rlhf.plackett_luce_loss)(jnp.ones((1, 2)), order, one, tie), 0, atol=1e-7)
+    assert rlhf.pair_accuracy(scores, order, one, tie) == 0  # no pair has an order
+
+
+def test_ties_among_three_are_the_mean_of_the_orders_that_they_leave_open():
+    scores = jnp.array([[0.2, -0.5, 1.0, jnp.nan]])
+    one, cost = jnp.array([True]), rlhf.plackett_luce_loss
+
+    def of(*order):
+        return float(cost(scores, jnp.array([[*order, -1]]), one))
+
+    for tied, orders in {
+        (False, True, False): [(2, 0, 1), (0, 2, 1)],
+        (False, False, True): [(2, 0, 1), (2, 1, 0)],
+        (False, True, True): list(itertools.permutations(range(3))),
+    }.items():
+        found = cost(scores, jnp.array([[2, 0, 1, -1]]), one, jnp.array([[*tied, False]]))
+        assert found == pytest.approx(np.mean([of(*order) for order in orders]), rel=1e-6)
+    last = jnp.array([[False, False, True, False]])
+    assert rlhf.pair_accuracy(scores, jnp.array([[2, 1, 0, -1]]), one, last) == 1  # 2 before both, which are tied
+    with pytest.raises(pgjax.InputError, match="expected ties among at most 5 outputs, got rankings of 6"):
+        cost(jnp.zeros((1, 6)), jnp.zeros((1, 6), int), one, jnp.zeros((1, 6), bool))
 
 
 def test_accuracy_counts_pairs_and_ties_by_half():
@@ -304,7 +339,7 @@ def test_annotators_without_names_come_back_as_who_they_were_and_equal_outputs_d
     assert 12 < differ.sum() < 40
     assert names == tuple(map(str, range(12)))
     for one, other in zip(saved, loaded, strict=True):
-        np.testing.assert_array_equal(one[differ], other)
+        np.testing.assert_array_equal(one if one is None else one[differ], other)
 
 
 def test_outputs_that_are_not_ranked_may_be_equal(tmp_path):
@@ -314,6 +349,62 @@ def test_outputs_that_are_not_ranked_may_be_equal(tmp_path):
     rlhf.save_rankings(tmp_path / "two", rankings, TOKENIZER, W, names)  # where the first has two empty outputs
     again, _ = rlhf.load_rankings(tmp_path / "two", TOKENIZER, W, T)
     np.testing.assert_array_equal(again.order, [[1, 0, -1, -1], [1, 2, 0, -1]])
+
+
+@pytest.mark.parametrize("ensure_ascii", [True, False])
+def test_ties_come_back_from_a_file_and_skips_do_not(tmp_path, ensure_ascii):
+    lines = [{**LINE, "ranking": ranking} for ranking in ([[2, 0]], [1, [2, 0]], [], [0, 2])]
+    path = tmp_path / "rankings.jsonl"
+    path.write_text("".join(json.dumps(line, ensure_ascii=ensure_ascii) + "\n" for line in lines))
+    rankings, names = rlhf.load_rankings(path, TOKENIZER, W, T)
+    np.testing.assert_array_equal(rankings.order, [[2, 0, -1], [1, 2, 0], [0, 2, -1]])
+    np.testing.assert_array_equal(rankings.tied, [[False, True, False], [False, False, True], [False] * 3])
+    rlhf.save_rankings(tmp_path / "again", rankings, TOKENIZER, W, names)
+    again, _ = rlhf.load_rankings(tmp_path / "again", TOKENIZER, W, T)
+    for one, other in zip(rankings, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    skipped = written(tmp_path / "skipped", {**LINE, "ranking": []})
+    with pytest.raises(pgjax.InputError, match="got nothing but skips"):
+        rlhf.load_rankings(skipped, TOKENIZER, W, T)
+
+
+def test_several_files_are_one_and_names_are_numbered_together(tmp_path):
+    one = written(tmp_path / "one", LINE, {**LINE, "annotator": "bob"})
+    two = written(tmp_path / "two", {**LINE, "annotator": "abe"})
+    rankings, names = rlhf.load_rankings([one, two], TOKENIZER, W, T)
+    assert names == ("abe", "ada", "bob")
+    assert rankings.annotator.tolist() == [1, 2, 0]
+    pair = written(tmp_path / "pair", {"prompt": "", "outputs": ["a", "b"], "ranking": [1, 0]})
+    with pytest.raises(pgjax.InputError, match="two, line 1: expected at most 2 outputs, got 3"):
+        rlhf.load_rankings([pair, two], TOKENIZER, W, T, outputs=2)
+    with pytest.raises(pgjax.InputError, match="expected one or more files of rankings, got none"):
+        rlhf.ranking_lines([])
+
+
+def test_fields_that_are_not_known_are_kept_and_withdrawn_lines_are_not(tmp_path):
+    more = {"shown": [2, 0, 1], "seconds": 1.5, "mood": {"good": [1]}, "id": "x"}
+    path = written(tmp_path / "one", {**LINE, **more}, {**LINE, "id": "y"}, {"withdraws": "y"}, {**LINE, "ranking": []})
+    lines = rlhf.ranking_lines(path)
+    assert [line.ranking for line in lines] == [((2,), (0,)), ()]
+    assert lines[0].more == more
+    assert json.loads(written_line(lines[0])) == {**LINE, **more}
+
+
+def test_what_was_preferred_is_written_as_trl_reads_it(tmp_path):
+    path = written(tmp_path / "one", *({**LINE, "ranking": ranking} for ranking in ([2, [0, 1]], [[0, 1]], [])))
+    assert rlhf.save_preferences(tmp_path / "trl", rlhf.ranking_lines(path)) == 2
+    pairs = [json.loads(line) for line in (tmp_path / "trl").read_text().splitlines()]
+    assert pairs == [{"prompt": "a ", "chosen": "", "rejected": rejected} for rejected in ("ab.", "b")]
+    with pytest.raises(pgjax.InputError, match="expected one or more outputs that were preferred to another, got none"):
+        rlhf.save_preferences(tmp_path / "no", rlhf.ranking_lines(path)[1:])
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_task_is_told_by_its_texts():
+    task = rlhf.task_id("p", ["a", "b"], [True, False])
+    assert len(task) == 16
+    others = [("p", ["b", "a"], [False, True]), ("p", ["a", "b"], [True, True]), ("pa", ["", "b"], [True, False])]
+    assert len({task, *(rlhf.task_id(*other) for other in others)}) == 4
 
 
 @pytest.mark.parametrize("ensure_ascii", [True, False])
@@ -376,7 +467,12 @@ def test_rankings_that_cannot_be_written_are_refused_and_leave_nothing(tmp_path)
         ),
         ("[1]", "expected an object with prompt, outputs and ranking, got list"),
         ({"prompt": "a", "outputs": ["a", "b"]}, "expected prompt, outputs and ranking, got no ranking"),
-        ({**LINE, "rank": 1}, "expected no other fields than .*, got rank"),
+        ({**LINE, "ranking": [[]]}, r"expected a ranking of indices, got \[\[\]\]"),
+        ({**LINE, "ranking": [[2, 2], 0]}, "expected every output at most once in the ranking, got 2 twice"),
+        ({**LINE, "shown": [0, 1, 1]}, r"expected each of 0 to 2 once in shown, got \[0, 1, 1\]"),
+        ({**LINE, "seconds": -1}, "expected seconds of 0 or more, got -1"),
+        ({**LINE, "seconds": float("nan")}, "expected seconds of 0 or more, got nan"),
+        ({"withdraws": "x"}, "expected a line above to withdraw, got 'x'"),
         ({**LINE, "prompt": 3}, "expected a prompt that is a text, got int"),
         ({**LINE, "annotator": 3}, "expected an annotator that is a text, got int"),
         ({**LINE, "outputs": []}, r"expected two or more outputs that are texts, got \[\]"),

@@ -72,6 +72,15 @@ def test_a_tenth_is_held_out_of_what_is_real(fitted):
     assert (real & ~np.asarray(state.fitted)).sum() == real.sum() // 10
 
 
+def test_members_of_an_ensemble_differ_by_what_they_say_of_pairs():
+    model = rlhf.RewardModel(lambda key, body: (), lambda slope, tokens: slope * tokens[:, -1].astype(float))
+    tokens = jnp.array([[[1], [0]], [[3], [3]]])
+    found = rlhf.preference_disagreement(model, jnp.array([0.0, 2.0]), tokens)
+    np.testing.assert_allclose(found, [(1 / (1 + np.exp(-2)) - 0.5) / 2, 0], atol=1e-6)  # σ(0) and σ(2); equal outputs
+    three = rlhf.preference_disagreement(model, jnp.array([0.0, 2.0]), jnp.array([[[1], [0], [0]]]))
+    np.testing.assert_allclose(three, found[:1] * 2 / 3, rtol=1e-5)  # one pair of three is of equal ones
+
+
 def test_an_ensemble_says_its_mean_less_what_it_disagrees():
     params = jax.vmap(lambda key: MODEL.init(key, ()))(jax.random.split(jax.random.key(0), 3))
     tokens = pairs(5).tokens[:, 0]
