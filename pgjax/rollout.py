@@ -224,10 +224,11 @@ def in_buffer(trajectory: Trajectory, size: int) -> Trajectory:
         missing = (size - len(leaf), *leaf.shape[1:]) if leaf.ndim else ()
         return jnp.concatenate([leaf, jnp.zeros(missing, leaf.dtype)]) if leaf.ndim else leaf
 
-    observation = trajectory.observation
-    padding = jnp.broadcast_to(observation[0], (size - len(observation), *observation.shape[1:]))
+    def repeated(leaf: jax.Array) -> jax.Array:
+        return jnp.concatenate([leaf, jnp.broadcast_to(leaf[0], (size - len(leaf), *leaf.shape[1:]))])
+
     longest = jax.tree.map(longer, trajectory._replace(observation=()))
-    return longest._replace(observation=jnp.concatenate([observation, padding]))
+    return longest._replace(observation=jax.tree.map(repeated, trajectory.observation))
 
 
 def collect(
@@ -321,7 +322,8 @@ def collect(
         slots = idle(key, env_params)
         _, rows = jax.eval_shape(play, key, params, env_params, slots, jnp.int32(0), slots.running)
         first = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), rows)
-        first = first._replace(observation=slots.observation[None], rows=jnp.int32(0))
+        seen = jax.tree.map(lambda leaf: leaf[None], slots.observation)
+        first = first._replace(observation=seen, rows=jnp.int32(0))
         return finished((slots, in_buffer(first, sizes[0])), sizes)
 
     return run

@@ -129,6 +129,44 @@ def recall(horizon: int = 4) -> pgjax.Environment:
     return pgjax.Environment(reset, step, pgjax.Box(-1.0, 1.0, (1,)), pgjax.Discrete(2), horizon, name="recall")
 
 
+def in_parts(limit: int = 3, horizon: int = 5) -> pgjax.Environment:
+    """An environment whose observations are a dictionary, and whose actions are two integers at once.
+
+    It pays what the second action is, and 10 more where the first is the number of steps made, modulo 2.
+    """
+    space = {
+        "image": pgjax.Box(0, 255, (3, 3), jnp.uint8),
+        "pair": (pgjax.environments.MultiDiscrete((2, 3)), pgjax.Box(-1.0, 9.0, (2,))),
+        "turn": pgjax.Discrete(4),
+    }
+
+    def seen(t):
+        pair = jnp.stack([t % 2, t % 3]), jnp.stack([t, -1]).astype(float)
+        return {"image": jnp.full((3, 3), 50 * t, jnp.uint8), "pair": pair, "turn": t}
+
+    def reset(key, params):
+        return jnp.int32(0), seen(jnp.int32(0))
+
+    def step(key, t, action, params):
+        reward = 10.0 * (action[0] == t % 2) + action[1]
+        return t + 1, pgjax.Step(seen(t + 1), reward, t + 1 >= limit)
+
+    return pgjax.Environment(reset, step, space, pgjax.environments.MultiDiscrete((2, 3)), horizon, name="in parts")
+
+
+def masked_finite(horizon: int = 3) -> tuple[pgjax.Environment, pgjax.FiniteMDP, jax.Array]:
+    """A random MDP of four actions, its tables, and which actions may be chosen in each state, [S, A].
+
+    In the last state, which is terminal, none may.
+    """
+    rng = np.random.default_rng(1)
+    p, r = rng.dirichlet(np.ones(4), (4, 4)), rng.normal(size=(4, 4))
+    mdp = pgjax.environments.tables(np.array([0.5, 0.3, 0.2, 0.0]), p, r, np.arange(4) == 3)
+    may = jnp.array([[1, 0, 1, 1], [0, 1, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0]], bool)
+    environment = pgjax.finite(mdp, horizon)
+    return pgjax.environments.masked_actions(environment, lambda state, params: may[state[0]]), mdp, may
+
+
 ENVIRONMENTS = {
     "counting": counting,
     "recall": recall,
@@ -140,6 +178,8 @@ ENVIRONMENTS = {
     "recommendation": lambda: pgjax.recommendation(horizon=9),
     "recommendation of slates": lambda: pgjax.recommendation(slate=3, horizon=9),
     "data centre cooling": lambda: pgjax.cooling(horizon=9),
+    "in parts": in_parts,
+    "masked finite": lambda: masked_finite()[0]._replace(name="masked finite"),
     "CartPole-v1": lambda: pgjax.from_gymnax("CartPole-v1"),
     "maze with noisy actions": lambda: pgjax.noisy_actions(pgjax.maze(horizon=20), 0.5),
     "Pendulum-v1 with noisy actions": lambda: pgjax.noisy_actions(

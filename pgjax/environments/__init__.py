@@ -3,15 +3,17 @@
 What is listed here is public; the rest may change.
 """
 
-from pgjax.environments.base import Box, Discrete, Environment, Episode, Score, Step, check_environment
+from pgjax.environments.base import Environment, Episode, Score, Step, check_environment
 from pgjax.environments.brax import from_brax
 from pgjax.environments.data_centre import Cooling, cooling
 from pgjax.environments.finite_mdp import FiniteMDP, finite, tables
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
+from pgjax.environments.masks import masked_actions
 from pgjax.environments.mazes import LAYOUTS, maze, maze_tables, partial_maze, t_maze
 from pgjax.environments.noise import noisy_actions
 from pgjax.environments.recommender import clairvoyant_bound, interests, recommendation
 from pgjax.environments.robot import navigation
+from pgjax.environments.spaces import Box, Discrete, Masked, MultiDiscrete
 
 __all__ = [
     "LAYOUTS",
@@ -21,6 +23,8 @@ __all__ = [
     "Environment",
     "Episode",
     "FiniteMDP",
+    "Masked",
+    "MultiDiscrete",
     "Score",
     "Step",
     "check_environment",
@@ -31,6 +35,7 @@ __all__ = [
     "from_gymnax",
     "gymnax_names",
     "interests",
+    "masked_actions",
     "maze",
     "maze_tables",
     "navigation",

@@ -8,63 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.checks import check_shape, check_truth, traced
+from pgjax.environments.spaces import Space, Spaces, check_observations, check_space, values_like
 from pgjax.errors import InputError
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
-
-
-class Discrete(NamedTuple):
-    """The integers 0 … n − 1: actions to choose from, or states to be in.
-
-    Of actions some may be `forbidden`, such as the pad of a text: policies for the space never choose them.
-    """
-
-    n: int
-    forbidden: tuple[int, ...] = ()
-
-    @property
-    def allowed(self) -> np.ndarray:
-        """[n] bool, which integers may be chosen."""
-        return ~np.isin(np.arange(self.n), self.forbidden)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """One value is a scalar."""
-        return ()
-
-    @property
-    def dtype(self) -> Any:
-        """One value is an int32."""
-        return jnp.int32
-
-    def clip(self, value: jax.Array) -> jax.Array:
-        """The value as it is: every integer a policy can choose is inside."""
-        return value
-
-
-class Box(NamedTuple):
-    """Arrays of one shape, each number between `low` and `high` (scalars or arrays of that shape; may be infinite)."""
-
-    low: Any
-    high: Any
-    shape: tuple[int, ...]
-    dtype: Any = jnp.float32
-
-    def clip(self, value: jax.Array) -> jax.Array:
-        """The nearest values inside the box, for values [..., *shape]."""
-        low, high = (jnp.broadcast_to(jnp.asarray(bound, self.dtype), value.shape) for bound in (self.low, self.high))
-        return jnp.clip(value, low, high)
-
-    def middle(self) -> tuple[jax.Array, jax.Array]:
-        """Its centre and its half-width, each [*shape]; where a side is infinite, 0 and 1."""
-        low, high = np.broadcast_to(self.low, self.shape), np.broadcast_to(self.high, self.shape)
-        finite = np.isfinite(low) & np.isfinite(high)
-        low, high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
-        dtype = jnp.result_type(float)
-        return jnp.asarray((low + high) / 2, dtype), jnp.asarray((high - low) / 2, dtype)
-
-
-Space = Discrete | Box
 
 
 class Step(NamedTuple):
@@ -74,7 +21,7 @@ class Step(NamedTuple):
     followed; a bootstrap looks through it. Both may be true at once, and then termination counts.
     """
 
-    observation: Any  # X_{t+1}, [*observation_space.shape]
+    observation: Any  # X_{t+1}, of the observation space: an array, or a pytree of arrays
     reward: jax.Array | float  # R_{t+1}, []
     terminated: jax.Array | bool = False  # [], bool or an integer 0 or 1
     truncated: jax.Array | bool = False  # [], likewise
@@ -136,6 +83,7 @@ class Environment(NamedTuple):
     `draw(axes, episode, t)` draws onto matplotlib's axes how things stand after t steps of an `Episode`, 0 ≤ t ≤ n.
 
     Example:
+        >>> from pgjax.environments.spaces import Discrete
         >>> def reset(key, params):
         ...     return jnp.int32(0), jnp.int32(0)
         >>> def step(key, place, action, params):  # stay or go on
@@ -147,7 +95,7 @@ class Environment(NamedTuple):
 
     reset: Reset
     step: Transition
-    observation_space: Space
+    observation_space: Spaces
     action_space: Space
     horizon: int
     params: PyTree = ()  # numbers that may be swept by vmap: masses, tables, …
@@ -193,7 +141,7 @@ def check_environment(environment: Environment) -> None:
     if not isinstance(environment.horizon, int | np.integer) or environment.horizon < 1:
         raise InputError(f"expected a horizon of 1 or more steps for {name}, an integer, got {environment.horizon}")
     check_space(f"actions of {name}", actions)
-    check_space(f"observations of {name}", environment.observation_space)
+    check_observations(f"observations of {name}", environment.observation_space, actions)
     key, action = jax.random.key(0), jax.ShapeDtypeStruct(tuple(actions.shape), actions.dtype)
     begun = traced(f"a reset of {name}", environment.reset, key, environment.params)
     first, observation = pair(f"reset of {name}", "(state, observation)", begun)
@@ -208,7 +156,7 @@ def check_environment(environment: Environment) -> None:
         if came != expected:
             raise InputError(f"expected {what} of {name} to be of shape and type {expected}, got {came}")
 
-    seen = (tuple(environment.observation_space.shape), str(jnp.dtype(environment.observation_space.dtype)))
+    seen = form(values_like(environment.observation_space))
     expect("the first observation", seen, form(observation))
     expect("the observation after a step", seen, form(step.observation))
     expect("the state after a step", form(first), form(state))
@@ -224,7 +172,7 @@ def check_environment(environment: Environment) -> None:
         count: Any = jax.ShapeDtypeStruct((), jnp.int32)
 
         episodes = Trajectory(
-            observation=rows(seen[0], environment.observation_space.dtype),
+            observation=values_like(environment.observation_space, T, E),
             action=rows(action.shape, action.dtype),
             reward=rows(),
             terminated=rows(dtype=bool),
@@ -257,34 +205,3 @@ def pair(what: str, parts: str, returned: Any) -> tuple[Any, Any]:
         came = f"{len(returned)} things" if type(returned) in (tuple, list) else f"a {type(returned).__name__}"
         raise InputError(f"expected {what} to return {parts}, got {came}")
     return returned
-
-
-def check_space(what: str, space: Space) -> None:
-    """Raise unless a space is one that can be used for `what` of an environment.
-
-    Raises:
-        InputError: If it is neither a `Discrete` with something to choose from nor a `Box` with bounds of its shape,
-            the low below the high and not too far from it for float32; or if it is a `Box` of integers to act with.
-    """
-    acts = what.startswith("actions")
-    if isinstance(space, Discrete):
-        if not isinstance(space.n, int | np.integer) or space.n < 1 or not space.allowed.any():
-            raise InputError(f"expected 1 or more {what} to choose from, got {space}")
-        return
-    if not isinstance(space, Box):
-        raise InputError(f"expected {what} to be a Discrete or a Box, got a {type(space).__name__}")
-    if acts and not jnp.issubdtype(space.dtype, jnp.floating):
-        raise InputError(
-            f"expected {what} in a Box to be real numbers, got {jnp.dtype(space.dtype)}; for integers, a Discrete"
-        )
-    try:
-        low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
-    except ValueError as error:
-        raise InputError(f"expected bounds of shape {tuple(space.shape)} for {what}, got another: {error}") from error
-    with np.errstate(over="ignore", invalid="ignore"):
-        wide = np.isfinite(low) & np.isfinite(high) & ~np.isfinite(np.float32(high) - np.float32(low))
-    wrong, order = (~(low < high) | wide, "below") if acts else (~(low <= high), "not above")
-    for place in np.argwhere(wrong)[:1]:
-        bounds = f"{low[tuple(place)]} and {high[tuple(place)]}"
-        width = ", and a width within float32," if acts else ""
-        raise InputError(f"expected a low {order} the high{width} for {what}, got {bounds}")

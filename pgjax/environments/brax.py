@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.checks import check_horizon
-from pgjax.environments.base import Box, Environment, Step, strong
+from pgjax.environments.base import Environment, Step, strong
+from pgjax.environments.spaces import Box
 from pgjax.errors import InputError
 from pgjax.trees import PyTree
 

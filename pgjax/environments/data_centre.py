@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.checks import check_horizon
-from pgjax.environments.base import Box, Environment, Episode, Step
+from pgjax.environments.base import Environment, Episode, Step
 from pgjax.environments.drawings import BLUE, GREEN, ORANGE, RED, SKY
+from pgjax.environments.spaces import Box
 from pgjax.errors import InputError
 
 HOURS = 0.25  # of one step

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.checks import check_horizon
-from pgjax.environments.base import Discrete, Environment, Step
+from pgjax.environments.base import Environment, Step
+from pgjax.environments.spaces import Discrete
 from pgjax.errors import InputError
 
 

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.environments.base import Box, Discrete, Environment, Space, Step, strong
+from pgjax.environments.base import Environment, Step, strong
 from pgjax.environments.drawings import GYMNAX
+from pgjax.environments.spaces import Box, Discrete, Space
 from pgjax.errors import InputError
 from pgjax.trees import PyTree
 

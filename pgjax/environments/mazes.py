@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.checks import check_horizon
-from pgjax.environments.base import Box, Discrete, Environment, Episode, Step
+from pgjax.environments.base import Environment, Episode, Step
 from pgjax.environments.drawings import BLUE, GREEN, ORANGE, RED
 from pgjax.environments.finite_mdp import FiniteMDP, tables
+from pgjax.environments.spaces import Box, Discrete
 from pgjax.errors import InputError
 
 LECTURE = """

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.checks import check_horizon
-from pgjax.environments.base import Box, Discrete, Environment, Episode, Step
+from pgjax.environments.base import Environment, Episode, Step
 from pgjax.environments.drawings import BLUE, GREEN, ORANGE
+from pgjax.environments.spaces import Box, Discrete
 from pgjax.errors import InputError
 
 SLATES = 5000  # the most that `clairvoyant_bound` enumerates

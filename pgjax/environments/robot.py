@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.patches import Circle
 
 from pgjax.checks import check_horizon
-from pgjax.environments.base import Box, Environment, Episode, Step
+from pgjax.environments.base import Environment, Episode, Step
 from pgjax.environments.drawings import BLUE, COLOURS, GREEN, ORANGE
+from pgjax.environments.spaces import Box
 from pgjax.errors import InputError
 
 ROOM = 10.0  # m, the side of the room

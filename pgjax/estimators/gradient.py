@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.checks import check_shape
-from pgjax.environments.base import Discrete, Environment
+from pgjax.environments.base import Environment
+from pgjax.environments.spaces import Discrete
 from pgjax.errors import InputError
 from pgjax.estimators.baselines import Baseline
 from pgjax.estimators.objectives import Objective, score_function

@@ -143,7 +143,7 @@ def as_trajectory(episode: Episode) -> Trajectory:
     zero = jnp.zeros((1, 1), jnp.int32)
     slots = episode.slots
     return Trajectory(
-        observation=slots.observation[None],
+        observation=jax.tree.map(lambda leaf: leaf[None], slots.observation),
         action=zero,
         reward=episode.so_far[None],
         terminated=one,

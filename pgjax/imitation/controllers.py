@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.environments.base import Discrete, Environment
+from pgjax.environments.base import Environment
 from pgjax.environments.data_centre import HOURS, MIDDLE, READINGS, SLOWEST, UNIT
 from pgjax.environments.robot import DURATION, RANGE, ROBOT, ROOM, SPEED, TURN, ray_angles
+from pgjax.environments.spaces import Discrete
 from pgjax.errors import InputError
 from pgjax.imitation.experts import Expert
 from pgjax.policies.base import stepwise

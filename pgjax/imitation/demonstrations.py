@@ -2,11 +2,11 @@
 
 *The file.* A NumPy .npz without pickled objects. Its arrays hold M steps, the episodes one after the other:
 
-    observations     [M, ...]  X_t
+    observations     [M, ...]  X_t; of a dictionary, or another pytree, an array observations.NAME for each of its parts
     actions          [M, ...]  what the expert did there
     episode_ends     [M]       true at the last step of an episode; so it is, in any case, at the last step of all
     labelled         [M]       optional: false where the expert was not asked; actions and expert mean nothing there
-    expert_logits    [M, A]    optional: f*(X_t), where the expert is known and Categorical
+    expert_logits    [M, A]    optional: f*(X_t), where the expert is known and Categorical; [M, d, n] for d actions
     expert_mean      [M, d]    optional: f*(X_t), where the expert is known and Gaussian,
     expert_log_std   [M, d]              together with this
 
@@ -23,6 +23,7 @@ Sources: Fu et al., *D4RL: Datasets for deep data-driven reinforcement learning*
 """
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,11 +31,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.environments.base import Discrete, Environment, Space
+from pgjax.environments.base import Environment
+from pgjax.environments.spaces import Box, Discrete, MultiDiscrete, Space, spaces_in, values_like
 from pgjax.errors import InputError, first_line
 from pgjax.paths import full_path, replacing
 from pgjax.policies.base import describe
-from pgjax.policies.distributions import Categorical, Distribution, Gaussian
+from pgjax.policies.distributions import Categorical, Distribution, Gaussian, MultiCategorical
+from pgjax.trees import PyTree, names
 
 ENDS = ("episode_ends", "terminals", "timeouts", "terminations", "truncations")
 EXPERT = ("expert_logits", "expert_mean", "expert_log_std")
@@ -70,7 +73,7 @@ def save_demonstrations(path: str | Path, demonstrations: Demonstrations) -> Non
 
     Args:
         path: Where; the name is taken as it is, and a file that is there is replaced.
-        demonstrations: [T, N]; if the expert is known, it is Categorical or Gaussian.
+        demonstrations: [T, N]; if the expert is known, it is Categorical, MultiCategorical or Gaussian.
 
     Raises:
         InputError: If there is no label, arrays do not fit together, the expert is of another kind, or the file cannot
@@ -103,13 +106,14 @@ def of_steps(demonstrations: Demonstrations) -> dict[str, np.ndarray]:
     """Observations, actions and the expert [T, N, ...] by their names in the file.
 
     Raises:
-        InputError: If the expert is neither Categorical nor Gaussian.
+        InputError: If the expert is neither Categorical, MultiCategorical nor Gaussian.
     """
-    arrays = {"observations": demonstrations.observation, "actions": demonstrations.action}
+    seen = demonstrations.observation
+    arrays = dict(zip(names_of(seen), jax.tree.leaves(seen), strict=True)) | {"actions": demonstrations.action}
     match demonstrations.expert:
         case None:
             pass
-        case Categorical(logits):
+        case Categorical(logits) | MultiCategorical(logits):
             arrays["expert_logits"] = logits
         case Gaussian(mean, log_std):
             arrays |= {"expert_mean": mean, "expert_log_std": log_std}
@@ -118,6 +122,12 @@ def of_steps(demonstrations: Demonstrations) -> dict[str, np.ndarray]:
     plain = {name: np.asarray(array) for name, array in arrays.items()}
     # NumPy has no name for bfloat16: in a file it would be nothing but bytes.
     return {name: array.astype(np.float32) if array.dtype.kind == "V" else array for name, array in plain.items()}
+
+
+def names_of(observation: PyTree) -> list[str]:
+    """The names in a file of the arrays that an observation is made of."""
+    single = jax.tree_util.all_leaves([observation])
+    return ["observations"] if single else [f"observations.{name}" for name in names(observation)]
 
 
 def load_demonstrations(path: str | Path, environment: Environment) -> Demonstrations:
@@ -135,7 +145,9 @@ def load_demonstrations(path: str | Path, environment: Environment) -> Demonstra
         InputError: If there is no such file, or what is in it is not whole, finite and of this environment.
     """
     path = full_path(path)
-    arrays, actions, states = read(path), environment.action_space, environment.observation_space
+    actions, form = environment.action_space, values_like(environment.observation_space)
+    seen = names_of(form)
+    arrays = read(path, seen)
     M = len(np.atleast_1d(arrays["actions"]))
     check_shape(path, "actions", arrays["actions"], (M, *actions.shape))
     if not M:
@@ -154,10 +166,13 @@ def load_demonstrations(path: str | Path, environment: Environment) -> Demonstra
             f"got {T} in episode {length.argmax()} (the first is 0)"
         )
 
-    check_shape(path, "observations", arrays["observations"], (M, *states.shape), (M + N, *states.shape))
-    observations = of_space(path, "observations", arrays["observations"], states)
-    if len(observations) > M:
-        observations = np.delete(observations, last + np.arange(1, N + 1), axis=0)
+    def observed(name: str, space: Space) -> np.ndarray:
+        check_shape(path, name, arrays[name], (M, *space.shape), (M + N, *space.shape))
+        steps = of_space(path, name, arrays[name], space)
+        return steps if len(steps) == M else np.delete(steps, last + np.arange(1, N + 1), axis=0)
+
+    parts = [observed(*part) for part in zip(seen, spaces_in(environment.observation_space), strict=True)]
+    observations = jax.tree.unflatten(jax.tree.structure(form), parts)
     arrays["actions"][~labelled] = 0
     flat = observations, of_space(path, "actions", arrays["actions"], actions), labelled
     expert = of_expert(path, arrays, actions, labelled)
@@ -170,12 +185,15 @@ def load_demonstrations(path: str | Path, environment: Environment) -> Demonstra
         padded[time, episode] = steps
         return jnp.asarray(padded)
 
-    observation, action, mask = map(side_by_side, flat)
-    return Demonstrations(observation=observation, action=action, mask=mask, expert=jax.tree.map(side_by_side, expert))
+    return Demonstrations(*jax.tree.map(side_by_side, (*flat, expert)))
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path, seen: Sequence[str]) -> dict[str, np.ndarray]:
     """Those arrays of a file that the format knows; they are of numbers, and no object is unpickled.
+
+    Args:
+        path: The file.
+        seen: The names of what is observed.
 
     Raises:
         InputError: If it cannot be read, is no whole .npz, or an array is missing or not of numbers.
@@ -188,16 +206,16 @@ def read(path: Path) -> dict[str, np.ndarray]:
             file.seek(0)
             loaded = np.load(file, allow_pickle=False)
             there = loaded.files
-            for what in ("observations", "actions", *ENDS, "labelled", *EXPERT):
+            for what in (*seen, "actions", *ENDS, "labelled", *EXPERT):
                 if what in there:
                     arrays[what] = np.asarray(loaded[what])
     except OSError as error:
         raise InputError(f"expected a file with demonstrations, got {path}: {error.strerror or error}") from error
     except Exception as error:  # damage in a zip archive or an array's header can raise nearly everything
         raise InputError(f"expected {what}, whole and not pickled, in {path}, got: {first_line(error)}") from error
-    for names in (["observations"], ["actions"], ENDS):
-        if not any(name in arrays for name in names):
-            raise InputError(f"expected {' or '.join(names)} in {path}, got {', '.join(there) or 'no array at all'}")
+    for either in (*([name] for name in seen), ["actions"], ENDS):
+        if not any(name in arrays for name in either):
+            raise InputError(f"expected {' or '.join(either)} in {path}, got {', '.join(there) or 'no array at all'}")
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
             raise InputError(f"expected numbers as {name} in {path}, got type {array.dtype}")
@@ -232,8 +250,12 @@ def of_space(path: Path, name: str, array: np.ndarray, space: Space) -> np.ndarr
         converted = as_floats(array, dtype)
         check_entries(path, name, array, np.isfinite(converted), f"finite numbers ({dtype})")
         return converted
+    low: Any
+    high: Any
     if isinstance(space, Discrete):
         low, high = 0, space.n - 1
+    elif isinstance(space, MultiDiscrete):
+        low, high = 0, np.asarray(space.sizes) - 1
     else:
         low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     whole = (array >= low) & (array <= high) & (np.floor(array) == array)
@@ -246,7 +268,7 @@ def of_expert(path: Path, arrays: dict[str, np.ndarray], space: Space, labelled:
     given = [name for name in EXPERT if name in arrays]
     if not given:
         return None
-    wanted = ["expert_logits"] if isinstance(space, Discrete) else ["expert_mean", "expert_log_std"]
+    wanted = ["expert_mean", "expert_log_std"] if isinstance(space, Box) else ["expert_logits"]
     if given != wanted:
         raise InputError(
             f"expected {' and '.join(wanted)} in {path}, as an action is {describe(space)}, got {' and '.join(given)}"
@@ -254,17 +276,17 @@ def of_expert(path: Path, arrays: dict[str, np.ndarray], space: Space, labelled:
     found: list[Any] = []
     for name in given:
         array = arrays[name]
-        check_shape(path, name, array, (len(labelled), *((space.n,) if isinstance(space, Discrete) else space.shape)))
+        check_shape(path, name, array, (len(labelled), *(space if isinstance(space, Box) else space.allowed).shape))
         array[~labelled] = 0
         found.append(as_floats(array, np.float32))
         if name == "expert_mean":
             check_entries(path, name, array, np.isfinite(found[-1]), "finite numbers (float32)")
         else:
             check_entries(path, name, array, found[-1] < np.inf, "numbers below infinity (float32)")
-    if isinstance(space, Discrete):
-        check_entries(path, given[0], array, np.isfinite(found[0]).any(-1), "rows with a finite number")
-        return Categorical(*found)
-    return Gaussian(*found)
+    if isinstance(space, Box):
+        return Gaussian(*found)
+    check_entries(path, given[0], array, np.isfinite(found[0]).any(-1), "rows with a finite number")
+    return MultiCategorical(*found) if space.shape else Categorical(*found)
 
 
 def as_floats(array: np.ndarray, dtype: Any) -> np.ndarray:

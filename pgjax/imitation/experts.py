@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.environments.base import Discrete, Environment
+from pgjax.environments.base import Environment
 from pgjax.environments.finite_mdp import FiniteMDP
 from pgjax.environments.mazes import LECTURE, maze_tables, partial_maze, read_layout
+from pgjax.environments.spaces import Box, batch_of
 from pgjax.errors import InputError
 from pgjax.exact.solution import optimal, state_distribution
 from pgjax.policies.base import Policy, check_fit, describe, memoryless, stepwise
-from pgjax.policies.distributions import Categorical, Distribution, Gaussian
+from pgjax.policies.distributions import Categorical, Distribution, Gaussian, MultiCategorical
 from pgjax.policies.tables import tabular, tabular_by_time
 from pgjax.trees import PyTree
 
@@ -55,7 +56,7 @@ def scripted(controller: Callable[[jax.Array], jax.Array], environment: Environm
         [-2.0, -2.0, -2.0]
     """
     actions = environment.action_space
-    if not isinstance(actions, Discrete) and len(actions.shape) != 1:
+    if isinstance(actions, Box) and len(actions.shape) != 1:
         raise InputError(f"expected continuous actions of shape [d], got {tuple(actions.shape)} in {environment.name}")
 
     def apply(params: PyTree, observation: jax.Array) -> Distribution:
@@ -66,7 +67,7 @@ def scripted(controller: Callable[[jax.Array], jax.Array], environment: Environm
     return Expert(policy, ())
 
 
-def certain(environment: Environment, observation: jax.Array, action: Any) -> Distribution:
+def certain(environment: Environment, observation: Any, action: Any) -> Distribution:
     """The distribution [...] that at observations [..., *shape] always takes these actions, see `scripted`.
 
     Raises:
@@ -74,16 +75,17 @@ def certain(environment: Environment, observation: jax.Array, action: Any) -> Di
     """
     states, actions = environment.observation_space, environment.action_space
     action = jnp.asarray(action)
-    expected = (*observation.shape[: observation.ndim - len(states.shape)], *actions.shape)
-    kind = jnp.integer if isinstance(actions, Discrete) else jnp.floating
+    expected = (*batch_of(states, observation), *actions.shape)
+    kind = jnp.floating if isinstance(actions, Box) else jnp.integer
     if action.shape != expected or not jnp.issubdtype(action.dtype, kind):
         raise InputError(
-            f"expected a controller that returns, for observations {observation.shape} of {environment.name}, "
-            f"actions {expected} of type {kind.__name__} ({describe(actions)} each), got {action.shape} of type "
-            f"{action.dtype}"
+            f"expected a controller that returns, for observations {jax.tree.map(jnp.shape, observation)} of "
+            f"{environment.name}, actions {expected} of type {kind.__name__} ({describe(actions)} each), got "
+            f"{action.shape} of type {action.dtype}"
         )
-    if isinstance(actions, Discrete):
-        return Categorical(jnp.log(jax.nn.one_hot(action, actions.n)))
+    if not isinstance(actions, Box):
+        logits = jnp.log(jax.nn.one_hot(action, actions.allowed.shape[-1]))
+        return MultiCategorical(logits) if actions.shape else Categorical(logits)
     return Gaussian(actions.clip(action), jnp.full_like(action, -jnp.inf))
 
 

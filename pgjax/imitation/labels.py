@@ -11,7 +11,7 @@ from pgjax.errors import InputError
 from pgjax.imitation.demonstrations import Demonstrations
 from pgjax.imitation.experts import Expert
 from pgjax.policies.base import Policy, check_fit
-from pgjax.policies.distributions import Categorical
+from pgjax.policies.distributions import Categorical, MultiCategorical
 from pgjax.rollout import collect
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
@@ -74,7 +74,7 @@ def check_labels(policy: Policy, demonstrations: Demonstrations) -> None:
     if mask.dtype != bool or not mask.any():
         raise InputError(f"expected a mask of booleans with 1 or more labelled steps, got {mask.sum()} of {mask.dtype}")
     f = jax.eval_shape(lambda key: policy.unroll(policy.init(key), demonstrations), jax.random.key(0))
-    if isinstance(f, Categorical):
+    if isinstance(f, Categorical | MultiCategorical):
         n, chosen = f.logits.shape[-1], action[mask]
         if chosen.min() < 0 or chosen.max() >= n:
             raise InputError(f"expected actions from 0 to {n - 1}, got {chosen.min()} to {chosen.max()}")

@@ -6,7 +6,7 @@ What is listed here is public; the rest may change.
 from pgjax.policies.base import Policy, ValueFunction, memoryless
 from pgjax.policies.convolutional import cnn, cnn_value
 from pgjax.policies.defaults import action_value_for, policy_for, value_for
-from pgjax.policies.distributions import Categorical, Distribution, Gaussian
+from pgjax.policies.distributions import Categorical, Distribution, Gaussian, MultiCategorical
 from pgjax.policies.feedforward import mlp, mlp_value
 from pgjax.policies.gru import recurrent
 from pgjax.policies.sampling import at_temperature, top_k, top_p
@@ -17,6 +17,7 @@ __all__ = [
     "Categorical",
     "Distribution",
     "Gaussian",
+    "MultiCategorical",
     "Policy",
     "ValueFunction",
     "action_value_for",

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.checks import check_shape, traced
-from pgjax.environments.base import Discrete, Environment, Space
+from pgjax.environments.base import Environment
+from pgjax.environments.spaces import Box, Discrete, MultiDiscrete, Spaces, is_space, values_like
 from pgjax.errors import InputError
-from pgjax.policies.distributions import Categorical, Distribution
+from pgjax.policies.distributions import Categorical, Distribution, MultiCategorical
 from pgjax.trees import PyTree
 
 
@@ -59,7 +60,8 @@ def memoryless(init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, Any
 
     Args:
         init: key -> params.
-        apply: (params, observation[..., *shape]) -> Distribution[...], for any leading axes.
+        apply: (params, observation[..., *shape]) -> Distribution[...], for any leading axes; the observation is a
+            pytree where its space is one.
 
     Example:
         >>> def apply(theta, x):  # the same two logits, whatever is observed
@@ -81,18 +83,28 @@ def stepwise(init: Callable[..., PyTree], memory: Callable[..., PyTree], step: C
     """The policy with a memory whose `unroll` makes its steps one after the other; arguments are its other parts."""
 
     def unroll(params: PyTree, trajectory: Any) -> Distribution:
-        begun = memory(trajectory.observation.shape[1])
+        begun = memory(jax.tree.leaves(trajectory.observation)[0].shape[1])
         return jax.lax.scan(lambda carry, row: step(params, carry, row), begun, trajectory.observation)[1]
 
     return Policy(init, memory, step, unroll)
 
 
-def allowed(action_space: Discrete, logits: jax.Array) -> jax.Array:
-    """Logits [..., n] with −∞ for the actions that are forbidden."""
-    if not action_space.forbidden:
+def allowed(action_space: Discrete | MultiDiscrete, logits: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Logits [..., n], or [..., d, n], with −∞ for the actions that may not be chosen.
+
+    Args:
+        action_space: Which ones it never has.
+        logits: Of all.
+        mask: Which may be chosen here, bool like logits; all if not given. Where it leaves none, it counts for nothing.
+    """
+    always = action_space.allowed
+    if mask is None and always.all():
         return logits
-    mask = action_space.allowed.reshape(*(1,) * (logits.ndim - 1), -1)
-    return jnp.where(mask, logits, -jnp.inf)
+    may = jnp.broadcast_to(always, logits.shape)
+    if mask is not None:
+        some = may & mask
+        may = jnp.where(jnp.any(some, axis=-1, keepdims=True), some, may)
+    return jnp.where(may, logits, -jnp.inf)
 
 
 def has_memory(policy: Policy) -> bool:
@@ -100,11 +112,17 @@ def has_memory(policy: Policy) -> bool:
     return bool(jax.tree.leaves(jax.eval_shape(lambda: policy.memory(1))))
 
 
-def describe(space: Space) -> str:
-    """A space in words."""
-    if isinstance(space, Discrete):
-        return f"one of {space.n} integers"
-    return f"an array of shape {tuple(space.shape)}"
+def describe(spaces: Spaces) -> str:
+    """A space in words, or a pytree of them."""
+    if isinstance(spaces, Discrete):
+        return f"one of {spaces.n} integers"
+    if isinstance(spaces, MultiDiscrete):
+        return f"integers below {tuple(spaces.sizes)}"
+    if isinstance(spaces, Box):
+        return f"an array of shape {tuple(spaces.shape)}"
+    parts = jax.tree_util.tree_leaves_with_path(spaces, is_leaf=is_space)
+    named = {jax.tree_util.keystr(path, simple=True, separator="."): describe(part) for path, part in parts}
+    return f"{{{', '.join(f'{name}: {part}' for name, part in named.items())}}}"
 
 
 def check_fit(environment: Environment, policy: Policy) -> None:
@@ -117,9 +135,9 @@ def check_fit(environment: Environment, policy: Policy) -> None:
             for each episode: [E, 1] would be broadcast to [E, E].
     """
     states, actions, E = environment.observation_space, environment.action_space, 2
-    observation = jax.ShapeDtypeStruct((E, *states.shape), states.dtype)
+    observation = values_like(states, E)
 
-    def act(key: jax.Array, observation: jax.Array) -> tuple[Distribution, jax.Array]:
+    def act(key: jax.Array, observation: PyTree) -> tuple[Distribution, jax.Array]:
         _, f = policy.step(policy.init(key), policy.memory(E), observation)
         return f, f.sample(key)
 
@@ -137,12 +155,15 @@ def check_fit(environment: Environment, policy: Policy) -> None:
             f"expected a policy that takes the observations of {environment.name}, {describe(states)}; of {E} of them "
             f"this one makes logits of shape {f.logits.shape}, where [{E}, n] are expected"
         )
-    kind = jnp.integer if isinstance(actions, Discrete) else jnp.floating
+    kind = jnp.floating if isinstance(actions, Box) else jnp.integer
     fits = action.shape == (E, *actions.shape) and jnp.issubdtype(action.dtype, kind)
     came = f"arrays of shape {action.shape[1:]} and dtype {action.dtype}"
     if isinstance(actions, Discrete) and isinstance(f, Categorical):
         fits = fits and f.logits.shape[-1] == actions.n
         came = f"one of {f.logits.shape[-1]} integers"
+    if isinstance(actions, MultiDiscrete) and isinstance(f, MultiCategorical):
+        fits = fits and f.logits.shape == (E, *actions.allowed.shape)
+        came = f"{f.logits.shape[-2]} integers of {f.logits.shape[-1]} at most"
     if not fits:
         raise InputError(
             f"expected a policy whose actions fit {environment.name}, {describe(actions)}; this one's are {came}"

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from pgjax.environments.base import Box, Discrete, Space
+from pgjax.environments.spaces import Box, Space, Spaces, spaces_in, without_mask
 from pgjax.errors import InputError
 from pgjax.policies.base import Policy, ValueFunction
-from pgjax.policies.networks import Readout, as_reals, outputs_for, policy_of, value_of
+from pgjax.policies.networks import Readout, as_reals, features_of, outputs_for, policy_of, value_of
+from pgjax.trees import PyTree
 
 
 def patches(image: jax.Array, window: int, stride: int = 1) -> jax.Array:
@@ -32,7 +33,7 @@ def patches(image: jax.Array, window: int, stride: int = 1) -> jax.Array:
 
 
 class ImageNetwork(linen.Module):
-    """A convolution without padding, hidden layers, and a last layer of gain 0.01.
+    """A convolution of each image without padding, hidden layers, and a last layer of gain 0.01.
 
     A convolution is a product of patches and weights. Written like that, `vmap` over runs with weights of their own
     makes it a batched product, which is fast everywhere; of convolutions with weights of their own it makes a grouped
@@ -46,39 +47,56 @@ class ImageNetwork(linen.Module):
     outputs: int
 
     @linen.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """Map images [..., H, W, C] to [..., outputs]."""
+    def __call__(self, seen: tuple[list[jax.Array], list[jax.Array]]) -> jax.Array:
+        """Map images, each [..., H, W, C], and what else is seen, [..., n], to [..., outputs]."""
         init = linen.initializers.orthogonal(np.sqrt(2))
-        x = jax.nn.relu(linen.Dense(self.filters, kernel_init=init)(patches(image, self.window, self.stride)))
-        x = x.reshape(*x.shape[:-3], -1)
+        images, others = seen
+
+        def looked_at(image: jax.Array) -> jax.Array:
+            x = jax.nn.relu(linen.Dense(self.filters, kernel_init=init)(patches(image, self.window, self.stride)))
+            return x.reshape(*x.shape[:-3], -1)
+
+        parts = [*map(looked_at, images), *others]
+        x = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
         for width in self.hidden:
             x = jax.nn.relu(linen.Dense(width, kernel_init=init)(x))
         return Readout(self.outputs, jax.lax.dot_general)(x)
 
 
-def is_image(space: Space) -> bool:
-    """Whether observations are images: arrays [H, W, C] or [H, W] of 3 pixels or more each way."""
-    return not isinstance(space, Discrete) and len(space.shape) in (2, 3) and min(space.shape[:2]) >= 3
+def is_image(spaces: Spaces) -> bool:
+    """Whether an observation is an image, an array [H, W, C] or [H, W] of 3 pixels or more each way, or has one."""
+    return any(map(_is_image, spaces_in(without_mask(spaces))))
 
 
-def image_of(space: Space, observation: jax.Array) -> jax.Array:
+def _is_image(space: Space) -> bool:
+    return isinstance(space, Box) and len(space.shape) in (2, 3) and min(space.shape[:2]) >= 3
+
+
+def image_of(space: Box, observation: jax.Array) -> jax.Array:
     """Observations [..., H, W, C] or [..., H, W] as real-valued images [..., H, W, C], see `as_reals`."""
-    assert isinstance(space, Box)  # as `is_image` says
     image = as_reals(space, observation)
     return image if len(space.shape) == 3 else image[..., None]
 
 
+def images_and_others(spaces: Spaces, observation: PyTree) -> tuple[list[jax.Array], list[jax.Array]]:
+    """The images of observations, each [..., H, W, C], and the features [..., n] of what else there is, if anything."""
+    parts = list(zip(spaces_in(without_mask(spaces)), jax.tree.leaves(without_mask(observation)), strict=True))
+    others = [features_of(space, part) for space, part in parts if not _is_image(space)]
+    return [image_of(space, part) for space, part in parts if _is_image(space)], others
+
+
 def image_network(
-    space: Space, filters: int, window: int, stride: int | None, hidden: Sequence[int], outputs: int
+    spaces: Spaces, filters: int, window: int, stride: int | None, hidden: Sequence[int], outputs: int
 ) -> ImageNetwork:
     """The network for images of a space; arguments are those of `cnn`.
 
     Raises:
-        InputError: If they are no images, the window does not fit into them, or there is no filter or stride.
+        InputError: If there are no images, the window does not fit into them, or there is no filter or stride.
     """
-    if not is_image(space):
-        raise InputError(f"expected observations [H, W, C] or [H, W] for a convolution, got {tuple(space.shape)}")
-    shorter = min(space.shape[:2])
+    if not is_image(spaces):
+        shapes = ", ".join(str(tuple(space.shape)) for space in spaces_in(spaces))
+        raise InputError(f"expected observations [H, W, C] or [H, W] for a convolution, got {shapes}")
+    shorter = min(min(space.shape[:2]) for space in spaces_in(without_mask(spaces)) if _is_image(space))
     if not 1 <= window <= shorter:
         raise InputError(f"expected a window of 1 to {shorter} pixels, got {window}")
     stride = max(1, shorter // 10) if stride is None else stride
@@ -88,7 +106,7 @@ def image_network(
 
 
 def cnn(
-    observation_space: Space,
+    observation_space: Spaces,
     action_space: Space,
     filters: int = 8,
     window: int = 3,
@@ -98,7 +116,8 @@ def cnn(
     """A convolutional policy: actions are chosen, from images, as `pgjax.mlp` chooses them.
 
     Args:
-        observation_space: What it sees, images [H, W, C] or [H, W].
+        observation_space: What it sees, images [H, W, C] or [H, W]; of a pytree, such parts go through a convolution
+            each, and the others beside them.
         action_space: What it chooses from; a Box must have shape [d].
         filters: Of the convolution.
         window: Its height and width in pixels.
@@ -114,11 +133,11 @@ def cnn(
     """
     network = image_network(observation_space, filters, window, stride, hidden, outputs_for(action_space))
 
-    return policy_of(network, partial(image_of, observation_space), observation_space, action_space)
+    return policy_of(network, partial(images_and_others, observation_space), observation_space, action_space)
 
 
 def cnn_value(
-    observation_space: Space,
+    observation_space: Spaces,
     actions: int | None = None,
     filters: int = 8,
     window: int = 3,
@@ -134,4 +153,4 @@ def cnn_value(
             stride.
     """
     network = image_network(observation_space, filters, window, stride, hidden, 1 if actions is None else actions)
-    return value_of(network, partial(image_of, observation_space), observation_space, actions)
+    return value_of(network, partial(images_and_others, observation_space), observation_space, actions)

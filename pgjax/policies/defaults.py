@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pgjax.environments.base import Discrete, Environment, Space
+from pgjax.environments.base import Environment
+from pgjax.environments.spaces import Discrete, Spaces, without_mask
 from pgjax.errors import InputError
 from pgjax.policies.base import Policy, ValueFunction
 from pgjax.policies.convolutional import cnn, cnn_value, is_image
@@ -14,7 +15,9 @@ def policy_for(environment: Environment) -> Policy:
     """A fitting default policy, see `pgjax.tabular`, `pgjax.cnn` and `pgjax.mlp`.
 
     A table over few discrete states; for images a convolution and two layers of 64; else a tanh network of two layers
-    of 64. Actions are Categorical where they are discrete and diagonal Gaussian where they are continuous.
+    of 64. Of a dictionary, or another pytree, all parts are seen at once. Actions are Categorical where they are
+    discrete, several such where there are several at once, and diagonal Gaussian where they are continuous. What a
+    `Masked` observation does not allow is never chosen.
 
     Raises:
         InputError: If the actions are arrays of another shape than [d].
@@ -26,8 +29,9 @@ def policy_for(environment: Environment) -> Policy:
         (23, 4)
     """
     states, actions = environment.observation_space, environment.action_space
-    if isinstance(states, Discrete) and isinstance(actions, Discrete) and states.n <= 1024:
-        return tabular(states.n, actions)
+    seen = without_mask(states)
+    if isinstance(seen, Discrete) and isinstance(actions, Discrete) and seen.n <= 1024:
+        return tabular(seen.n, actions)
     return (cnn if is_image(states) else mlp)(states, actions)
 
 
@@ -54,8 +58,8 @@ def action_value_for(environment: Environment, hidden: Sequence[int] = (64, 64))
     return _fitting(environment.observation_space, actions.n, hidden)
 
 
-def _fitting(states: Space, actions: int | None, hidden: Sequence[int]) -> ValueFunction:
-
-    if isinstance(states, Discrete) and states.n <= 1024:
-        return tabular_value(states.n, actions)
+def _fitting(states: Spaces, actions: int | None, hidden: Sequence[int]) -> ValueFunction:
+    seen = without_mask(states)
+    if isinstance(seen, Discrete) and seen.n <= 1024:
+        return tabular_value(seen.n, actions)
     return (cnn_value if is_image(states) else mlp_value)(states, actions, hidden=hidden)

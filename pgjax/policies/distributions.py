@@ -72,6 +72,40 @@ def _times(probability: jax.Array, value: jax.Array) -> jax.Array:
     return jnp.where(possible, probability, 0) * jnp.where(possible, value, 0)
 
 
+class MultiCategorical(NamedTuple):
+    """Several integers at once, each with probabilities of its own: d independent `Categorical`s.
+
+    Log-probabilities, entropies and divergences are the sums of theirs.
+
+    Example:
+        >>> f = MultiCategorical(jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.5, 0.5, 0.0]])))
+        >>> round(float(f.log_prob(jnp.array([1, 0]))), 4), round(float(f.entropy()), 4)
+        (-2.0794, 1.7329)
+    """
+
+    logits: jax.Array  # [..., d, n], n the most choices that one of them has; −inf excludes one
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw actions [..., d] int32."""
+        return Categorical(self.logits).sample(key)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """The log-probability [...] of actions [..., d]."""
+        return jnp.sum(Categorical(self.logits).log_prob(action), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """The entropy [...] in nats."""
+        return jnp.sum(Categorical(self.logits).entropy(), axis=-1)
+
+    def cross_entropy(self, other: "MultiCategorical") -> jax.Array:
+        """−E[ln other] [...] in nats, see `Categorical.cross_entropy`."""
+        return jnp.sum(Categorical(self.logits).cross_entropy(Categorical(other.logits)), axis=-1)
+
+    def kl(self, other: "MultiCategorical") -> jax.Array:
+        """KL(self ‖ other) [...] in nats, see `Categorical.kl`."""
+        return jnp.sum(Categorical(self.logits).kl(Categorical(other.logits)), axis=-1)
+
+
 class Gaussian(NamedTuple):
     """Independent normal distributions, one for each of d numbers.
 

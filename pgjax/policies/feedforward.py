@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax.environments.base import Space
+from pgjax.environments.spaces import Space, Spaces
 from pgjax.policies.base import Policy, ValueFunction
 from pgjax.policies.networks import Network, features_of, outputs_for, policy_of, value_of
 
 
 def mlp(
-    observation_space: Space,
+    observation_space: Spaces,
     action_space: Space,
     hidden: Sequence[int] = (64, 64),
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
@@ -21,9 +21,9 @@ def mlp(
 ) -> Policy:
     """A network policy: Categorical for a `Discrete` action space, diagonal Gaussian for a `Box`.
 
-    A discrete observation enters one-hot, any other flattened. For a Box the network's output is in units of the
-    box's half-width around its centre (where a side is infinite: of 1 around 0), and the standard deviations are
-    parameters of their own, at first 0.6 of that unit, whatever the observation.
+    A discrete observation enters one-hot, any other flattened, and the parts of a pytree one after the other. For a Box
+    the network's output is in units of the box's half-width around its centre (where a side is infinite: of 1 around
+    0), and the standard deviations are parameters of their own, at first 0.6 of that unit, whatever the observation.
 
     Args:
         observation_space: What it sees.
@@ -42,7 +42,7 @@ def mlp(
 
 
 def mlp_value(
-    observation_space: Space,
+    observation_space: Spaces,
     actions: int | None = None,
     hidden: Sequence[int] = (64, 64),
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from pgjax.environments.base import Space
+from pgjax.environments.spaces import Space, Spaces, batch_of, zeros_of
 from pgjax.errors import InputError
 from pgjax.policies.base import Policy
 from pgjax.policies.distributions import Distribution
@@ -76,7 +76,7 @@ class RecurrentNetwork(linen.Module):
 
 
 def recurrent(
-    observation_space: Space, action_space: Space, hidden: int = 64, encoder: Sequence[int] = (64,)
+    observation_space: Spaces, action_space: Space, hidden: int = 64, encoder: Sequence[int] = (64,)
 ) -> Policy:
     """A policy that remembers: a gated recurrent unit, whose hidden state is the memory and is zero at first.
 
@@ -101,14 +101,14 @@ def recurrent(
         return jnp.zeros((episodes, hidden))
 
     def init(key: jax.Array) -> PyTree:
-        observation = jnp.zeros((1, *observation_space.shape), observation_space.dtype)
+        observation = zeros_of(observation_space, 1)
         return with_spread(action_space, network.init(key, memory(1), features_of(observation_space, observation)))
 
-    def step(params: PyTree, h: jax.Array, observation: jax.Array) -> tuple[jax.Array, Distribution]:
+    def step(params: PyTree, h: jax.Array, observation: PyTree) -> tuple[jax.Array, Distribution]:
         h, output = network.apply(params["network"], h, features_of(observation_space, observation))
-        return h, distribution_of(action_space, output, params)
+        return h, distribution_of(action_space, output, params, observation)
 
-    def read(params: PyTree, h: jax.Array, observation: jax.Array, first: jax.Array) -> tuple[jax.Array, Distribution]:
+    def read(params: PyTree, h: jax.Array, observation: PyTree, first: jax.Array) -> tuple[jax.Array, Distribution]:
         def one(h: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             inputs, first = row
             h = network.apply(params["network"], jnp.where(first[:, None], 0, h), inputs, method="gru_step")
@@ -117,15 +117,14 @@ def recurrent(
         features = features_of(observation_space, observation)
         inputs = network.apply(params["network"], features, method="inputs")
         h, hidden_states = jax.lax.scan(one, h, (inputs, first))
-        return h, distribution_of(
-            action_space, network.apply(params["network"], hidden_states, method="outputs"), params
-        )
+        output = network.apply(params["network"], hidden_states, method="outputs")
+        return h, distribution_of(action_space, output, params, observation)
 
     def resume(params: PyTree, h: jax.Array, trajectory: Any) -> tuple[jax.Array, Distribution]:
         return read(params, h, trajectory.observation, trajectory.first)
 
     def unroll(params: PyTree, trajectory: Any) -> Distribution:
-        T, E = trajectory.observation.shape[:2]
+        T, E = batch_of(observation_space, trajectory.observation)
         return read(params, memory(E), trajectory.observation, jnp.zeros((T, E), bool))[1]
 
     return Policy(init=init, memory=memory, step=step, unroll=unroll, resume=resume)

@@ -8,10 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from pgjax.environments.base import Box, Discrete, Space
+from pgjax.environments.spaces import (
+    Box,
+    Discrete,
+    MultiDiscrete,
+    Space,
+    Spaces,
+    batch_of,
+    map_spaces,
+    mask_of,
+    without_mask,
+    zeros_of,
+)
 from pgjax.errors import InputError
 from pgjax.policies.base import Policy, ValueFunction, allowed, memoryless
-from pgjax.policies.distributions import Categorical, Distribution, Gaussian
+from pgjax.policies.distributions import Categorical, Distribution, Gaussian, MultiCategorical
 from pgjax.trees import PyTree
 
 
@@ -80,12 +91,22 @@ class Network(linen.Module):
         return Readout(self.outputs, dot_general)(x)
 
 
-def features_of(observation_space: Space, observation: jax.Array) -> jax.Array:
-    """What a network sees of observations [..., *shape]: a discrete one one-hot, any other flattened."""
-    if isinstance(observation_space, Discrete):
-        return jax.nn.one_hot(observation, observation_space.n)
-    batch = observation.shape[: observation.ndim - len(observation_space.shape)]
-    return as_reals(observation_space, observation).reshape(*batch, -1)
+def features_of(spaces: Spaces, observation: PyTree) -> jax.Array:
+    """What a network sees of observations, [..., n]: integers one-hot, other arrays flattened, one after the other.
+
+    A mask of actions is not among it.
+    """
+
+    def flat(space: Space, part: jax.Array) -> jax.Array:
+        batch = batch_of(space, part)
+        if isinstance(space, Discrete):
+            return jax.nn.one_hot(part, space.n)
+        if isinstance(space, MultiDiscrete):
+            return jax.nn.one_hot(part, max(space.sizes)).reshape(*batch, -1)[..., space.allowed.reshape(-1)]
+        return as_reals(space, part).reshape(*batch, -1)
+
+    parts = jax.tree.leaves(map_spaces(flat, without_mask(spaces), without_mask(observation)))
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
 
 
 def as_reals(space: Box, observation: jax.Array) -> jax.Array:
@@ -105,13 +126,15 @@ def as_reals(space: Box, observation: jax.Array) -> jax.Array:
 
 
 def outputs_for(action_space: Space) -> int:
-    """How many numbers a network says of an action: n of n integers, d of an array [d].
+    """How many numbers a network says of an action: n of n integers, Σ n of several, d of an array [d].
 
     Raises:
         InputError: If actions are arrays of another shape than [d].
     """
     if isinstance(action_space, Discrete):
         return action_space.n
+    if isinstance(action_space, MultiDiscrete):
+        return sum(action_space.sizes)
     if len(action_space.shape) != 1:
         raise InputError(f"expected continuous actions of shape [d], got {tuple(action_space.shape)}")
     return action_space.shape[0]
@@ -128,33 +151,43 @@ def with_spread(action_space: Space, network: PyTree) -> dict[str, PyTree]:
     return params
 
 
-def distribution_of(action_space: Space, output: jax.Array, params: dict[str, PyTree]) -> Distribution:
-    """What a network's output [..., n] means: logits, or for a `Box` a mean in its units around its centre."""
+def distribution_of(
+    action_space: Space, output: jax.Array, params: dict[str, PyTree], observation: PyTree
+) -> Distribution:
+    """What a network's output [..., n] means: logits, or for a `Box` a mean in its units around its centre.
+
+    Of discrete actions those are excluded that the observations [...] do not allow.
+    """
+    mask = mask_of(observation)
     if isinstance(action_space, Discrete):
-        return Categorical(allowed(action_space, output))
+        return Categorical(allowed(action_space, output, mask))
+    if isinstance(action_space, MultiDiscrete):
+        sizes = np.asarray(action_space.sizes)
+        place = np.minimum(np.arange(sizes.max()), sizes[:, None] - 1) + (np.cumsum(sizes) - sizes)[:, None]
+        return MultiCategorical(allowed(action_space, output[..., place], mask))
     centre, unit = (jnp.broadcast_to(x, output.shape) for x in action_space.middle())
     return Gaussian(centre + unit * output, jnp.broadcast_to(params["log_std"], output.shape) + jnp.log(unit))
 
 
-def policy_of(network: linen.Module, seen: Callable[[jax.Array], jax.Array], states: Space, actions: Space) -> Policy:
+def policy_of(network: linen.Module, seen: Callable[[PyTree], PyTree], states: Spaces, actions: Space) -> Policy:
     """The policy of a network without memory: what it sees of observations [..., *shape] decides what it says."""
 
     def init(key: jax.Array) -> PyTree:
-        return with_spread(actions, network.init(key, seen(jnp.zeros(states.shape, states.dtype))))
+        return with_spread(actions, network.init(key, seen(zeros_of(states))))
 
-    def apply(params: PyTree, observation: jax.Array) -> Distribution:
-        return distribution_of(actions, network.apply(params["network"], seen(observation)), params)
+    def apply(params: PyTree, observation: PyTree) -> Distribution:
+        return distribution_of(actions, network.apply(params["network"], seen(observation)), params, observation)
 
     return memoryless(init, apply)
 
 
 def value_of(
-    network: linen.Module, seen: Callable[[jax.Array], jax.Array], states: Space, actions: int | None
+    network: linen.Module, seen: Callable[[PyTree], PyTree], states: Spaces, actions: int | None
 ) -> ValueFunction:
     """The value function of a network, see `policy_of`: v, its only output, or a Q for each of some actions."""
 
     def init(key: jax.Array) -> PyTree:
-        return network.init(key, seen(jnp.zeros(states.shape, states.dtype)))
+        return network.init(key, seen(zeros_of(states)))
 
     def unroll(params: PyTree, trajectory: Any) -> jax.Array:
         values = network.apply(params, seen(trajectory.observation))

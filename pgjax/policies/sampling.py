@@ -12,23 +12,26 @@ import jax.numpy as jnp
 
 from pgjax.errors import InputError
 from pgjax.policies.base import Policy
-from pgjax.policies.distributions import Categorical
+from pgjax.policies.distributions import Distribution
 from pgjax.trees import PyTree
 
 
 def adjusted(policy: Policy, adjust: Callable[[jax.Array], jax.Array]) -> Policy:
-    """A Categorical policy whose logits [..., n] are replaced by a function of them."""
+    """A policy, Categorical or of several such choices, whose logits [..., n] are replaced by a function of them."""
 
-    def step(params: PyTree, memory: PyTree, observation: Any) -> tuple[PyTree, Categorical]:
+    def adjusted(f: Any) -> Distribution:
+        return f._replace(logits=adjust(f.logits))
+
+    def step(params: PyTree, memory: PyTree, observation: Any) -> tuple[PyTree, Distribution]:
         memory, f = policy.step(params, memory, observation)
-        return memory, Categorical(adjust(f.logits))  # type: ignore[attr-defined]
+        return memory, adjusted(f)
 
-    def unroll(params: PyTree, trajectory: Any) -> Categorical:
-        return Categorical(adjust(policy.unroll(params, trajectory).logits))  # type: ignore[attr-defined]
+    def unroll(params: PyTree, trajectory: Any) -> Distribution:
+        return adjusted(policy.unroll(params, trajectory))
 
-    def resume(params: PyTree, memory: PyTree, trajectory: Any) -> tuple[PyTree, Categorical]:
+    def resume(params: PyTree, memory: PyTree, trajectory: Any) -> tuple[PyTree, Distribution]:
         memory, f = policy.resume(params, memory, trajectory)  # type: ignore[misc]
-        return memory, Categorical(adjust(f.logits))  # type: ignore[union-attr]
+        return memory, adjusted(f)
 
     return policy._replace(step=step, unroll=unroll, resume=resume if policy.resume else None)
 
@@ -54,6 +57,7 @@ def top_k(policy: Policy, k: int) -> Policy:
 
     Example:
         >>> from pgjax.policies.base import memoryless
+        >>> from pgjax.policies.distributions import Categorical
         >>> policy = memoryless(lambda key: jnp.zeros(3), lambda theta, x: Categorical(theta))
         >>> theta, x = jnp.array([2.0, 1.0, 0.0]), jnp.int32(0)
         >>> top_k(policy, 2).step(theta, (), x)[1].logits.tolist()

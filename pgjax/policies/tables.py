@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax.environments.base import Discrete
+from pgjax.environments.spaces import Discrete, mask_of, without_mask
 from pgjax.policies.base import Policy, ValueFunction, allowed, memoryless
 from pgjax.policies.distributions import Categorical
 
@@ -14,16 +14,17 @@ def tabular(states: int, actions: int | Discrete) -> Policy:
     """The softmax policy with a logit for each of S states and A actions: θ = [S, A], zero at first.
 
     Every f(X_t) then starts uniform. The gradient of ln f(s)_a is 1{a' = a} − f(s)_{a'} in row s, and zero elsewhere.
-    For a state that is not in the table logits are NaN; actions that a given space forbids are never chosen.
+    For a state that is not in the table logits are NaN; actions that a given space forbids, or the mask of an
+    observation, are never chosen.
     """
     space = actions if isinstance(actions, Discrete) else Discrete(actions)
 
     def init(key: jax.Array) -> jax.Array:
         return jnp.zeros((states, space.n))
 
-    def apply(params: jax.Array, observation: jax.Array) -> Categorical:
-        logits = jnp.asarray(params).at[observation].get(mode="fill", fill_value=jnp.nan)
-        return Categorical(allowed(space, logits))
+    def apply(params: jax.Array, observation: Any) -> Categorical:
+        logits = jnp.asarray(params).at[without_mask(observation)].get(mode="fill", fill_value=jnp.nan)
+        return Categorical(allowed(space, logits, mask_of(observation)))
 
     return memoryless(init, apply)
 
@@ -56,6 +57,7 @@ def tabular_value(states: int, actions: int | None = None) -> ValueFunction:
     shape = (states,) if actions is None else (states, actions)
 
     def unroll(params: jax.Array, trajectory: Any) -> jax.Array:
-        return jnp.asarray(params).at[trajectory.observation].get(mode="fill", fill_value=jnp.nan)
+        states = without_mask(trajectory.observation)
+        return jnp.asarray(params).at[states].get(mode="fill", fill_value=jnp.nan)
 
     return ValueFunction(lambda key: jnp.zeros(shape), unroll)

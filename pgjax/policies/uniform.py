@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.environments.base import Discrete, Environment
+from pgjax.environments.base import Environment
+from pgjax.environments.spaces import Box, batch_of, mask_of
 from pgjax.errors import InputError
-from pgjax.policies.base import Policy, memoryless
-from pgjax.policies.distributions import Categorical, Distribution
+from pgjax.policies.base import Policy, allowed, memoryless
+from pgjax.policies.distributions import Categorical, Distribution, MultiCategorical
 
 
 class Uniform(NamedTuple):
@@ -41,16 +42,20 @@ def random_policy(environment: Environment) -> Policy:
         InputError: If actions are arrays of another shape than [d], or not bounded.
     """
     actions, observations = environment.action_space, environment.observation_space
-    if isinstance(actions, Discrete):
-        low = high = np.where(actions.allowed, 0.0, -np.inf)
-    else:
-        low, high = (np.broadcast_to(np.asarray(bound, float), actions.shape) for bound in (actions.low, actions.high))
-        if len(actions.shape) != 1 or not np.isfinite(high - low).all():
-            raise InputError(f"expected bounded actions of shape [d] in {environment.name}, got {actions}")
+    if not isinstance(actions, Box):
+        kind = MultiCategorical if actions.shape else Categorical
 
-    def apply(params: Any, observation: jax.Array) -> Distribution:
-        batch = observation.shape[: observation.ndim - len(observations.shape)]
-        first, last = (jnp.broadcast_to(jnp.asarray(bound, float), (*batch, len(bound))) for bound in (low, high))
-        return Categorical(first) if isinstance(actions, Discrete) else Uniform(first, last)  # type: ignore[return-value]
+        def choose(params: Any, observation: Any) -> Distribution:
+            logits = jnp.zeros((*batch_of(observations, observation), *actions.allowed.shape))
+            return kind(allowed(actions, logits, mask_of(observation)))
 
-    return memoryless(lambda key: (), apply)
+        return memoryless(lambda key: (), choose)
+    low, high = (np.broadcast_to(np.asarray(bound, float), actions.shape) for bound in (actions.low, actions.high))
+    if len(actions.shape) != 1 or not np.isfinite(high - low).all():
+        raise InputError(f"expected bounded actions of shape [d] in {environment.name}, got {actions}")
+
+    def draw(params: Any, observation: Any) -> Distribution:
+        shape = (*batch_of(observations, observation), *actions.shape)
+        return Uniform(*(jnp.broadcast_to(jnp.asarray(bound, float), shape) for bound in (low, high)))  # type: ignore[return-value]
+
+    return memoryless(lambda key: (), draw)

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from pgjax.environments.base import Discrete, Environment
+from pgjax.environments.base import Environment
+from pgjax.environments.spaces import Discrete
 from pgjax.errors import InputError
 from pgjax.policies.base import Policy, ValueFunction, allowed
 from pgjax.policies.distributions import Categorical

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.checks import check_shape, traced
-from pgjax.environments.base import Box, Discrete, Environment, Score, Step
+from pgjax.environments.base import Environment, Score, Step
+from pgjax.environments.spaces import Box, Discrete
 from pgjax.errors import InputError
 from pgjax.policies.base import Policy
 from pgjax.rollout import collect

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import pgjax
+from pgjax.environments.spaces import spaces_in
 from tests.cases import ENVIRONMENTS, counting
 
 POLICY = pgjax.mlp(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), (4,))
@@ -15,10 +16,10 @@ KEYS = pgjax.run_keys(0, [0, 0, 1])
 def at_random(environment):
     """A policy that looks at nothing."""
     actions = environment.action_space
+    if not isinstance(actions, pgjax.Box):
+        return pgjax.random_policy(environment)
 
     def apply(params, observation):
-        if isinstance(actions, pgjax.Discrete):
-            return pgjax.policies.Categorical(jnp.zeros((len(observation), actions.n)))
         return pgjax.policies.Gaussian(*jnp.zeros((2, len(observation), *actions.shape)))
 
     return pgjax.memoryless(lambda key: (), apply)
@@ -63,10 +64,10 @@ def test_episodes_keep_the_contract(name):
     assert 1 <= lengths.min() <= lengths.max() <= environment.horizon
     np.testing.assert_array_equal(first.last.sum(axis=0), 1)
     assert np.isfinite(first.reward).all()
-    seen = first.observation[real]
-    low, high = (0, space.n - 1) if isinstance(space, pgjax.Discrete) else (space.low, space.high)
-    assert (seen >= low).all()
-    assert (seen <= high).all()
+    for part, seen in zip(spaces_in(space), jax.tree.leaves(first.observation), strict=True):
+        low, high = (part.low, part.high) if isinstance(part, pgjax.Box) else (0, part.allowed.shape[-1] - 1)
+        assert (seen[real] >= low).all()
+        assert (seen[real] <= high).all()
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (first.action != other.action).any()
 
@@ -109,7 +110,7 @@ def test_episodes_keep_the_contract(name):
         (acting(pgjax.Box(-3e38, 3e38, (1,))), "a width within float32, for actions of counting"),
         (acting(pgjax.Box(np.zeros(2), 1.0, (1,))), r"bounds of shape \(1,\) for actions of counting"),
         (acting(pgjax.Discrete(2, forbidden=(0, 1))), "1 or more actions of counting to choose from"),
-        (acting(2), "actions of counting to be a Discrete or a Box, got a int"),
+        (acting(2), "actions of counting to be a Discrete, a MultiDiscrete or a Box, got a int"),
         (scored(lambda trajectory, _: trajectory.reward), "score of counting to return a Score, got"),
         (
             scored(lambda trajectory, _: pgjax.environments.Score(trajectory.reward.sum(0))),

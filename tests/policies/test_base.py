@@ -9,7 +9,7 @@ import pytest
 
 import pgjax
 from pgjax.policies.networks import features_of
-from tests.cases import counting, random_mdp, remembering
+from tests.cases import counting, in_parts, masked_finite, random_mdp, remembering
 from tests.text.exact_texts import texts
 
 MDP = random_mdp()
@@ -23,6 +23,14 @@ CASES = {
     "memory": (remembering(), counting()),
     "recurrent": (pgjax.recurrent(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), 8, (4,)), counting()),
     "recurrent one-hot": (pgjax.recurrent(pgjax.Discrete(3), pgjax.Discrete(2), 8, ()), pgjax.finite(MDP, 5)),
+    "mlp in parts": (pgjax.mlp(in_parts().observation_space, in_parts().action_space, (8,)), in_parts()),
+    "cnn in parts": (pgjax.policy_for(in_parts()), in_parts()),
+    "recurrent in parts": (pgjax.recurrent(in_parts().observation_space, in_parts().action_space, 8, ()), in_parts()),
+    "masked table": (pgjax.policy_for(masked_finite()[0]), masked_finite()[0]),
+    "masked recurrent": (
+        pgjax.recurrent(masked_finite()[0].observation_space, pgjax.Discrete(4), 8, ()),
+        masked_finite()[0],
+    ),
     "recurrent gaussian": (pgjax.recurrent(PENDULUM.observation_space, PENDULUM.action_space, 8), PENDULUM),
     "tabular by time": (  # for fewer steps than the horizon, so that the last table is used again
         pgjax.policies.tabular_by_time(3, 3, 2)._replace(init=lambda key: jax.random.normal(key, (3, 3, 2))),
@@ -93,7 +101,8 @@ def test_step_and_unroll_give_the_same_log_probabilities(name):
     unrolled = policy.unroll(params, trajectory).log_prob(trajectory.action)
     memory, stepped = policy.memory(3), []
     for t in range(trajectory.mask.shape[0]):
-        memory, distribution = policy.step(params, memory, trajectory.observation[t])
+        observation = jax.tree.map(lambda leaf, t=t: leaf[t], trajectory.observation)
+        memory, distribution = policy.step(params, memory, observation)
         stepped.append(distribution.log_prob(trajectory.action[t]))
     assert trajectory.mask.sum() > 3
     np.testing.assert_allclose(

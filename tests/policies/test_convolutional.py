@@ -77,8 +77,8 @@ def test_what_makes_no_network_is_refused(build, message):
 def test_under_vmap_every_run_has_filters_of_its_own():
     network = ImageNetwork(4, 3, 1, (8,), 2)
     image = jax.random.normal(jax.random.key(0), (3, 6, 6, 1))
-    params = jax.vmap(network.init, (0, None))(jax.random.split(jax.random.key(1), 3), image[0])
-    together = jax.vmap(network.apply)(params, image)
+    params = jax.vmap(network.init, (0, None))(jax.random.split(jax.random.key(1), 3), ([image[0]], []))
+    together = jax.vmap(network.apply)(params, ([image], []))
     for i in range(3):
-        alone = network.apply(jax.tree.map(lambda leaf, i=i: leaf[i], params), image[i])
+        alone = network.apply(jax.tree.map(lambda leaf, i=i: leaf[i], params), ([image[i]], []))
         np.testing.assert_allclose(together[i], alone, atol=1e-5)
