@@ -19,7 +19,14 @@ CreditName = Literal[
     "whole-episode", "reward-to-go", "discounted-reward-to-go", "lambda-return", "discounted-lambda-return"
 ]
 TextBaselineName = Literal["running-average", "leave-one-out", "leave-one-out-by-time", "learned-value"]
-BaselineName = Literal["none", TextBaselineName, "learned-action-value", "expected-policy-gradient"]
+BaselineName = Literal[
+    "none",
+    TextBaselineName,
+    "learned-value-by-time",
+    "variance-optimal",
+    "learned-action-value",
+    "expected-policy-gradient",
+]
 # Methods that choose their own credit and baseline: those with a critic, and those of groups of the same start.
 CRITIC_METHODS: dict[str, Callable[..., pgjax.Algorithm]] = {
     "actor-critic": pgjax.algorithms.actor_critic,
@@ -210,7 +217,9 @@ def gold_named(name: str, corpus: pgjax.text.Corpus, seed: int) -> rlhf.Gold:
     raise InputError(f"expected a gold reward words, length or letters:LETTERS, got {name}")
 
 
-def baseline_named(name: str, environment: Environment, hidden: Sequence[int], steps: int) -> Baseline:
+def baseline_named(
+    name: BaselineName, environment: Environment, policy: Policy, hidden: Sequence[int], steps: int
+) -> Baseline:
     """A baseline; a learned one is a table where states are few, else a network with these hidden layers.
 
     Raises:
@@ -218,6 +227,10 @@ def baseline_named(name: str, environment: Environment, hidden: Sequence[int], s
     """
     if name == "none":
         return pgjax.no_baseline()
+    if name == "variance-optimal":
+        return estimators.variance_optimal(policy)
+    if name == "learned-value-by-time":
+        return pgjax.learned_value(pgjax.policies.value_by_time_for(environment, hidden), steps=steps)
     make = getattr(estimators, name.replace("-", "_"))
     if name in ("learned-value", "learned-action-value", "expected-policy-gradient"):
         value = pgjax.value_for if name == "learned-value" else pgjax.policies.action_value_for
@@ -243,13 +256,14 @@ def reinforce_named(
     Raises:
         InputError: If a part does not fit the environment or another one.
     """
+    chosen = policy_named(policy, environment, hidden, bfloat16)
     return pgjax.reinforce(
         environment,
-        policy_named(policy, environment, hidden, bfloat16),
+        chosen,
         slots=slots,
         min_steps_per_slot=min_steps_per_slot,
         credit=getattr(estimators, credit.replace("-", "_"))(),
-        baseline=baseline_named(baseline, environment, hidden, value_steps),
+        baseline=baseline_named(baseline, environment, chosen, hidden, value_steps),
         optimizer=OPTIMIZERS[optimizer],
     )
 

@@ -107,6 +107,8 @@ def judging(
             next_values = jnp.where(trajectory.terminated, 0, jnp.roll(values, -1, axis=0))
         returns = credit.returns(trajectory, hyperparameters, next_values)
         check_shape("the returns of the credit", returns, shape)
+        if baseline.of_policy is not None:
+            predictions = baseline.of_policy(params, trajectory, returns)
         subtracted = baseline.values(baseline_state, trajectory, returns, predictions)
         check_shape("the values of the baseline", subtracted, shape)
         weight = credit.weight(trajectory, hyperparameters)
