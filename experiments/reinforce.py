@@ -35,7 +35,7 @@ class Options(launch.Runs):
     min_steps_per_slot: int = 0
     """Steps until which a slot begins another episode; 0 for one episode a slot."""
     group_size: int | None = None
-    """Slots beside each other that begin alike, for rloo, grpo, dr-grpo and reinforce-plus-plus; by default theirs."""
+    """Slots beside each other that begin alike, for methods of groups; by default theirs."""
     epochs: int | None = None
     """How often an update goes through what it has collected, where ratios are clipped; by default the method's."""
     minibatches: int | None = None
@@ -59,7 +59,7 @@ class Options(launch.Runs):
     baseline: names.BaselineName = "leave-one-out-by-time"
     """What is subtracted from that; one that is learned is a table where states are few, else a network."""
     optimizer: names.OptimizerName = "adam"
-    """How a step is made of the gradient; sgd is plain gradient ascent."""
+    """How a step is made of the gradient; sgd is plain gradient ascent, natural its natural gradient."""
     policy: names.PolicyName = "auto"
     """Kind of policy; auto chooses what fits the environment."""
     hidden: tuple[int, ...] = (64, 64)

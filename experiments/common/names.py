@@ -27,25 +27,43 @@ BaselineName = Literal[
     "learned-action-value",
     "expected-policy-gradient",
 ]
+
+
+def _trpo(
+    environment: Environment, policy: Policy, value: pgjax.policies.ValueFunction, *, optimizer: Any, **counts: Any
+) -> pgjax.Algorithm:
+    """TRPO, which is an optimizer itself."""
+    if optimizer is not optax.adam:
+        raise InputError("expected no --optimizer beside --method trpo, whose learning rate is δ, got one")
+    return pgjax.algorithms.trpo(environment, policy, value, **counts)
+
+
 # Methods that choose their own credit and baseline: those with a critic, and those of groups of the same start.
 CRITIC_METHODS: dict[str, Callable[..., pgjax.Algorithm]] = {
     "actor-critic": pgjax.algorithms.actor_critic,
     "a2c": pgjax.algorithms.a2c,
     "ppo": pgjax.algorithms.ppo,
+    "trpo": _trpo,
 }
 GROUP_METHODS: dict[str, Callable[..., pgjax.Algorithm]] = {
     "rloo": pgjax.algorithms.rloo,
+    "remax": pgjax.algorithms.remax,
     "grpo": pgjax.algorithms.grpo,
     "dr-grpo": pgjax.algorithms.dr_grpo,
+    "gspo": pgjax.algorithms.gspo,
     "reinforce-plus-plus": pgjax.algorithms.reinforce_plus_plus,
 }
 # Those that may use a batch more than once, with clipped ratios.
-CLIPPED_METHODS = ("ppo", "grpo", "dr-grpo", "reinforce-plus-plus")
-MethodName = Literal["reinforce", "actor-critic", "a2c", "ppo", "rloo", "grpo", "dr-grpo", "reinforce-plus-plus"]
-TextMethodName = Literal["reinforce", "rloo", "grpo", "dr-grpo", "reinforce-plus-plus"]
+CLIPPED_METHODS = ("ppo", "grpo", "dr-grpo", "gspo", "reinforce-plus-plus")
+TextMethodName = Literal["reinforce", "rloo", "remax", "grpo", "dr-grpo", "gspo", "reinforce-plus-plus"]
+MethodName = Literal[TextMethodName, "actor-critic", "a2c", "ppo", "trpo"]
 PolicyName = Literal["auto", "tabular", "mlp", "cnn", "categorical", "gaussian", "recurrent"]
-OptimizerName = Literal["adam", "sgd"]
-OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
+OptimizerName = Literal["adam", "sgd", "natural"]
+OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    "sgd": optax.sgd,
+    "natural": pgjax.algorithms.natural_gradient,
+}
 
 # Environments of pgjax by name; all others are gymnax's or, after "brax:", of brax.
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {

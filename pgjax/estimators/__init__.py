@@ -21,7 +21,7 @@ from pgjax.estimators.groups import (
     leave_one_out_by_time,
     variance_optimal,
 )
-from pgjax.estimators.objectives import Objective, clipped_ratio, importance_ratio, score_function
+from pgjax.estimators.objectives import Objective, clipped_ratio, importance_ratio, score_function, sequence_ratio
 from pgjax.estimators.returns import (
     Credit,
     discounted_lambda_return,
@@ -65,6 +65,7 @@ __all__ = [
     "rewards_to_go",
     "running_average",
     "score_function",
+    "sequence_ratio",
     "variance_optimal",
     "whole_episode",
     "whole_returns",

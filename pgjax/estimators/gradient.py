@@ -14,7 +14,7 @@ from pgjax.checks import check_shape
 from pgjax.environments.base import Discrete, Environment
 from pgjax.errors import InputError
 from pgjax.estimators.baselines import Baseline
-from pgjax.estimators.objectives import Objective, score_function
+from pgjax.estimators.objectives import Objective, OfEpisodes, log_ratios, score_function
 from pgjax.estimators.returns import Credit
 from pgjax.estimators.scales import Scale
 from pgjax.policies.base import Policy
@@ -148,7 +148,10 @@ def differentiating(policy: Policy, objective: Objective) -> Callable[..., Estim
             notes = {name: jnp.sum(jnp.where(rows.mask, note, 0)) for name, note in terms.notes.items()}
             return ascended, (entropy, notes)
 
-        given = (judged.advantage, *judged.weighted)
+        advantage = judged.advantage
+        if isinstance(objective, OfEpisodes):
+            advantage = objective.weigh(map_over_steps(policy, log_ratios, params, trajectory), trajectory, advantage)
+        given = (advantage, *judged.weighted)
         gradient, (entropy, notes) = gradient_over_steps(policy, total, params, trajectory, *given, steps=steps)
         E, count = trajectory.reward.shape[1], jnp.sum(trajectory.mask)
         divisor: Any = E
