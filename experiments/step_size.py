@@ -32,7 +32,7 @@ class Options(launch.Runs):
 
     env: tuple[Literal["maze", "CartPole-v1"], ...] = ("maze", "CartPole-v1")
     """Environments."""
-    optimizer: tuple[names.OptimizerName, ...] = ("sgd", "adam")
+    optimizer: tuple[Literal["sgd", "adam"], ...] = ("sgd", "adam")
     """How a step is made of the gradient; sgd is plain gradient ascent."""
     learning_rate: tuple[float, ...] = ()
     """Learning rates η; by default ten for each environment and optimizer, from too small to too large."""

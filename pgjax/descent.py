@@ -15,7 +15,12 @@ Optimizer = Callable[[Any], optax.GradientTransformation]
 
 
 def descend(
-    optimizer: optax.GradientTransformation, gradient: PyTree, state: PyTree, params: PyTree, value: Any
+    optimizer: optax.GradientTransformation,
+    gradient: PyTree,
+    state: PyTree,
+    params: PyTree,
+    value: Any,
+    near: Any = None,
 ) -> tuple[PyTree, PyTree]:
     """The parameters after a step down a gradient, and the optimizer's next state.
 
@@ -26,9 +31,10 @@ def descend(
         state: The optimizer's.
         params: Where the gradient is taken.
         value: What is minimised, there, [].
+        near: What a transformation that looks around may ask, see `pgjax.algorithms.natural`.
     """
     optimizer = optax.with_extra_args_support(optimizer)
-    change, state = optimizer.update(gradient, state, params, value=value)
+    change, state = optimizer.update(gradient, state, params, value=value, near=near)
     return optax.apply_updates(params, change), state
 
 
@@ -79,12 +85,13 @@ def keep_best(
     return params, jnp.where(judged & better, loss, least)
 
 
-def check_optimizer(optimizer: Optimizer, init: Callable[[jax.Array], PyTree]) -> None:
+def check_optimizer(optimizer: Optimizer, init: Callable[[jax.Array], PyTree], near: Any = None) -> None:
     """Raise unless an optimizer can be used; only shapes are followed.
 
     Args:
         optimizer: From the learning rate to a transformation.
         init: From a key to the parameters that it is to change.
+        near: What it may ask, see `descend`.
 
     Raises:
         InputError: If it needs more than the gradient, the parameters and the value: a line search, which evaluates the
@@ -94,7 +101,7 @@ def check_optimizer(optimizer: Optimizer, init: Callable[[jax.Array], PyTree]) -
 
     def one_step(eta: jax.Array, params: PyTree) -> PyTree:
         chosen = optimizer(eta)
-        return descend(chosen, params, chosen.init(params), params, eta)[0]
+        return descend(chosen, params, chosen.init(params), params, eta, near)[0]
 
     number = jax.ShapeDtypeStruct((), jnp.result_type(float))
     try:

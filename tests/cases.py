@@ -22,7 +22,10 @@ BASELINES = {
     "running_average": pgjax.running_average,
     "leave_one_out": pgjax.leave_one_out,
     "leave_one_out_by_time": pgjax.estimators.leave_one_out_by_time,
+    "variance_optimal": lambda: pgjax.estimators.variance_optimal(pgjax.tabular(3, 2)),
+    "greedy_of_group": lambda: pgjax.estimators.greedy_of_group(2),
     "learned_value": lambda: pgjax.learned_value(pgjax.policies.tabular_value(3)),
+    "learned_value_by_time": lambda: pgjax.learned_value(pgjax.policies.tabular_value_by_time(4, 3)),
     "learned_action_value": lambda: pgjax.learned_action_value(pgjax.policies.tabular_value(3, 2)),
     "expected_policy_gradient": lambda: pgjax.estimators.expected_policy_gradient(pgjax.policies.tabular_value(3, 2)),
 }
@@ -34,7 +37,12 @@ def numbers(**values: float) -> ReinforceHyperparameters:
     return pgjax.reinforce(environment, pgjax.tabular(3, 2)).hyperparameters(**values)
 
 
-PREDICTING = {"learned_value", "learned_action_value", "expected_policy_gradient"}  # what a credit can bootstrap from
+PREDICTING = {
+    "learned_value",
+    "learned_value_by_time",
+    "learned_action_value",
+    "expected_policy_gradient",
+}  # what a credit can bootstrap from
 
 
 def run_experiment(monkeypatch, study, *arguments):

@@ -20,26 +20,51 @@ CreditName = Literal[
     "whole-episode", "reward-to-go", "discounted-reward-to-go", "lambda-return", "discounted-lambda-return"
 ]
 TextBaselineName = Literal["running-average", "leave-one-out", "leave-one-out-by-time", "learned-value"]
-BaselineName = Literal["none", TextBaselineName, "learned-action-value", "expected-policy-gradient"]
+BaselineName = Literal[
+    "none",
+    TextBaselineName,
+    "learned-value-by-time",
+    "variance-optimal",
+    "learned-action-value",
+    "expected-policy-gradient",
+]
+
+
+def _trpo(
+    environment: Environment, policy: Policy, value: pgjax.policies.ValueFunction, *, optimizer: Any, **counts: Any
+) -> pgjax.Algorithm:
+    """TRPO, which is an optimizer itself."""
+    if optimizer is not optax.adam:
+        raise InputError("expected no --optimizer beside --method trpo, whose learning rate is δ, got one")
+    return pgjax.algorithms.trpo(environment, policy, value, **counts)
+
+
 # Methods that choose their own credit and baseline: those with a critic, and those of groups of the same start.
 CRITIC_METHODS: dict[str, Callable[..., pgjax.Algorithm]] = {
     "actor-critic": pgjax.algorithms.actor_critic,
     "a2c": pgjax.algorithms.a2c,
     "ppo": pgjax.algorithms.ppo,
+    "trpo": _trpo,
 }
 GROUP_METHODS: dict[str, Callable[..., pgjax.Algorithm]] = {
     "rloo": pgjax.algorithms.rloo,
+    "remax": pgjax.algorithms.remax,
     "grpo": pgjax.algorithms.grpo,
     "dr-grpo": pgjax.algorithms.dr_grpo,
+    "gspo": pgjax.algorithms.gspo,
     "reinforce-plus-plus": pgjax.algorithms.reinforce_plus_plus,
 }
 # Those that may use a batch more than once, with clipped ratios.
-CLIPPED_METHODS = ("ppo", "grpo", "dr-grpo", "reinforce-plus-plus")
-MethodName = Literal["reinforce", "actor-critic", "a2c", "ppo", "rloo", "grpo", "dr-grpo", "reinforce-plus-plus"]
-TextMethodName = Literal["reinforce", "rloo", "grpo", "dr-grpo", "reinforce-plus-plus"]
+CLIPPED_METHODS = ("ppo", "grpo", "dr-grpo", "gspo", "reinforce-plus-plus")
+TextMethodName = Literal["reinforce", "rloo", "remax", "grpo", "dr-grpo", "gspo", "reinforce-plus-plus"]
+MethodName = Literal[TextMethodName, "actor-critic", "a2c", "ppo", "trpo"]
 PolicyName = Literal["auto", "tabular", "mlp", "cnn", "categorical", "gaussian", "recurrent"]
-OptimizerName = Literal["adam", "sgd"]
-OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
+OptimizerName = Literal["adam", "sgd", "natural"]
+OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    "sgd": optax.sgd,
+    "natural": pgjax.algorithms.natural_gradient,
+}
 
 # Environments of pgjax by name; all others are gymnax's or, after "brax:", of brax.
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
@@ -211,7 +236,9 @@ def gold_named(name: str, corpus: pgjax.text.Corpus, seed: int) -> rlhf.Gold:
     raise InputError(f"expected a gold reward words, length or letters:LETTERS, got {name}")
 
 
-def baseline_named(name: str, environment: Environment, hidden: Sequence[int], steps: int) -> Baseline:
+def baseline_named(
+    name: BaselineName, environment: Environment, policy: Policy, hidden: Sequence[int], steps: int
+) -> Baseline:
     """A baseline; a learned one is a table where states are few, else a network with these hidden layers.
 
     Raises:
@@ -219,6 +246,10 @@ def baseline_named(name: str, environment: Environment, hidden: Sequence[int], s
     """
     if name == "none":
         return pgjax.no_baseline()
+    if name == "variance-optimal":
+        return estimators.variance_optimal(policy)
+    if name == "learned-value-by-time":
+        return pgjax.learned_value(pgjax.policies.value_by_time_for(environment, hidden), steps=steps)
     make = getattr(estimators, name.replace("-", "_"))
     if name in ("learned-value", "learned-action-value", "expected-policy-gradient"):
         value = pgjax.value_for if name == "learned-value" else pgjax.policies.action_value_for
@@ -244,13 +275,14 @@ def reinforce_named(
     Raises:
         InputError: If a part does not fit the environment or another one.
     """
+    chosen = policy_named(policy, environment, hidden, bfloat16)
     return pgjax.reinforce(
         environment,
-        policy_named(policy, environment, hidden, bfloat16),
+        chosen,
         slots=slots,
         min_steps_per_slot=min_steps_per_slot,
         credit=getattr(estimators, credit.replace("-", "_"))(),
-        baseline=baseline_named(baseline, environment, hidden, value_steps),
+        baseline=baseline_named(baseline, environment, chosen, hidden, value_steps),
         optimizer=OPTIMIZERS[optimizer],
     )
 
@@ -266,7 +298,7 @@ class Parts:
     min_steps_per_slot: int = 0
     """Steps until which a slot begins another episode; 0 for one episode a slot."""
     group_size: int | None = None
-    """Slots beside each other that begin alike, for rloo, grpo, dr-grpo and reinforce-plus-plus; by default theirs."""
+    """Slots beside each other that begin alike, for methods of groups; by default theirs."""
     epochs: int | None = None
     """How often an update goes through what it has collected, where ratios are clipped; by default the method's."""
     minibatches: int | None = None
@@ -278,7 +310,7 @@ class Parts:
     baseline: BaselineName = "leave-one-out-by-time"
     """What is subtracted from that; one that is learned is a table where states are few, else a network."""
     optimizer: OptimizerName = "adam"
-    """How a step is made of the gradient; sgd is plain gradient ascent."""
+    """How a step is made of the gradient; sgd is plain gradient ascent, natural its natural gradient."""
     policy: PolicyName = "auto"
     """Kind of policy; auto chooses what fits the environment."""
     hidden: tuple[int, ...] = (64, 64)

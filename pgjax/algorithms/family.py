@@ -6,9 +6,12 @@
 | `actor_critic` | G_t^λ | learned v | | score function | once |
 | `a2c` | G_t, from v where it is cut off | learned v | | score function, entropy | once |
 | `ppo` | G_t^λ | learned v | batch, standardized | clipped ratio | 4 epochs × 4 minibatches |
+| `trpo` | G_t^λ | learned v | | ratio, within a trust region | once |
 | `rloo` | G_1 | mean of the others of a group | | score function | once |
+| `remax` | G_1 | a greedy episode of the same start | | score function | once |
 | `grpo` | G_1 | mean of the group | its deviation, and length | clipped ratio | 4 minibatches |
 | `dr_grpo` | G_1 | mean of the group | | clipped ratio | 4 minibatches |
+| `gspo` | G_1 | mean of the group | its deviation, and length | clipped ratio of the episode | 4 minibatches |
 | `reinforce_plus_plus` | G_t | none | batch, standardized | clipped ratio | 4 minibatches |
 
 Each returns an `Algorithm` with `ReinforceHyperparameters`; those with a critic begin with a discount of 0.99. Where a
@@ -16,20 +19,23 @@ paper has the KL to a reference model in its loss, here it is in the reward (`pg
 `reinforce` and of the parts.
 """
 
+from functools import partial
 from typing import Any
 
 import optax
 
 from pgjax.algorithms.base import Algorithm
+from pgjax.algorithms.divergence import trust_region
 from pgjax.algorithms.on_policy import reinforce
 from pgjax.descent import Optimizer
 from pgjax.environments.base import Environment
 from pgjax.estimators.baselines import learned_value, no_baseline
-from pgjax.estimators.groups import group_mean, leave_one_out
-from pgjax.estimators.objectives import clipped_ratio
+from pgjax.estimators.groups import greedy_of_group, group_mean, leave_one_out
+from pgjax.estimators.objectives import Objective, clipped_ratio, importance_ratio, sequence_ratio
 from pgjax.estimators.returns import lambda_return, reward_to_go, whole_episode
-from pgjax.estimators.scales import batch_standardized, combined, episode_length, group_deviation
+from pgjax.estimators.scales import Scale, batch_standardized, combined, episode_length, group_deviation
 from pgjax.policies.base import Policy, ValueFunction
+from pgjax.policies.sampling import greedy_in_groups
 
 
 def beginning_with(algorithm: Algorithm, **defaults: Any) -> Algorithm:
@@ -127,6 +133,36 @@ def ppo(
     return beginning_with(algorithm, discount=0.99)
 
 
+def trpo(
+    environment: Environment,
+    policy: Policy,
+    value: ValueFunction,
+    *,
+    slots: int = 16,
+    min_steps_per_slot: int = 128,
+    iterations: int = 10,
+    damping: float = 1e-2,
+    value_steps: int = 5,
+) -> Algorithm:
+    """Trust region policy optimization: λ-advantages, and along the natural gradient as far as δ nats a step.
+
+    The learning rate is δ, 0.01 at first; see `trust_region` for the other numbers.
+
+    Source: Schulman et al., *Trust region policy optimization*, 2015.
+    """
+    algorithm = reinforce(
+        environment,
+        policy,
+        slots=slots,
+        min_steps_per_slot=min_steps_per_slot,
+        credit=lambda_return(),
+        baseline=learned_value(value, steps=value_steps),
+        objective=importance_ratio(),
+        optimizer=partial(trust_region, iterations=iterations, damping=damping),
+    )
+    return beginning_with(algorithm, discount=0.99, learning_rate=0.01)
+
+
 def rloo(
     environment: Environment,
     policy: Policy,
@@ -151,6 +187,58 @@ def rloo(
     )
 
 
+def remax(
+    environment: Environment,
+    policy: Policy,
+    *,
+    slots: int = 64,
+    group_size: int = 2,
+    optimizer: Optimizer = optax.adam,
+) -> Algorithm:
+    """ReMax: whole returns, less that of a greedy episode that began alike, one in each group.
+
+    Greedy episodes are among those that the metrics are of.
+
+    Source: Li et al., *ReMax: a simple, effective, and efficient reinforcement learning method for aligning large
+    language models*, 2024.
+    """
+    return reinforce(
+        environment,
+        greedy_in_groups(policy, group_size),
+        slots=slots,
+        group_size=group_size,
+        credit=whole_episode(),
+        baseline=greedy_of_group(group_size),
+        optimizer=optimizer,
+    )
+
+
+def group_relative(
+    environment: Environment,
+    policy: Policy,
+    slots: int,
+    group_size: int,
+    objective: Objective,
+    scale: Scale | None,
+    reuse: tuple[int, int],
+    optimizer: Optimizer,
+) -> Algorithm:
+    """G_1 less the mean of its group, and what is made of it; `reuse` is epochs and minibatches."""
+    return reinforce(
+        environment,
+        policy,
+        slots=slots,
+        group_size=group_size,
+        credit=whole_episode(),
+        baseline=group_mean(group_size),
+        objective=objective,
+        scale=scale,
+        epochs=reuse[0],
+        minibatches=reuse[1],
+        optimizer=optimizer,
+    )
+
+
 def grpo(
     environment: Environment,
     policy: Policy,
@@ -168,19 +256,8 @@ def grpo(
 
     Source: Shao et al., *DeepSeekMath: pushing the limits of mathematical reasoning in open language models*, 2024.
     """
-    return reinforce(
-        environment,
-        policy,
-        slots=slots,
-        group_size=group_size,
-        credit=whole_episode(),
-        baseline=group_mean(group_size),
-        objective=clipped_ratio(epsilon),
-        scale=combined(group_deviation(group_size), episode_length()),
-        epochs=epochs,
-        minibatches=minibatches,
-        optimizer=optimizer,
-    )
+    scale, reuse = combined(group_deviation(group_size), episode_length()), (epochs, minibatches)
+    return group_relative(environment, policy, slots, group_size, clipped_ratio(epsilon), scale, reuse, optimizer)
 
 
 def dr_grpo(
@@ -198,18 +275,27 @@ def dr_grpo(
 
     Source: Liu et al., *Understanding R1-Zero-like training: a critical perspective*, 2025.
     """
-    return reinforce(
-        environment,
-        policy,
-        slots=slots,
-        group_size=group_size,
-        credit=whole_episode(),
-        baseline=group_mean(group_size),
-        objective=clipped_ratio(epsilon),
-        epochs=epochs,
-        minibatches=minibatches,
-        optimizer=optimizer,
-    )
+    reuse = (epochs, minibatches)
+    return group_relative(environment, policy, slots, group_size, clipped_ratio(epsilon), None, reuse, optimizer)
+
+
+def gspo(
+    environment: Environment,
+    policy: Policy,
+    *,
+    slots: int = 64,
+    group_size: int = 4,
+    epsilon: float = 3e-4,
+    epochs: int = 1,
+    minibatches: int = 4,
+    optimizer: Optimizer = optax.adam,
+) -> Algorithm:
+    """Group sequence policy optimization: GRPO with the ratio of whole episodes, clipped as one.
+
+    Source: Zheng et al., *Group sequence policy optimization*, 2025.
+    """
+    scale, reuse = combined(group_deviation(group_size), episode_length()), (epochs, minibatches)
+    return group_relative(environment, policy, slots, group_size, sequence_ratio(epsilon), scale, reuse, optimizer)
 
 
 def reinforce_plus_plus(

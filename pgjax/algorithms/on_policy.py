@@ -23,7 +23,8 @@ import numpy as np
 import optax
 
 from pgjax.algorithms.base import Algorithm, by_name
-from pgjax.algorithms.reuse import Told, check_reuse, reusing
+from pgjax.algorithms.divergence import NOWHERE, Nearby
+from pgjax.algorithms.reuse import Reuse, Told, check_reuse, reusing
 from pgjax.batching import together
 from pgjax.descent import Optimizer, check_optimizer, descend
 from pgjax.environments.base import Environment, strong
@@ -120,13 +121,15 @@ def beginning(
     return init
 
 
-def ascending(optimizer: Optimizer) -> Callable[[ReinforceState, PyTree, jax.Array], ReinforceState]:
-    """A function of a state, a gradient and a mean return: the state after an optimizer step."""
+def ascending(optimizer: Optimizer) -> Callable[..., ReinforceState]:
+    """A function of a state, a gradient, a mean return and what is near: the state after an optimizer step."""
 
-    def ascend(state: ReinforceState, gradient: PyTree, mean_return: jax.Array) -> ReinforceState:
+    def ascend(
+        state: ReinforceState, gradient: PyTree, mean_return: jax.Array, near: Nearby | None = None
+    ) -> ReinforceState:
         chosen = optimizer(state.hyperparameters.learning_rate)
         descent = jax.tree.map(jnp.negative, gradient)
-        params, optimizer_state = descend(chosen, descent, state.optimizer, state.params, value=-mean_return)
+        params, optimizer_state = descend(chosen, descent, state.optimizer, state.params, -mean_return, near)
         return state._replace(params=params, optimizer=optimizer_state)
 
     return ascend
@@ -145,6 +148,8 @@ def reinforce(
     scale: Scale | None = None,
     epochs: int = 1,
     minibatches: int = 1,
+    max_kl: float | None = None,
+    kl_coefficient: float = 0.0,
     optimizer: Optimizer = optax.adam,
     chunk: int = 16,
 ) -> Algorithm:
@@ -157,9 +162,8 @@ def reinforce(
     E[episodes of a slot] times as long: the direction stays, and the length grows with the number of episodes; dividing
     by that random number instead would be a ratio estimator, with a bias.
 
-    With several epochs or minibatches, episodes are collected and judged once, and then lead to an optimizer step for
-    each minibatch of each epoch, see `algorithms/reuse.py`; the metrics' entropy, gradient norm and notes of the
-    objective are the mean over these steps.
+    With several epochs or minibatches, episodes are collected and judged once, and lead to an optimizer step for each
+    minibatch, see `algorithms/reuse.py`; metrics of the gradient and the objective are the mean over these steps.
 
     With one episode an update, a policy without memory, a Monte-Carlo credit, no baseline or the running average, and
     the score function used once and without a scale, no trajectory is stored: the gradient is added up as the episode
@@ -171,8 +175,7 @@ def reinforce(
         environment: Where episodes are played.
         policy: f; its actions must fit the environment.
         slots: E, in which episodes are collected side by side, see `pgjax.collect`.
-        min_steps_per_slot: A slot starts another episode while it has used fewer rows than this; 0 for one episode
-            each.
+        min_steps_per_slot: A slot starts another episode while it has used fewer rows than this; 0 for one each.
         group_size: So many slots beside each other begin with the same X_1, see `leave_one_out`.
         credit: What each step is judged by; `reward_to_go()` if not given.
         baseline: What is subtracted from it; `leave_one_out_by_time()` if not given.
@@ -180,6 +183,8 @@ def reinforce(
         scale: What is made of all advantages together before, such as `batch_standardized()`; nothing if not given.
         epochs: How often an update goes through what it has collected.
         minibatches: In how many parts it does so: of real steps, or of slots for a policy with memory.
+        max_kl: Mean KL(f_old(X_t) ‖ f(X_t)) of a step, in nats, beyond which no epoch begins; noted as `policy_kl`.
+        kl_coefficient: Of its sum over an episode, which is taken off the objective.
         optimizer: From the learning rate, a traced number, to an optax transformation; it is given the gradient to
             *descend*, as usual, so `optax.sgd` is θ ← θ + η ∇̂, and as value, if it wants one, minus the mean return.
         chunk: Rows collected at a time.
@@ -194,13 +199,12 @@ def reinforce(
     learning*, 1992.
     """
     check_fit(environment, policy)
-    check_optimizer(optimizer, policy.init)
-    check_reuse(policy, slots, epochs, minibatches)
+    check_optimizer(optimizer, policy.init, NOWHERE)
+    check_reuse(policy, slots, reuse := Reuse(epochs, minibatches, max_kl, kl_coefficient))
     baseline = leave_one_out_by_time() if baseline is None else baseline
     credit = reward_to_go() if credit is None else credit
     objective = score_function() if objective is None else objective
     judge = judging(environment, policy, credit, baseline, scale)
-
     init, ascend = beginning(policy, baseline, optimizer), ascending(optimizer)
 
     def end(state: ReinforceState, trajectory: Trajectory, returns: jax.Array) -> ReinforceState:
@@ -208,7 +212,7 @@ def reinforce(
             iteration=state.iteration + 1, baseline=baseline.update(state.baseline, trajectory, returns)
         )
 
-    improve = reusing(policy, differentiating(policy, objective), ascend, epochs, minibatches)
+    improve = reusing(policy, objective, differentiating(policy, objective), ascend, reuse)
 
     def learn(trajectory: Trajectory, state: ReinforceState) -> tuple[ReinforceState, ReinforceMetrics]:
         judged = judge(state.params, state.baseline, trajectory, state.hyperparameters)

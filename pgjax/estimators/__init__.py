@@ -14,8 +14,14 @@ from pgjax.estimators.baselines import (
     running_average,
 )
 from pgjax.estimators.gradient import policy_gradient
-from pgjax.estimators.groups import group_mean, leave_one_out, leave_one_out_by_time
-from pgjax.estimators.objectives import Objective, clipped_ratio, importance_ratio, score_function
+from pgjax.estimators.groups import (
+    greedy_of_group,
+    group_mean,
+    leave_one_out,
+    leave_one_out_by_time,
+    variance_optimal,
+)
+from pgjax.estimators.objectives import Objective, clipped_ratio, importance_ratio, score_function, sequence_ratio
 from pgjax.estimators.returns import (
     Credit,
     discounted_lambda_return,
@@ -43,6 +49,7 @@ __all__ = [
     "expected_policy_gradient",
     "given_action_values",
     "given_values",
+    "greedy_of_group",
     "group_deviation",
     "group_mean",
     "importance_ratio",
@@ -58,6 +65,8 @@ __all__ = [
     "rewards_to_go",
     "running_average",
     "score_function",
+    "sequence_ratio",
+    "variance_optimal",
     "whole_episode",
     "whole_returns",
 ]

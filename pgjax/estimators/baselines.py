@@ -44,6 +44,12 @@ class Predict(Protocol):
     def __call__(self, state: PyTree, trajectory: Trajectory, /) -> jax.Array: ...
 
 
+class OfPolicy(Protocol):
+    """What a baseline makes of the policy's parameters, a trajectory and the returns [T, E] of its steps."""
+
+    def __call__(self, params: PyTree, trajectory: Trajectory, returns: jax.Array, /) -> Any: ...
+
+
 class Baseline(NamedTuple):
     """A baseline, as pure functions.
 
@@ -56,6 +62,9 @@ class Baseline(NamedTuple):
     baseline that depends on the action it judges biases the estimate, unless Σ_a ∇f(X_t)_a Q(X_t, a) is added to it:
     where there are action values, that is done.
 
+    A baseline that looks at the policy itself has `of_policy(params, trajectory, returns)`; what that returns is what
+    `values` is given as predictions.
+
     A baseline that learns from G_1 alone and is the same at every step needs no trajectory, and says so by `online`.
     """
 
@@ -65,6 +74,7 @@ class Baseline(NamedTuple):
     state_values: Predict | None = None
     action_values: Predict | None = None
     online: bool = False
+    of_policy: OfPolicy | None = None
 
 
 def _nothing(*_: Any) -> tuple[()]:

@@ -15,7 +15,7 @@ from pgjax.environments.base import Environment
 from pgjax.environments.spaces import Discrete
 from pgjax.errors import InputError
 from pgjax.estimators.baselines import Baseline
-from pgjax.estimators.objectives import Objective, score_function
+from pgjax.estimators.objectives import Objective, OfEpisodes, log_ratios, score_function
 from pgjax.estimators.returns import Credit
 from pgjax.estimators.scales import Scale
 from pgjax.policies.base import Policy
@@ -108,6 +108,8 @@ def judging(
             next_values = jnp.where(trajectory.terminated, 0, jnp.roll(values, -1, axis=0))
         returns = credit.returns(trajectory, hyperparameters, next_values)
         check_shape("the returns of the credit", returns, shape)
+        if baseline.of_policy is not None:
+            predictions = baseline.of_policy(params, trajectory, returns)
         subtracted = baseline.values(baseline_state, trajectory, returns, predictions)
         check_shape("the values of the baseline", subtracted, shape)
         weight = credit.weight(trajectory, hyperparameters)
@@ -147,7 +149,10 @@ def differentiating(policy: Policy, objective: Objective) -> Callable[..., Estim
             notes = {name: jnp.sum(jnp.where(rows.mask, note, 0)) for name, note in terms.notes.items()}
             return ascended, (entropy, notes)
 
-        given = (judged.advantage, *judged.weighted)
+        advantage = judged.advantage
+        if isinstance(objective, OfEpisodes):
+            advantage = objective.weigh(map_over_steps(policy, log_ratios, params, trajectory), trajectory, advantage)
+        given = (advantage, *judged.weighted)
         gradient, (entropy, notes) = gradient_over_steps(policy, total, params, trajectory, *given, steps=steps)
         E, count = trajectory.reward.shape[1], jnp.sum(trajectory.mask)
         divisor: Any = E

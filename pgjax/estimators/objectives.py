@@ -7,6 +7,7 @@ With f the policy at the present parameters θ and f_old the one that drew the a
 | `score_function` | A_t ln f(X_t)_{A_t} |
 | `importance_ratio` | A_t f/f_old |
 | `clipped_ratio` | min(A_t f/f_old, A_t clip(f/f_old, 1 − ε, 1 + ε)) |
+| `sequence_ratio` | the same of s, the geometric mean of an episode's ratios, in place of f/f_old |
 
 At θ = θ_old all have the same gradient, the policy gradient. They differ once a batch is used for more than one step
 (`reinforce(epochs=, minibatches=)`): a score function then goes on as if the actions had been drawn from the policy as
@@ -29,6 +30,25 @@ class Terms(NamedTuple):
 
     ascended: jax.Array  # [T, E], 0 in padding
     notes: Mapping[str, jax.Array] = {}  # what is worth knowing of each step, [T, E], by name; their mean is reported
+
+
+class Weigh(Protocol):
+    """Advantages [T, E] in place of advantages, from ln f/f_old [T, E] of whole episodes at the present parameters."""
+
+    def __call__(self, log_ratio: jax.Array, trajectory: Trajectory, advantage: jax.Array, /) -> jax.Array: ...
+
+
+class OfEpisodes(NamedTuple):
+    """An objective that looks at whole episodes first.
+
+    `weigh(log_ratio, trajectory, advantage) -> [T, E]` makes other advantages, which are then constants to `terms`.
+    """
+
+    weigh: Weigh
+    terms: Any  # an objective of steps
+
+    def __call__(self, f: Any, rows: Trajectory, advantage: jax.Array) -> Terms:
+        return self.terms(f, rows, advantage)
 
 
 class Objective(Protocol):
@@ -115,3 +135,34 @@ def clipped_ratio(epsilon: float = 0.2) -> Objective:
         return Terms(gain, notes)
 
     return terms
+
+
+def sequence_ratio(epsilon: float = 3e-4) -> Objective:
+    """GSPO's objective: A_t s, with s = exp(1/n Σ_t ln f/f_old) of an episode of n steps, clipped to 1 ± ε.
+
+    Its gradient is A_t s ∇ ln f, or 0 where the clipped s would gain less: an episode counts with all its steps, or not
+    at all. It takes one episode a slot; the mean over steps that the source has before it is the scale
+    `episode_length`. It notes `approx_kl` as `importance_ratio` does.
+
+    Args:
+        epsilon: ε, above 0; small, as s is a mean over steps.
+
+    Raises:
+        InputError: If ε is not above 0.
+
+    Source: Zheng et al., *Group sequence policy optimization*, 2025, equations 5 and 7, and 14 where advantages differ
+    from step to step.
+    """
+    if not epsilon > 0:
+        raise InputError(f"expected a clipping range ε above 0, got {epsilon}")
+
+    def weigh(log_ratio: jax.Array, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
+        steps = jnp.maximum(jnp.sum(trajectory.mask, axis=0), 1)
+        ratio = jnp.exp(jnp.sum(jnp.where(trajectory.mask, log_ratio, 0), axis=0) / steps)[None]
+        _, clipped = _clipped(ratio, advantage, epsilon)
+        return jnp.where(clipped, 0, ratio * advantage)
+
+    def terms(f: Any, rows: Trajectory, advantage: jax.Array) -> Terms:
+        return _score(f, rows, advantage)._replace(notes={"approx_kl": _moved(log_ratios(f, rows))})
+
+    return OfEpisodes(weigh, terms)

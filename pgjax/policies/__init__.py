@@ -5,12 +5,12 @@ What is listed here is public; the rest may change.
 
 from pgjax.policies.base import Policy, ValueFunction, memoryless
 from pgjax.policies.convolutional import cnn, cnn_value
-from pgjax.policies.defaults import action_value_for, policy_for, value_for
+from pgjax.policies.defaults import action_value_for, policy_for, value_by_time_for, value_for
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian, MultiCategorical
 from pgjax.policies.feedforward import mlp, mlp_value
 from pgjax.policies.gru import recurrent
-from pgjax.policies.sampling import at_temperature, top_k, top_p
-from pgjax.policies.tables import tabular, tabular_by_time, tabular_value
+from pgjax.policies.sampling import at_temperature, greedy_in_groups, top_k, top_p
+from pgjax.policies.tables import tabular, tabular_by_time, tabular_value, tabular_value_by_time
 from pgjax.policies.uniform import random_policy
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "at_temperature",
     "cnn",
     "cnn_value",
+    "greedy_in_groups",
     "memoryless",
     "mlp",
     "mlp_value",
@@ -33,7 +34,9 @@ __all__ = [
     "tabular",
     "tabular_by_time",
     "tabular_value",
+    "tabular_value_by_time",
     "top_k",
     "top_p",
+    "value_by_time_for",
     "value_for",
 ]

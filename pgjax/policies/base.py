@@ -178,9 +178,9 @@ def check_fit(environment: Environment, policy: Policy) -> None:
 class ValueFunction(NamedTuple):
     """A function with parameters of its own, from observations to expected returns, as pure functions.
 
-    `init(key) -> params`; `unroll(params, trajectory) -> [T, E]` for v(X_t), `[T, E, A]` for Q(X_t, ·); like a
-    policy's, it sees the trajectory's observations. If it is `memoryless`, a row's value depends on that row alone; if
-    not, it starts afresh at each `trajectory.first`.
+    `init(key) -> params`; `unroll(params, trajectory) -> [T, E]` for v(X_t), `[T, E, A]` for Q(X_t, ·); it sees the
+    trajectory's observations, as a policy does, and the time. If it is `memoryless`, a row's value depends on that row
+    alone; if not, it starts afresh at each `trajectory.first`.
     """
 
     init: Callable[[jax.Array], PyTree]

@@ -1,14 +1,19 @@
 """The policy and the values that fit an environment when nothing else is asked for."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from pgjax.environments.base import Environment
-from pgjax.environments.spaces import Discrete, Spaces, without_mask
+from pgjax.environments.spaces import Box, Discrete, Spaces, without_mask
 from pgjax.errors import InputError
-from pgjax.policies.base import Policy, ValueFunction
+from pgjax.policies.base import Policy, ValueFunction, describe
 from pgjax.policies.convolutional import cnn, cnn_value, is_image
 from pgjax.policies.feedforward import mlp, mlp_value
-from pgjax.policies.tables import tabular, tabular_value
+from pgjax.policies.tables import tabular, tabular_value, tabular_value_by_time
+from pgjax.trees import PyTree
 
 
 def policy_for(environment: Environment) -> Policy:
@@ -41,6 +46,35 @@ def value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> Val
     For images it is that of `pgjax.policies.cnn_value`, else that of `pgjax.policies.mlp_value`.
     """
     return _fitting(environment.observation_space, None, hidden)
+
+
+def value_by_time_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> ValueFunction:
+    """A fitting v that sees the step of the episode beside the observation, [T, E].
+
+    It is a table [T, S] over few discrete states; else a network as that of `value_for`, whose input has one number
+    more, the fraction of the horizon that is over. In a task with a horizon no other v can be exact.
+
+    Raises:
+        InputError: If observations are neither few integers nor arrays of one axis.
+
+    Source: Pardo et al., *Time limits in reinforcement learning*, 2018.
+    """
+    states, T = environment.observation_space, environment.horizon
+    if isinstance(states, Discrete) and states.n <= 1024:
+        return tabular_value_by_time(T, states.n)
+    if not isinstance(states, Box) or len(states.shape) != 1:
+        raise InputError(
+            f"expected observations that are few integers or have one axis for a value that sees the time, got "
+            f"{environment.name} with {describe(states)}"
+        )
+    network = mlp_value(Box(-jnp.inf, jnp.inf, (states.shape[0] + 1,)), hidden=hidden)
+
+    def unroll(params: PyTree, trajectory: Any) -> jax.Array:
+        over = (trajectory.time / T)[..., None].astype(trajectory.observation.dtype)
+        seen = jnp.concatenate([trajectory.observation, over], axis=-1)
+        return network.unroll(params, trajectory._replace(observation=seen))
+
+    return network._replace(unroll=unroll)
 
 
 def action_value_for(environment: Environment, hidden: Sequence[int] = (64, 64)) -> ValueFunction:

@@ -41,6 +41,10 @@ class Categorical(NamedTuple):
         """Draw actions [...] int32."""
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
+    def mode(self) -> jax.Array:
+        """The likeliest actions [...] int32, of several the first."""
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
     def log_prob(self, action: jax.Array) -> jax.Array:
         """The log-probability [...] of actions [...]."""
         log_probs = jax.nn.log_softmax(self.logits)
@@ -120,6 +124,10 @@ class Gaussian(NamedTuple):
         """Draw actions [..., d]."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
         return self.mean + jnp.exp(self.log_std) * noise
+
+    def mode(self) -> jax.Array:
+        """The likeliest actions [..., d]."""
+        return self.mean
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """The log-density [...] of actions [..., d]."""

@@ -1,11 +1,11 @@
-"""Ways to sample from a Categorical policy: at another temperature, or from its likeliest actions alone.
+"""Ways to sample from a policy: at another temperature, from its likeliest actions alone, or in some slots greedily.
 
-Each is a policy again, so log-probabilities are always those of the distribution that is sampled from, in `step` and in
-`unroll`.
+Each is a policy again. Log-probabilities are always those of the distribution that is sampled from, in `step` and in
+`unroll`, but for greedy slots, which stay out of what is learned from.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,3 +92,46 @@ def top_p(policy: Policy, p: float) -> Policy:
         return jnp.where(logits >= least, logits, -jnp.inf)
 
     return adjusted(policy, adjust)
+
+
+class _PartlyGreedy(NamedTuple):
+    """A distribution [E] that takes its likeliest action in the last slot of each group."""
+
+    of: Any
+    group_size: int
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        drawn, likeliest = self.of.sample(key), self.of.mode()
+        greedy = jnp.arange(len(drawn)) % self.group_size == self.group_size - 1
+        return jnp.where(greedy.reshape(-1, *(1,) * (drawn.ndim - 1)), likeliest, drawn)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        return self.of.log_prob(action)
+
+    def entropy(self) -> jax.Array:
+        return self.of.entropy()
+
+
+def greedy_in_groups(policy: Policy, group_size: int) -> Policy:
+    """The policy that takes the likeliest action in the last slot of each group, and draws one in the others.
+
+    Log-probabilities are the policy's own everywhere. What is learned from must leave the greedy slots out, as the
+    baseline `greedy_of_group` does.
+
+    Args:
+        policy: f, whose distributions have a `mode()`, as Categorical and Gaussian do.
+        group_size: K, so many slots beside each other.
+
+    Raises:
+        InputError: If K is below 2; when it acts, if the policy's distributions have no mode.
+    """
+    if group_size < 2:
+        raise InputError(f"expected groups of 2 or more with a greedy slot each, got {group_size}")
+
+    def step(params: PyTree, memory: PyTree, observation: Any) -> tuple[PyTree, Distribution]:
+        memory, f = policy.step(params, memory, observation)
+        if not hasattr(f, "mode"):
+            raise InputError(f"expected a policy whose distributions have a mode, got {type(f).__name__}")
+        return memory, _PartlyGreedy(f, group_size)
+
+    return policy._replace(step=step)

@@ -61,3 +61,13 @@ def tabular_value(states: int, actions: int | None = None) -> ValueFunction:
         return jnp.asarray(params).at[states].get(mode="fill", fill_value=jnp.nan)
 
     return ValueFunction(lambda key: jnp.zeros(shape), unroll)
+
+
+def tabular_value_by_time(horizon: int, states: int) -> ValueFunction:
+    """A table of values for each of T steps, [T, S]; zero at first. Steps beyond the horizon have the last one's."""
+
+    def unroll(params: jax.Array, trajectory: Any) -> jax.Array:
+        t = jnp.minimum(trajectory.time, horizon - 1)
+        return jnp.asarray(params).at[t, trajectory.observation].get(mode="fill", fill_value=jnp.nan)
+
+    return ValueFunction(lambda key: jnp.zeros((horizon, states)), unroll)

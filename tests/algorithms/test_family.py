@@ -9,8 +9,10 @@ from pgjax import algorithms
 
 MAZE = pgjax.maze("#####\n#S..#\n#.#.#\n#..E#\n#####", horizon=50)
 POLICY = pgjax.policy_for(MAZE)
-CRITIC = {"actor_critic": algorithms.actor_critic, "a2c": algorithms.a2c, "ppo": algorithms.ppo}
-GROUPS = {name: getattr(algorithms, name) for name in ("rloo", "grpo", "dr_grpo", "reinforce_plus_plus")}
+CRITIC = {name: getattr(algorithms, name) for name in ("actor_critic", "a2c", "ppo", "trpo")}
+GROUPS = {
+    name: getattr(algorithms, name) for name in ("rloo", "remax", "grpo", "dr_grpo", "gspo", "reinforce_plus_plus")
+}
 
 
 @pytest.mark.parametrize("name", [*CRITIC, *GROUPS])
@@ -19,7 +21,7 @@ def test_each_learns_the_maze(name):
         algorithm = CRITIC[name](MAZE, POLICY, pgjax.value_for(MAZE), slots=16)
     else:
         algorithm = GROUPS[name](MAZE, POLICY, slots=16)
-    rate = 0.05 if name == "a2c" else 0.1
+    rate = {"a2c": 0.05, "trpo": 0.02}.get(name, 0.1)  # of TRPO it is δ
     run = jax.jit(jax.vmap(pgjax.train(algorithm, 60), (0, None)))
     _, curves = run(pgjax.run_keys(0, range(4)), algorithm.hyperparameters(learning_rate=rate))
     assert np.all(np.isfinite(curves.episode_return))

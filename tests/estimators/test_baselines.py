@@ -10,7 +10,9 @@ from tests.estimators.test_returns import two_slots
 HYPERPARAMETERS = numbers(baseline_decay=0.75, value_learning_rate=0.1)
 
 
-def predictions(baseline, state, trajectory):
+def predictions(baseline, state, trajectory, returns):
+    if baseline.of_policy is not None:
+        return baseline.of_policy(jnp.zeros((3, 2)), trajectory, returns)
     predict = baseline.state_values or baseline.action_values
     return None if predict is None else predict(state, trajectory)
 
@@ -18,7 +20,7 @@ def predictions(baseline, state, trajectory):
 def values(baseline, returns, trajectory=None, state=None):
     trajectory = two_slots() if trajectory is None else trajectory
     state = baseline.init(jax.random.key(0), HYPERPARAMETERS) if state is None else state
-    return baseline.values(state, trajectory, returns, predictions(baseline, state, trajectory))
+    return baseline.values(state, trajectory, returns, predictions(baseline, state, trajectory, returns))
 
 
 def returns_of(trajectory):

@@ -8,6 +8,7 @@ import pytest
 
 import pgjax
 from experiments.estimators import random_problem
+from pgjax.estimators.gradient import Judged, differentiating
 from pgjax.exact import Candidate, gradient, largest_z_by_chance, verify
 from tests.cases import counting, random_mdp, remembering
 
@@ -15,6 +16,7 @@ OBJECTIVES = {
     "score_function": pgjax.estimators.score_function,
     "importance_ratio": pgjax.estimators.importance_ratio,
     "clipped_ratio": pgjax.estimators.clipped_ratio,
+    "sequence_ratio": pgjax.estimators.sequence_ratio,
 }
 FINITE = pgjax.finite(random_mdp(seed=3), 6)
 PLAYED = {
@@ -132,6 +134,37 @@ def test_a_step_that_is_padding_adds_nothing_whatever_is_in_it():
 
 
 @pytest.mark.parametrize("epsilon", [0, -0.1, float("nan")])
-def test_no_range_of_ratios_is_refused(epsilon):
+@pytest.mark.parametrize("objective", [pgjax.estimators.clipped_ratio, pgjax.estimators.sequence_ratio])
+def test_no_range_of_ratios_is_refused(objective, epsilon):
     with pytest.raises(pgjax.InputError, match=f"expected a clipping range ε above 0, got {epsilon}"):
-        pgjax.estimators.clipped_ratio(epsilon)
+        objective(epsilon)
+
+
+@pytest.mark.parametrize(("played", "moved"), [("without memory", 0.8), ("differentiated by chunks", 0.2)])
+def test_a_sequence_ratio_has_the_gradient_of_its_formula(played, moved):
+    """Σ_i n_i min(s_i A_i, clip(s_i) A_i) over episodes, differentiated as it stands."""
+    environment, policy, _ = PLAYED[played]
+    old = jax.tree.map(lambda leaf: leaf + 0.3, policy.init(jax.random.key(1)))
+    now = jax.tree.map(lambda leaf: leaf * 0.5 - moved * jnp.arange(leaf.size).reshape(leaf.shape), old)
+    episodes = pgjax.collect(environment, policy, slots=8)(jax.random.key(2), old, environment.params)
+    real, epsilon = episodes.mask, 0.15
+    A = jnp.array([1.0, -1.0, 2.0, -0.5, 1.0, -1.0, 0.5, -2.0])
+    n = real.sum(0)
+
+    def ratios(params):
+        log_ratio = policy.unroll(params, episodes).log_prob(episodes.action) - episodes.log_prob
+        return jnp.exp(jnp.sum(jnp.where(real, log_ratio, 0), 0) / n)
+
+    def formula(params):
+        s = ratios(params)
+        return jnp.sum(n * jnp.minimum(s * A, jnp.clip(s, 1 - epsilon, 1 + epsilon) * A)) / 8
+
+    judged = Judged(jnp.where(real, A, 0), episodes.reward, ())
+    numbers = pgjax.reinforce(environment, policy).hyperparameters()
+    estimate = jax.jit(differentiating(policy, pgjax.estimators.sequence_ratio(epsilon)))
+    found = estimate(now, episodes, judged, numbers)
+    chex.assert_trees_all_close(found.gradient, jax.grad(formula)(now), rtol=1e-3, atol=1e-5)
+    s = np.asarray(ratios(now))
+    clipped = ((s > 1 + epsilon) & (A > 0)) | ((s < 1 - epsilon) & (A < 0))
+    assert 0 < clipped.sum() < 8
+    assert float(found.notes["approx_kl"]) > 0

@@ -54,7 +54,7 @@ def test_a_group_mean_takes_one_part_in_k_of_leave_one_out():
     [
         (lambda: group_deviation(1), "groups of 2 or more for their standard deviation, got 1"),
         (lambda: group_deviation(3)(ADVANTAGE, played()), "groups that divide 4 slots .* got 3"),
-        (lambda: group_mean(1), "groups of 2 or more for a leave-one-out baseline, got 1"),
+        (lambda: group_mean(1), "groups of 2 or more for a group's mean, got 1"),
     ],
 )
 def test_groups_that_do_not_fit_are_refused(call, message):

@@ -5,7 +5,6 @@ import pytest
 import xarray as xr
 
 import pgjax
-from common.names import OPTIMIZERS
 from experiments import step_size as study
 from pgjax.sweeps import runner
 from tests.cases import assert_refused, run_experiment
@@ -55,7 +54,7 @@ def test_numbers_that_are_not_finite_count_as_overstepped(monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("environment", study.PROBLEMS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_default_map_has_ten_learning_rates_and_100_seeds(environment, optimizer):
     rates = study.PROBLEMS[environment].learning_rates[optimizer]
     assert len(rates) == 10
