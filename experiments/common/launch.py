@@ -189,8 +189,8 @@ def keep_programs(directory: Path | None) -> None:
     Each kind of processor has a directory of its own, as programs are compiled for what it can do. What a process was
     writing when it was killed has no mark of when it was used yet, and goes.
     """
-    wanted = jax.config.read("jax_enable_compilation_cache") and "JAX_COMPILATION_CACHE_DIR" not in os.environ
-    if directory is None or not wanted:
+    enabled = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    if directory is None or not enabled or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     directory = full_path(directory) / processor()
     try:
