@@ -17,8 +17,8 @@ much longer than usual, a small buffer comes first, and larger ones take over wh
 (`then`) costs what is used, not what the horizon allows. What a padded row observes has been observed: it is finite, so
 that nothing that is differentiated is poisoned by 0/0 after an episode's end.
 
-*Fresh starts.* Each chunk draws one first state for each slot. A slot that would need a second one waits for the next
-chunk; this too depends on the past alone.
+*Fresh starts.* Each chunk draws one first state for each slot. Once a slot needs a second one, more are drawn: a branch
+that is taken where episodes are shorter than a chunk, and costs nothing where they are longer.
 
 *Final observations.* The row after an episode's last step holds the observation that this step led to, so that a
 bootstrap can look through a truncation: a slot waits for one row before it starts again after one. After a
@@ -130,7 +130,7 @@ class Player(NamedTuple):
 
     `idle(key, environment params) -> Slots`: no episode is running. `play(key, policy params, environment params,
     slots, row, startable[E]) -> (Slots, Trajectory)`: the next `chunk` rows, of which the first has the number `row`;
-    a slot that is startable begins at most one episode in them, before row `start_before`.
+    a slot that is startable begins episodes in them before row `start_before`.
     """
 
     idle: Callable[[jax.Array, PyTree], Slots]
@@ -167,18 +167,31 @@ def player(
         fresh_key, step_key = jax.random.split(jax.random.fold_in(key, row))
         fresh = fresh_starts(fresh_key, env_params)
 
+        def supplied(starting: jax.Array, supply: tuple[Any, jax.Array], row: jax.Array) -> tuple[Any, jax.Array]:
+            """First states for the slots that are starting, and which slots still have theirs."""
+            fresh, unused = supply
+            if start_before == 1:  # nothing starts twice
+                return supply
+            lacking = starting & ~unused
+
+            def drawn() -> Any:
+                return choose(lacking, fresh_starts(jax.random.fold_in(fresh_key, row), env_params), fresh)
+
+            return jax.lax.cond(together(jnp.any(lacking)), drawn, lambda: fresh), unused & ~starting
+
         def one_step(
-            carry: tuple[Slots, jax.Array], xs: tuple[jax.Array, jax.Array]
-        ) -> tuple[tuple[Slots, jax.Array], Trajectory]:
-            slots, supplied = carry
+            carry: tuple[Slots, tuple[Any, jax.Array]], xs: tuple[jax.Array, jax.Array]
+        ) -> tuple[tuple[Slots, tuple[Any, jax.Array]], Trajectory]:
+            slots, supply = carry
             state, observation, memory, running, cut_off, time = slots
             key, row = xs
-            starting = ~running & ~cut_off & supplied & (row < start_before)
-            state, observation = choose(starting, fresh, (state, observation))
+            starting = ~running & ~cut_off & startable & (row < start_before)
+            supply = supplied(starting, supply, row)
+            state, observation = choose(starting, supply[0], (state, observation))
             if policy.resume is not None:
                 memory = choose(starting, policy.memory(E), memory)
             time = jnp.where(starting, 0, time)
-            running, supplied = running | starting, supplied & ~starting
+            running = running | starting
 
             slots = slots._replace(state=state, observation=observation, memory=memory, running=running, time=time)
             stepped = episode_step(environment, policy, key, params, env_params, slots)
@@ -196,10 +209,10 @@ def player(
                 cut_off=cut_off,
                 time=time + 1,
             )
-            return (slots, supplied), stepped.row._replace(rows=row)
+            return (slots, supply), stepped.row._replace(rows=row)
 
         xs = (jax.random.split(step_key, chunk), row + jnp.arange(chunk))
-        (slots, _), rows = jax.lax.scan(one_step, (slots, startable), xs)
+        (slots, _), rows = jax.lax.scan(one_step, (slots, (fresh, jnp.ones(E, bool))), xs)
         return slots, rows
 
     return Player(idle, play)

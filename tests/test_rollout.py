@@ -85,20 +85,34 @@ def test_a_sum_or_a_map_by_chunks_is_that_of_all_rows(limit, horizon, chunk, spa
 
 
 def test_a_budget_of_steps_fills_slots_with_whole_episodes():
-    # Chunks of 4 bring one fresh start each, so episodes of 3 steps begin in rows 0, 3, 8 (2nd of its chunk waits), …
     trajectory = collected(counting(limit=3), slots=2, min_steps_per_slot=9, chunk=4)
     starts = np.flatnonzero(np.asarray(trajectory.first)[:, 0])
     lasts = np.flatnonzero(np.asarray(trajectory.terminated)[:, 0])
-    np.testing.assert_array_equal(starts, [0, 4, 8])
-    np.testing.assert_array_equal(lasts, [2, 6, 10])
+    np.testing.assert_array_equal(starts, [0, 3, 6])
+    np.testing.assert_array_equal(lasts, [2, 5, 8])
     assert float(trajectory.episodes) == 6
 
 
 def test_a_slot_restarts_within_a_chunk():
     trajectory = collected(counting(limit=5), slots=1, min_steps_per_slot=12, chunk=8)
-    np.testing.assert_array_equal(np.flatnonzero(np.asarray(trajectory.first)[:, 0]), [0, 8])
+    np.testing.assert_array_equal(np.flatnonzero(np.asarray(trajectory.first)[:, 0]), [0, 5, 10])
     trajectory = collected(counting(limit=5, horizon=16), slots=1, min_steps_per_slot=40, chunk=4)
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(trajectory.first)[:, 0])[:3], [0, 5, 10])
+
+
+def test_every_start_is_drawn_anew():
+    def reset(key, params):
+        return jnp.int32(0), jax.random.uniform(key)
+
+    def step(key, state, action, params):  # over after a step
+        return state, pgjax.Step(jnp.float32(0), jnp.float32(1), jnp.bool_(True), jnp.bool_(False))
+
+    environment = counting()._replace(reset=reset, step=step, observation_space=pgjax.Box(0.0, 1.0, ()))
+    policy = pgjax.mlp(environment.observation_space, environment.action_space, (2,))
+    run = pgjax.collect(environment, policy, slots=3, min_steps_per_slot=20, chunk=4)
+    trajectory = jax.jit(run)(jax.random.key(0), policy.init(jax.random.key(1)), ())
+    assert float(trajectory.episodes) == 60  # no row waits
+    assert len(np.unique(np.asarray(trajectory.observation)[:20])) == 60
 
 
 @pytest.mark.parametrize("steps", [0, 1, 50])
@@ -141,9 +155,13 @@ def test_an_episode_does_not_depend_on_what_runs_beside_it():
     keys = pgjax.run_keys(0, range(8))
     alone = jax.jit(run)(keys[5], params, CARTPOLE.params)
     among = jax.jit(jax.vmap(run, (0, None, None)))(keys, params, CARTPOLE.params)
-    chex.assert_trees_all_close(
-        alone._replace(rows=0), jax.tree.map(lambda x: x[5], among)._replace(rows=0), rtol=1e-5, atol=1e-6
+    used = int(alone.rows)
+    ours, theirs = (
+        jax.tree.map(lambda leaf: leaf[:used], whole._replace(rows=jnp.zeros(used)))
+        for whole in (alone, jax.tree.map(lambda leaf: leaf[5], among))
     )
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert int(among.mask[5].sum()) == int(alone.mask.sum())
 
 
 def test_little_is_padding_when_slots_are_packed():
