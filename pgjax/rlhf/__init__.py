@@ -3,6 +3,7 @@
 What is listed here is public; the rest may change.
 """
 
+from pgjax.rlhf.direct import implicit_reward
 from pgjax.rlhf.diversity import distinct_n, self_overlap
 from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share, output_of, word_values
 from pgjax.rlhf.learned_reward import LearnedReward
@@ -46,6 +47,7 @@ __all__ = [
     "fit_best_of_n",
     "fit_rl",
     "grammar_gold",
+    "implicit_reward",
     "length_gold",
     "letter_share",
     "load_rankings",
