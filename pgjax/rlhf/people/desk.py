@@ -137,7 +137,7 @@ class Desk:
         return self._view(annotator, task)
 
     def _next(self, annotator: str, now: float) -> str | None:
-        due = self._due(annotator)
+        due = self._due(annotator, now)
         if due is not None and due[1] >= self.settings.gap:
             return due[0]
         for task in (*self._begun, *self._open):
@@ -162,12 +162,12 @@ class Desk:
             return False
         return int(self._digest("again", annotator, task)[:8], 16) < self.settings.again * 2**32
 
-    def _due(self, annotator: str) -> tuple[str, int] | None:
+    def _due(self, annotator: str, now: float) -> tuple[str, int] | None:
         """The oldest task that an annotator is to rank again, and how many answers ago they did; None without one."""
         names = self._by.get(annotator, [])
         for ago, name in zip(range(len(names) - 1, -1, -1), names, strict=True):
             task = str(self.answers[name].more["task"])
-            if self._comes_again(annotator, task):
+            if self._comes_again(annotator, task) and self._free(annotator, task, now):
                 return task, ago
         return None
 
