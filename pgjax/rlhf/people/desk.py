@@ -4,6 +4,7 @@ Nothing here knows of a network or a clock. An answer is looked at, taken, and r
 """
 
 import hashlib
+import itertools
 import math
 import random
 from collections import Counter
@@ -140,7 +141,7 @@ class Desk:
         due = self._due(annotator, now)
         if due is not None and due[1] >= self.settings.gap:
             return due[0]
-        for task in (*self._begun, *self._open):
+        for task in itertools.chain(self._begun, self._open):
             if not self._said.get((annotator, task)) and self._free(annotator, task, now):
                 return task
         return None if due is None else due[0]
@@ -252,6 +253,6 @@ class Desk:
     def progress(self, annotator: str) -> tuple[int, int]:
         """How many answers an annotator has given, and how many may still be asked of them."""
         mine = self._by.get(annotator, [])
-        left = sum(not self._said.get((annotator, task)) for task in self._open)
-        again = sum(self._comes_again(annotator, str(self.answers[name].more["task"])) for name in mine)
-        return len(mine), left + again
+        ranked = {str(self.answers[name].more["task"]) for name in mine}
+        again = sum(self._comes_again(annotator, task) for task in ranked)
+        return len(mine), len(self._open) - sum(task in self._open for task in ranked) + again
