@@ -90,13 +90,13 @@ def tasks_of(
         InputError: If the model does not write as many outputs that differ.
     """
     draw, wanted = jax.jit(loop.sample, static_argnums=2), n if judge is None else WIDER * n
-    found: dict[str, people.Task] = {}
+    found: dict[Any, people.Task] = {}
     more = {"asked": "uniform" if judge is None else "disagreement", "model": digest_of(theta), **more}
     width = corpus.prompts.shape[1]
     for turn in range(TRIES):
         tokens, enough = draw(jax.random.fold_in(key, turn), theta, wanted)
         for task in people.tasks_of_tokens(tokens, enough, corpus.tokenizer, width, more):
-            found.setdefault(task.id, task)
+            found.setdefault((task.prompt, frozenset(zip(task.outputs, task.ended, strict=True))), task)
         if len(found) >= wanted:
             break
     tasks = list(found.values())[:wanted]

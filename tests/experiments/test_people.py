@@ -13,7 +13,7 @@ from pgjax import rlhf
 from pgjax.rlhf import people
 from tests.cases import assert_refused, run_experiment
 from tests.experiments.test_annotate import clicking
-from tests.rlhf.people.browsing import browsing
+from tests.rlhf.people.browsing import browsing, path_of_browser
 
 TINY = ["--seeds", "1", "--width", "8", "--layers", "1", "--heads", "2", "--sentences", "200", "--pretraining", "100"]
 TINY += ["--slots", "16", "--best-of", "4", "--block", "1", "--learning-rate", "1e-2", "--length", "16"]
@@ -64,7 +64,7 @@ def test_two_lines_open_the_page_and_a_third_tunes_a_model_with_what_was_clicked
                 tab.keyboard.press(str(1 + texts.index(min(texts, key=len))) if len(set(map(len, texts))) > 1 else "0")
                 tab.locator("#count", has_not_text=before).wait_for()
 
-    next(browsing()).close()  # skips where there is none
+    path_of_browser()  # skips where there is none
     monkeypatch.setattr(people, "print_links", lambda page: when_asked(page, click))
     arguments = ["--results", out, "--annotator", "ada", "--tasks", "60", "--out", tmp_path / "people"]
     assert run_experiment(monkeypatch, annotate, *arguments) == 0
@@ -130,6 +130,10 @@ def test_the_loop_waits_for_people_and_goes_on_in_the_middle_of_a_round(out, tmp
         (["--people", "-1"], "expected 0 or more rankings by people, got -1"),
         (["--people", "8", "--seeds", "2"], "expected --seeds 1 and no other rankings beside --people, got more"),
         (["--people", "8", "--seeds", "1", "--comparisons", "9"], "expected --seeds 1 and no other rankings"),
+        (
+            ["--people", "8", "--seeds", "1", "--ask", "disagreement"],
+            "expected --members 2 or more for --ask disagreement",
+        ),
     ],
 )
 def test_what_does_not_go_with_people_is_refused(monkeypatch, capsys, tmp_path, arguments, message):
