@@ -138,6 +138,7 @@ def check(options: Options) -> None:
         raise pgjax.InputError(f"expected a probability above 0 and at most 1 for samples, got {options.top_p}")
     if options.method != "reinforce" and options.baseline != Options.baseline:
         raise pgjax.InputError(f"expected no --baseline beside --method {options.method}, got {options.baseline}")
+    asking.desk_of(options)
     if options.people < 0:
         raise pgjax.InputError(f"expected 0 or more rankings by people, got {options.people}")
     if options.people and (options.seeds != 1 or options.rankings is not None or options.comparisons):

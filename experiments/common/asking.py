@@ -16,6 +16,7 @@ from common import tables
 from pgjax import rlhf
 from pgjax.rlhf import people
 from pgjax.rlhf.formats import written_line
+from pgjax.rlhf.people.desk import check_settings
 
 WIDER = 4  # tasks among which those that an ensemble disagrees about are chosen
 TRIES = 8  # draws of outputs, to find as many tasks as are wanted
@@ -45,8 +46,14 @@ class Asking:
 
 
 def desk_of(options: Asking) -> people.DeskSettings:
-    """How tasks are dealt out."""
-    return people.DeskSettings(overlap=options.overlap, again=options.again, question=options.question)
+    """How tasks are dealt out.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+    settings = people.DeskSettings(overlap=options.overlap, again=options.again, question=options.question)
+    check_settings(settings)
+    return settings
 
 
 @contextmanager

@@ -39,11 +39,11 @@ class View(NamedTuple):
     again: bool
 
 
-def check_desk(settings: DeskSettings, tasks: Sequence[Task]) -> None:
-    """Raise unless there is something to deal out.
+def check_settings(settings: DeskSettings) -> None:
+    """Raise unless tasks can be dealt out so.
 
     Raises:
-        InputError: If a number is out of range, there is no task, or one is there twice.
+        InputError: If a number is out of range.
     """
     if settings.overlap < 1:
         raise InputError(f"expected an overlap of 1 or more annotators, got {settings.overlap}")
@@ -51,6 +51,15 @@ def check_desk(settings: DeskSettings, tasks: Sequence[Task]) -> None:
         raise InputError(f"expected a fraction from 0 to 1 of rankings to ask for again, got {settings.again}")
     if not 0 < settings.lease < math.inf:
         raise InputError(f"expected a lease of more than 0 seconds, got {settings.lease}")
+
+
+def check_desk(settings: DeskSettings, tasks: Sequence[Task]) -> None:
+    """Raise unless there is something to deal out.
+
+    Raises:
+        InputError: If a number is out of range, there is no task, or one is there twice.
+    """
+    check_settings(settings)
     if not tasks:
         raise InputError("expected one or more tasks, got none")
     if len({task.id for task in tasks}) < len(tasks):
