@@ -60,6 +60,7 @@ def check(options: Options) -> None:
         raise pgjax.InputError(
             "expected --results, whose reward models disagree, beside --ask disagreement, got --file"
         )
+    asking.desk_of(options)
     launch.check_counts({"tasks": options.tasks})
     if not 2 <= options.ranked <= people.MOST_OUTPUTS:
         raise pgjax.InputError(f"expected 2 to {people.MOST_OUTPUTS} outputs to rank together, got {options.ranked}")

@@ -138,10 +138,13 @@ def check(options: Options) -> None:
         raise pgjax.InputError(f"expected a probability above 0 and at most 1 for samples, got {options.top_p}")
     if options.method != "reinforce" and options.baseline != Options.baseline:
         raise pgjax.InputError(f"expected no --baseline beside --method {options.method}, got {options.baseline}")
+    asking.desk_of(options)
     if options.people < 0:
         raise pgjax.InputError(f"expected 0 or more rankings by people, got {options.people}")
     if options.people and (options.seeds != 1 or options.rankings is not None or options.comparisons):
         raise pgjax.InputError("expected --seeds 1 and no other rankings beside --people, got more")
+    if options.people and options.ask == "disagreement" and options.members < 2:
+        raise pgjax.InputError(f"expected --members 2 or more for --ask disagreement, got {options.members}")
     if not 1 <= options.best_of <= CANDIDATES:
         raise pgjax.InputError(f"expected n from 1 to {CANDIDATES} for best-of-n, got {options.best_of}")
 
@@ -571,16 +574,16 @@ def main(options: Options) -> None:
         kl_target=options.kl_target,
         annotators=people_of(options),
     )
-    options.out.mkdir(parents=True, exist_ok=True)
-    tables.write_json(options.out / "model.json", rounds.saved(options))
     pretrained = pretrain(options, corpus, policy)
     like = jax.eval_shape(policy.init, jax.random.key(0))
     supervised = pgjax.load_params(pretrained, like)
     if options.people:
+        tables.write_json(options.out / "model.json", rounds.saved(options))
         rounds.play(options, corpus, model, make, tuning, supervised)
         return
     results = tune(options, loop, tuning, supervised, corpus, people)
     launch.leave_to_the_first_process()
+    tables.write_json(options.out / "model.json", rounds.saved(options))
 
     print("3. fresh outputs of the supervised and of the tuned model", flush=True)
     numbers = loop.algorithm.hyperparameters()

@@ -16,6 +16,7 @@ from common import tables
 from pgjax import rlhf
 from pgjax.rlhf import people
 from pgjax.rlhf.formats import written_line
+from pgjax.rlhf.people.desk import check_settings
 
 WIDER = 4  # tasks among which those that an ensemble disagrees about are chosen
 TRIES = 8  # draws of outputs, to find as many tasks as are wanted
@@ -45,8 +46,14 @@ class Asking:
 
 
 def desk_of(options: Asking) -> people.DeskSettings:
-    """How tasks are dealt out."""
-    return people.DeskSettings(overlap=options.overlap, again=options.again, question=options.question)
+    """How tasks are dealt out.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+    settings = people.DeskSettings(overlap=options.overlap, again=options.again, question=options.question)
+    check_settings(settings)
+    return settings
 
 
 @contextmanager
@@ -90,13 +97,13 @@ def tasks_of(
         InputError: If the model does not write as many outputs that differ.
     """
     draw, wanted = jax.jit(loop.sample, static_argnums=2), n if judge is None else WIDER * n
-    found: dict[str, people.Task] = {}
+    found: dict[Any, people.Task] = {}
     more = {"asked": "uniform" if judge is None else "disagreement", "model": digest_of(theta), **more}
     width = corpus.prompts.shape[1]
     for turn in range(TRIES):
         tokens, enough = draw(jax.random.fold_in(key, turn), theta, wanted)
         for task in people.tasks_of_tokens(tokens, enough, corpus.tokenizer, width, more):
-            found.setdefault(task.id, task)
+            found.setdefault((task.prompt, frozenset(zip(task.outputs, task.ended, strict=True))), task)
         if len(found) >= wanted:
             break
     tasks = list(found.values())[:wanted]

@@ -46,7 +46,13 @@ def ranked(paths: list[Path], corpus: pgjax.text.Corpus, length: int, outputs: i
     rankings, names = rlhf.load_rankings(paths, corpus.tokenizer, width, length, outputs)
     if len(np.unique(rankings.tokens[:, 0, :width], axis=0)) < 2:
         return Ranked(rankings, None, names)
-    return Ranked(*rlhf.split_by_prompt(rankings, width, HELD_OUT), names)
+    numbered = rankings._replace(annotator=np.arange(len(rankings.mask)))
+    which, aside = (part.annotator for part in rlhf.split_by_prompt(numbered, width, HELD_OUT))
+    # What was asked because reward models disagree is harder than most, and says nothing of how good one is.
+    as_they_come = [line.more.get("asked") == "uniform" for line in rlhf.ranking_lines(paths) if line.ranking]
+    aside = aside[np.asarray(as_they_come)[aside]]
+    fitted, held_out = (jax.tree.map(lambda leaf, rows=rows: leaf[rows], rankings) for rows in (which, aside))
+    return Ranked(fitted, held_out if len(aside) else None, names)
 
 
 def ask(

@@ -70,6 +70,7 @@ def test_any_texts_are_ranked_and_written_as_both_formats(tmp_path, monkeypatch,
         (["--file", "a", "--ask", "disagreement"], "expected --results, whose reward models disagree"),
         (["--file", "/nowhere"], "expected a file of tasks in UTF-8, got /nowhere"),
         (["--results", "/nowhere"], "expected a directory of experiments/rlhf.py with model.json"),
+        (["--file", "a", "--overlap", "0"], "expected an overlap of 1 or more annotators, got 0"),
         (["--results", "a", "--tasks", "0"], "expected 1 or more tasks, got 0"),
         (["--results", "a", "--ranked", "10"], "expected 2 to 9 outputs to rank together, got 10"),
     ],
@@ -80,6 +81,8 @@ def test_what_cannot_be_is_refused(monkeypatch, tmp_path, capsys, arguments, mes
 
 def test_other_machines_are_not_let_in_by_mistake(monkeypatch, tmp_path, capsys):
     (tmp_path / "tasks").write_text('{"prompt": "", "outputs": ["a", "b"]}')
+    arguments = ["--file", tmp_path / "tasks", "--out", tmp_path / "out", "--port", "99999"]
+    assert_refused(monkeypatch, capsys, study, arguments, "expected a port from 0 to 65535, got 99999")
     arguments = ["--file", tmp_path / "tasks", "--host", "0.0.0.0", "--out", tmp_path / "out"]
     assert run_experiment(monkeypatch, study, *arguments) == 2
     assert (

@@ -4,6 +4,7 @@ Nothing here knows of a network or a clock. An answer is looked at, taken, and r
 """
 
 import hashlib
+import itertools
 import math
 import random
 from collections import Counter
@@ -38,11 +39,11 @@ class View(NamedTuple):
     again: bool
 
 
-def check_desk(settings: DeskSettings, tasks: Sequence[Task]) -> None:
-    """Raise unless there is something to deal out.
+def check_settings(settings: DeskSettings) -> None:
+    """Raise unless tasks can be dealt out so.
 
     Raises:
-        InputError: If a number is out of range, there is no task, or one is there twice.
+        InputError: If a number is out of range.
     """
     if settings.overlap < 1:
         raise InputError(f"expected an overlap of 1 or more annotators, got {settings.overlap}")
@@ -50,6 +51,15 @@ def check_desk(settings: DeskSettings, tasks: Sequence[Task]) -> None:
         raise InputError(f"expected a fraction from 0 to 1 of rankings to ask for again, got {settings.again}")
     if not 0 < settings.lease < math.inf:
         raise InputError(f"expected a lease of more than 0 seconds, got {settings.lease}")
+
+
+def check_desk(settings: DeskSettings, tasks: Sequence[Task]) -> None:
+    """Raise unless there is something to deal out.
+
+    Raises:
+        InputError: If a number is out of range, there is no task, or one is there twice.
+    """
+    check_settings(settings)
     if not tasks:
         raise InputError("expected one or more tasks, got none")
     if len({task.id for task in tasks}) < len(tasks):
@@ -137,10 +147,10 @@ class Desk:
         return self._view(annotator, task)
 
     def _next(self, annotator: str, now: float) -> str | None:
-        due = self._due(annotator)
+        due = self._due(annotator, now)
         if due is not None and due[1] >= self.settings.gap:
             return due[0]
-        for task in (*self._begun, *self._open):
+        for task in itertools.chain(self._begun, self._open):
             if not self._said.get((annotator, task)) and self._free(annotator, task, now):
                 return task
         return None if due is None else due[0]
@@ -162,12 +172,12 @@ class Desk:
             return False
         return int(self._digest("again", annotator, task)[:8], 16) < self.settings.again * 2**32
 
-    def _due(self, annotator: str) -> tuple[str, int] | None:
+    def _due(self, annotator: str, now: float) -> tuple[str, int] | None:
         """The oldest task that an annotator is to rank again, and how many answers ago they did; None without one."""
         names = self._by.get(annotator, [])
         for ago, name in zip(range(len(names) - 1, -1, -1), names, strict=True):
             task = str(self.answers[name].more["task"])
-            if self._comes_again(annotator, task):
+            if self._comes_again(annotator, task) and self._free(annotator, task, now):
                 return task, ago
         return None
 
@@ -252,6 +262,6 @@ class Desk:
     def progress(self, annotator: str) -> tuple[int, int]:
         """How many answers an annotator has given, and how many may still be asked of them."""
         mine = self._by.get(annotator, [])
-        left = sum(not self._said.get((annotator, task)) for task in self._open)
-        again = sum(self._comes_again(annotator, str(self.answers[name].more["task"])) for name in mine)
-        return len(mine), left + again
+        ranked = {str(self.answers[name].more["task"]) for name in mine}
+        again = sum(self._comes_again(annotator, task) for task in ranked)
+        return len(mine), len(self._open) - sum(task in self._open for task in ranked) + again

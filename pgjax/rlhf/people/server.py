@@ -143,6 +143,8 @@ def listening(host: str, port: int) -> socket.socket:
     Raises:
         InputError: If it cannot.
     """
+    if not 0 <= port <= 65535:
+        raise InputError(f"expected a port from 0 to 65535, got {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, protocol)
@@ -153,7 +155,7 @@ def listening(host: str, port: int) -> socket.socket:
         except BaseException:
             made.close()
             raise
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise InputError(f"expected a host and a port that are free, got {host}:{port}: {error}") from error
     return made
 

@@ -98,6 +98,16 @@ def test_one_in_ten_comes_back_with_its_sides_swapped():
     assert len(seen) == 1000 + again
 
 
+def test_what_somebody_holds_open_comes_again_to_nobody_either():
+    desk = Desk(TASKS[:1], DeskSettings(overlap=2, again=1.0))
+    view, _ = choose(desk, "ada")
+    bob = desk.view("bob", 0.0)
+    assert bob.task == view.task
+    assert desk.view("ada", 0.0) is None
+    assert desk.answer("bob", bob.id, bob.task.id, [[0], [1]], 1.0, 0.0)
+    assert desk.view("ada", 0.0).again
+
+
 def test_undo_asks_the_same_again_at_once():
     desk = Desk(TASKS, ONCE)
     first, _ = choose(desk, "ada")

@@ -300,6 +300,11 @@ def test_a_page_is_served_and_its_rankings_are_waited_for(tmp_path, monkeypatch)
     assert len(made) == 3
     monkeypatch.setattr(server, "print_links", lambda page: None)
     assert collect_rankings(outputs, 3, path, ["ada"]) == made  # nobody is asked for what is there
+
+    async def in_a_notebook():  # whose cells run inside of a loop of events
+        return collect_rankings(outputs, 3, path, ["ada"])
+
+    assert asyncio.run(in_a_notebook()) == made
     with pytest.raises(pgjax.InputError, match="expected 1 to 6 rankings, as 6 tasks with an overlap of 1 have, got 7"):
         collect_rankings(outputs, 7, path, ["ada"])
     with pytest.raises(pgjax.InputError, match="task 0: expected 2 to 9 outputs, got 1"):
