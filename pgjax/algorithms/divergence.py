@@ -17,7 +17,7 @@ from pgjax.errors import InputError
 from pgjax.estimators.gradient import Judged
 from pgjax.estimators.objectives import Objective
 from pgjax.policies.base import Policy, has_memory
-from pgjax.segments import Steps, sum_over_steps
+from pgjax.segments import Steps, sum_over_slots, sum_over_steps
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 
@@ -35,7 +35,7 @@ NOWHERE = Nearby(lambda v: v, lambda params: (0.0, 0.0), 1.0)
 
 
 def _sum(policy: Policy, function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array) -> PyTree:
-    return function(trajectory, *arrays) if has_memory(policy) else sum_over_steps(function, trajectory, *arrays)
+    return (sum_over_slots if has_memory(policy) else sum_over_steps)(function, trajectory, *arrays)
 
 
 def _total_kl(policy: Policy, old: PyTree, new: PyTree, rows: Trajectory) -> jax.Array:

@@ -93,6 +93,10 @@ class MultiCategorical(NamedTuple):
         """Draw actions [..., d] int32."""
         return Categorical(self.logits).sample(key)
 
+    def mode(self) -> jax.Array:
+        """The likeliest actions [..., d] int32."""
+        return Categorical(self.logits).mode()
+
     def log_prob(self, action: jax.Array) -> jax.Array:
         """The log-probability [...] of actions [..., d]."""
         return jnp.sum(Categorical(self.logits).log_prob(action), axis=-1)

@@ -152,6 +152,8 @@ def test_several_actions_are_as_one_of_all_their_combinations():
             np.testing.assert_allclose(f.log_prob(action), whole.log_prob(same), rtol=1e-5)
     # By hand: ln 4 + ln 2 of the action (1, 0), and the entropies 3/2 ln 2 and ln 2.
     half = pgjax.policies.MultiCategorical(jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.5, 0.5, 0.0]])))
+    np.testing.assert_array_equal(half.mode(), [0, 0])
+    np.testing.assert_array_equal(f.mode(), np.argmax(logits, axis=-1))
     np.testing.assert_allclose(half.log_prob(jnp.array([1, 0])), -3 * np.log(2), rtol=1e-6)
     np.testing.assert_allclose(half.entropy(), 2.5 * np.log(2), rtol=1e-6)
     for number in (f.entropy, lambda: f.kl(g), lambda: f.log_prob(f.sample(KEY))):
