@@ -19,7 +19,7 @@ def clicking(page, prefers):
         def ask(path, fields=None, base=base, token=token):
             data = None if fields is None else json.dumps(fields).encode()
             request = urllib.request.Request(f"{base}/{path}", data, {"Authorization": f"Bearer {token}"})
-            with urllib.request.urlopen(request, timeout=20) as found:
+            with urllib.request.urlopen(request, timeout=120) as found:
                 return json.load(found)
 
         state = ask("state")

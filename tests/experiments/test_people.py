@@ -55,6 +55,7 @@ def test_two_lines_open_the_page_and_a_third_tunes_a_model_with_what_was_clicked
     def click(page):
         for browser in browsing():  # in its own thread
             tab = browser.new_page()
+            tab.set_default_timeout(120_000)
             tab.goto(page.addresses["ada"])
             while True:
                 tab.locator(".pane, #said:has-text('That is all')").first.wait_for()

@@ -35,6 +35,7 @@ def served(path, asked, settings=ONCE, annotators=("ada",), goal=None):
 def opened(browser, address, width=1000, height=700):
     """A tab on an address; what its console says fails the test that looks."""
     tab = browser.new_page(viewport={"width": width, "height": height})
+    tab.set_default_timeout(120_000)  # of a machine that has other things to do
     tab.said = []
     tab.on("console", lambda message: tab.said.append(message.text))
     tab.on("pageerror", lambda error: tab.said.append(str(error)))
@@ -43,7 +44,7 @@ def opened(browser, address, width=1000, height=700):
 
 
 def wait_for(tab, count):
-    tab.locator("#count", has_text=re.compile(f"^{count}$")).wait_for(timeout=20_000)
+    tab.locator("#count", has_text=re.compile(f"^{count}$")).wait_for()
 
 
 def texts(tab):

@@ -272,7 +272,7 @@ def answering(address):
     def ask(path, fields=None):
         data = None if fields is None else json.dumps(fields).encode()
         request = urllib.request.Request(f"{base}/{path}", data, {"Authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(request, timeout=10) as found:
+        with urllib.request.urlopen(request, timeout=120) as found:
             return json.load(found)
 
     return ask
@@ -327,4 +327,4 @@ def test_a_second_server_is_refused_in_a_sentence_and_a_port_that_is_taken(tmp_p
         ):
             pass
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(f"{page.base}/?token=x", timeout=10)
+            urllib.request.urlopen(f"{page.base}/?token=x", timeout=120)
