@@ -8,7 +8,7 @@ import pytest
 
 import pgjax
 from pgjax.policies.sampling import at_temperature
-from pgjax.segments import chunk_rows, gradient_over_steps, map_over_steps
+from pgjax.segments import chunk_rows, dealt_steps, gradient_over_steps, map_over_steps
 from tests.cases import counting, random_mdp
 
 MDP = random_mdp()
@@ -129,3 +129,19 @@ def test_runs_of_a_batch_have_the_gradients_that_they_have_alone():
     alone, own = jax.jit(algorithm.update)(jax.tree.map(lambda leaf: leaf[1], states))
     chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[1], among.params), alone.params, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics.steps[1], own.steps)
+
+
+@pytest.mark.parametrize("slots", [1, 4, 5])
+def test_real_steps_are_dealt_out_once_evenly_and_to_all_slots_and_times(slots):
+    table, parts = pgjax.tabular(3, 2), 4
+    trajectory = collected(table, jnp.ones((3, 2)), slots=slots, min_steps_per_slot=24)
+    real = np.flatnonzero(np.asarray(trajectory.mask).ravel())
+    part = dealt_steps(trajectory, parts)
+    dealt = [np.asarray(some.places)[int(some.begin) : int(some.end)] for some in map(part, range(parts))]
+    np.testing.assert_array_equal(np.sort(np.concatenate(dealt)), real)
+    np.testing.assert_array_equal(dealt[1][:5], real[[1, 6, 11, 12, 17]])  # by hand
+    sizes = [len(some) for some in dealt]
+    assert max(sizes) - min(sizes) <= 1
+    for some in dealt:
+        assert len(np.unique(some % slots)) == slots
+        assert abs(some.mean() - real.mean()) < parts**2
