@@ -87,6 +87,26 @@ def shuffled_steps(key: jax.Array, trajectory: Trajectory) -> Steps:
     return Steps(places.at[order].get(mode="fill", fill_value=0), 0, count)
 
 
+def dealt_steps(trajectory: Trajectory, parts: int) -> Callable[[jax.Array], Steps]:
+    """The real steps of a trajectory dealt out in parts, as a function of the part's number.
+
+    A round gives one step to each part, and begins one part earlier than the round before it: whatever the number of
+    slots, a part has steps of all slots and all times. Sizes differ by one at most; a part is empty where real steps
+    are fewer than parts.
+    """
+    places, count = real_steps(trajectory)
+    rounds = -(-len(places) // parts)
+    begins = np.arange(parts) + np.arange(rounds)[:, None]  # in each round, of the step that each part gets
+    dealt = jnp.pad(places, (0, rounds * parts - len(places)))[begins % parts + parts * np.arange(rounds)[:, None]]
+    full, left = count // parts, count % parts
+
+    def part(number: jax.Array) -> Steps:
+        begin = number * rounds
+        return Steps(dealt.T.reshape(-1), begin, begin + full + ((number + full) % parts < left))
+
+    return part
+
+
 def sum_over_steps(
     function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array, steps: Steps | None = None
 ) -> PyTree:

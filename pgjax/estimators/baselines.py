@@ -15,7 +15,7 @@ from pgjax.checks import check_shape
 from pgjax.descent import Optimizer, check_optimizer, descend
 from pgjax.errors import InputError
 from pgjax.policies.base import ValueFunction
-from pgjax.segments import map_over_rows, sum_over_steps
+from pgjax.segments import dealt_steps, map_over_rows, sum_over_steps
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 
@@ -183,11 +183,13 @@ def _learned(
     value: ValueFunction,
     optimizer: Optimizer,
     steps: int,
+    minibatches: int,
     judged: Callable[[jax.Array, Trajectory], jax.Array],
 ) -> tuple[Callable[..., Learned], Callable[..., jax.Array], Callable[..., Learned]]:
     """Init, predict and update of a value function; `judged` picks what the returns are compared with."""
-    if steps < 1:
-        raise InputError(f"expected 1 or more gradient steps an update for a learned value, got {steps}")
+    for name, number in {"gradient steps an update": steps, "minibatches": minibatches}.items():
+        if number < 1:
+            raise InputError(f"expected 1 or more {name} for a learned value, got {number}")
     check_optimizer(optimizer, value.init)
 
     def init(key: jax.Array, hyperparameters: Any) -> Learned:
@@ -213,22 +215,29 @@ def _learned(
         moments = state.beta * state.moments + (1 - state.beta) * sums / count
         mean, spread = _scale(moments)
 
+        targets = (returns - mean) / spread
+
         def loss(params: PyTree, rows: Trajectory, targets: jax.Array) -> jax.Array:
             values = judged(value.unroll(params, rows), rows)
             check_shape("the values of the states of a trajectory", values, targets.shape)
-            error = values - targets
-            return 0.5 * jnp.sum(jnp.where(rows.mask, error**2, 0)) / count
+            return 0.5 * jnp.sum(jnp.where(rows.mask, (values - targets) ** 2, 0))
 
-        def one_step(_: int, learned: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        part = dealt_steps(trajectory, minibatches) if value.memoryless and minibatches > 1 else None
+
+        def one_step(i: jax.Array, learned: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             params, optimizer_state = learned
 
             def derivative(rows: Trajectory, targets: jax.Array) -> tuple[jax.Array, PyTree]:
                 return jax.value_and_grad(loss)(params, rows, targets)
 
-            targets = (returns - mean) / spread
-            error, descent = (
-                sum_over_steps(derivative, trajectory, targets) if value.memoryless else derivative(trajectory, targets)
+            some = None if part is None else part(i % minibatches)
+            found = (
+                sum_over_steps(derivative, trajectory, targets, steps=some)
+                if value.memoryless
+                else derivative(trajectory, targets)
             )
+            number = count if some is None else some.number
+            error, descent = jax.tree.map(lambda total: total / number, found)
             return descend(optimizer(state.learning_rate), descent, optimizer_state, params, error)
 
         params, optimizer_state = jax.lax.fori_loop(0, steps, one_step, (state.params, state.optimizer))
@@ -248,11 +257,14 @@ def _of_the_action(values: jax.Array, trajectory: Trajectory) -> jax.Array:
     return jnp.take_along_axis(values, trajectory.action[..., None], axis=-1)[..., 0]
 
 
-def learned_value(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
+def learned_value(
+    value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5, minibatches: int = 1
+) -> Baseline:
     """The baseline v(X_t) that is learned, by regression on the returns that the credit gives.
 
     An update uses the v of before it, which has not seen the actions it judges; then it takes some gradient steps on
-    the mean squared error over all steps of the trajectory. The network predicts in units of the returns' running mean
+    the mean squared error over all steps of the trajectory, or each over one of some minibatches in turn: five on five
+    of them cost little more than one over all. The network predicts in units of the returns' running mean
     and spread (which forget as fast as the hyper-parameter `baseline_decay` says), so that its learning rate, the
     hyper-parameter `value_learning_rate`, does not depend on the scale of rewards.
 
@@ -262,17 +274,21 @@ def learned_value(value: ValueFunction, *, optimizer: Optimizer = optax.adam, st
         value: Its function, such as `pgjax.value_for(environment)`.
         optimizer: From the learning rate, a traced number, to an optax transformation.
         steps: Gradient steps an update, at least 1.
+        minibatches: In how many parts they go through the steps of the trajectory, at least 1 (`dealt_steps`). A value
+            function with memory sees episodes whole, and ignores it.
 
     Raises:
-        InputError: If there are no steps.
+        InputError: If there are no steps or no minibatches.
 
     Source: the lecture's G_t − v(X_t); Sutton & Barto, *Reinforcement Learning*, 2018, §13.4 and §13.5.
     """
-    init, predict, update = _learned(value, optimizer, steps, lambda values, trajectory: values)
+    init, predict, update = _learned(value, optimizer, steps, minibatches, lambda values, trajectory: values)
     return Baseline(init, lambda state, trajectory, returns, predictions: predictions, update, state_values=predict)
 
 
-def learned_action_value(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
+def learned_action_value(
+    value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5, minibatches: int = 1
+) -> Baseline:
     """The baseline Q(X_t, A_t) that is learned, with Σ_a ∇f(X_t)_a Q(X_t, a) added for what it takes away.
 
     It is as unbiased as the credit, whatever Q is, and if Q is exact the action itself brings no variance any more.
@@ -280,7 +296,7 @@ def learned_action_value(value: ValueFunction, *, optimizer: Optimizer = optax.a
 
     Source: Gu et al., *Q-Prop: sample-efficient policy gradient with an off-policy critic*, 2017.
     """
-    init, predict, update = _learned(value, optimizer, steps, _of_the_action)
+    init, predict, update = _learned(value, optimizer, steps, minibatches, _of_the_action)
 
     def values(state: Learned, trajectory: Trajectory, returns: jax.Array, predictions: jax.Array) -> jax.Array:
         return _of_the_action(predictions, trajectory)
@@ -288,7 +304,9 @@ def learned_action_value(value: ValueFunction, *, optimizer: Optimizer = optax.a
     return Baseline(init, values, update, action_values=predict)
 
 
-def expected_policy_gradient(value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5) -> Baseline:
+def expected_policy_gradient(
+    value: ValueFunction, *, optimizer: Optimizer = optax.adam, steps: int = 5, minibatches: int = 1
+) -> Baseline:
     """What makes the expected policy gradient: Σ_a ∇f(X_t)_a Q(X_t, a), with a Q that is learned.
 
     It subtracts all that was sampled, so that only the learned Q moves the policy; the returns of the credit are what Q
@@ -297,5 +315,5 @@ def expected_policy_gradient(value: ValueFunction, *, optimizer: Optimizer = opt
     Source: Sutton et al., *Policy gradient methods for reinforcement learning with function approximation*, 2000;
     Asadi et al., *Mean actor critic*, 2017.
     """
-    init, predict, update = _learned(value, optimizer, steps, _of_the_action)
+    init, predict, update = _learned(value, optimizer, steps, minibatches, _of_the_action)
     return Baseline(init, lambda state, trajectory, returns, _: returns, update, action_values=predict)

@@ -38,7 +38,9 @@ def ppo():
         slots=E,
         min_steps_per_slot=6,
         credit=pgjax.lambda_return(),
-        baseline=pgjax.learned_value(pgjax.policies.tabular_value(3), optimizer=optax.sgd, steps=VALUE_STEPS),
+        baseline=pgjax.learned_value(
+            pgjax.policies.tabular_value(3), optimizer=optax.sgd, steps=VALUE_STEPS, minibatches=VALUE_STEPS
+        ),
         objective=clipped_ratio(EPSILON),
         scale=batch_standardized(),
         epochs=EPOCHS,
@@ -112,11 +114,14 @@ def replayed(state, mistake=None):
     real = returns[episode.mask]
     moments = beta * moments + (1 - beta) * np.array([1, real.mean(), (real**2).mean()])
     mean, spread = spread_of(moments)
-    for _ in range(VALUE_STEPS):
+    steps = np.argwhere(episode.mask)
+    for i in range(VALUE_STEPS):
         descent = np.zeros(3)
-        for t, e in np.argwhere(episode.mask):
+        # Of the steps 0, 1, 2, … dealt to two parts, the first gets 0, 3, 4, 7, … and the second 1, 2, 5, 6, …
+        part = [step for n, step in enumerate(steps) if (n + n // VALUE_STEPS * (VALUE_STEPS - 1)) % VALUE_STEPS == i]
+        for t, e in part:
             x = episode.observation[t, e]
-            descent[x] += (critic[x] - (returns[t, e] - mean) / spread) / count
+            descent[x] += (critic[x] - (returns[t, e] - mean) / spread) / len(part)
         critic = critic - NUMBERS["value_learning_rate"] * descent
     return theta, critic, moments, np.mean(kept, axis=0)
 

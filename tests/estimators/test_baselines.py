@@ -173,6 +173,8 @@ def test_more_gradient_steps_an_update_fit_better():
     assert errors[1] < 0.99 * errors[0]
     with pytest.raises(pgjax.InputError, match="1 or more gradient steps an update for a learned value, got 0"):
         pgjax.learned_value(pgjax.policies.tabular_value(3), steps=0)
+    with pytest.raises(pgjax.InputError, match="1 or more minibatches for a learned value, got 0"):
+        pgjax.learned_value(pgjax.policies.tabular_value(3), minibatches=0)
 
 
 def test_given_values_are_looked_up_by_state_and_by_time():

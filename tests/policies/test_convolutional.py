@@ -1,10 +1,11 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import pgjax
-from pgjax.policies.convolutional import ImageNetwork, is_image, patches
+from pgjax.policies.convolutional import Convolution, ImageNetwork, bands, is_image, patches
 
 IMAGES = pgjax.Box(0.0, 1.0, (10, 10, 4))
 DIGITS = pgjax.Box(0.0, 1.0, (10, 5))
@@ -19,6 +20,21 @@ def test_a_product_of_patches_is_a_convolution():
         )
         found = patches(image, 3, stride) @ kernel.reshape(-1, 5)
         np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(bands(image, kernel.reshape(-1, 5), 3, stride), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [12, 13])  # 4 windows of 3 pixels are computed by bands, more by patches
+def test_a_convolution_and_its_derivative_are_the_same_either_way(width):
+    layer, image = Convolution(5, 3, 2), jax.random.normal(jax.random.key(0), (2, 7, width, 2))
+    params = layer.init(jax.random.key(1), image)
+    weights = jax.random.normal(jax.random.key(2), layer.apply(params, image).shape)
+
+    def by_patches(params):
+        kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+        return jnp.sum(weights * (patches(image, 3, 2) @ kernel + jnp.broadcast_to(bias, weights.shape)))
+
+    found = jax.value_and_grad(lambda params: jnp.sum(weights * layer.apply(params, image)))(params)
+    chex.assert_trees_all_close(found, jax.value_and_grad(by_patches)(params), rtol=1e-4, atol=1e-4)
 
 
 def test_a_shifted_image_shifts_what_the_filters_see():
