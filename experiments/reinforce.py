@@ -66,6 +66,12 @@ class Options(launch.Runs):
     """Widths of the hidden layers, of a cnn those after its convolution; a recurrent network's last is its state."""
     bfloat16: bool = False
     """Whether the operands of matrix products are rounded to bfloat16; all else is float32."""
+    frames: int = 1
+    """Observations that are seen at once, the last ones."""
+    normalize_observations: bool = False
+    """Whether observations are seen less their running mean, in units of their running deviation."""
+    normalize_returns: bool = False
+    """Whether advantages are in units of the running deviation of returns; for reinforce."""
     solved_at: float | None = None
     """Mean return over the last 100 episodes from which a run is solved; by default gymnasium's, if it has one."""
     batch: int | None = None
@@ -88,8 +94,18 @@ HYPERPARAMETERS = (
 )
 
 
-DECIDED = ("credit", "baseline")  # by the method, unless it is reinforce
-SHARED = ("policy", "hidden", "slots", "min_steps_per_slot", "value_steps", "optimizer", "bfloat16")
+DECIDED = ("credit", "baseline", "normalize_returns")  # by the method, unless it is reinforce
+SHARED = (
+    "policy",
+    "hidden",
+    "slots",
+    "min_steps_per_slot",
+    "value_steps",
+    "optimizer",
+    "bfloat16",
+    "normalize_observations",
+)
+NEW = ("frames", "normalize_observations", "normalize_returns")  # which results had no name for before there were they
 NUMBERS = {"discount": (1.0,), "entropy_coefficient": (0.0,), "trace_decay": (0.95,)}  # of reinforce
 OF_METHODS = ("group_size", "epochs", "minibatches")  # which reinforce has no use for
 
@@ -108,7 +124,8 @@ def algorithm_of(options: Options, environment: pgjax.Environment) -> pgjax.Algo
             raise pgjax.InputError(f"expected no --{flag} beside --method {options.method}, got {given}")
     parts = {name: getattr(options, name) for name in SHARED}
     if options.method == "reinforce":
-        return names.reinforce_named(environment, credit=options.credit, baseline=options.baseline, **parts)
+        decided = {name: getattr(options, name) for name in DECIDED}
+        return names.reinforce_named(environment, **decided, **parts)
     more = {name: getattr(options, name) for name in OF_METHODS}
     return names.method_named(options.method, environment, **parts, **more)
 
@@ -116,7 +133,7 @@ def algorithm_of(options: Options, environment: pgjax.Environment) -> pgjax.Algo
 def main(options: Options) -> None:
     """Run the sweep, then write and print what it found."""
     launch.check_counts({"seeds": options.seeds})
-    environment = names.environment_named(options.env)
+    environment = names.environment_named(options.env, options.frames)
     algorithm = algorithm_of(options, environment)
     if options.method == "reinforce":
         numbers: dict[str, Any] = {name: default for name, default in NUMBERS.items() if getattr(options, name) is None}
@@ -126,6 +143,7 @@ def main(options: Options) -> None:
     varied = {name: values for name, values in grid.items() if len(values) != 1}
     fixed = {name: values[0] for name, values in grid.items() if name not in varied}
     not_computed = {"block", "checkpoint_seconds", "solved_at"}
+    not_computed |= {name for name in NEW if getattr(options, name) == getattr(Options, name)}
     if options.method == "reinforce":  # whose results have the name that they had before there were others
         not_computed |= {"method", *OF_METHODS}
     results = pgjax.sweep(

@@ -10,7 +10,19 @@ import jax.numpy as jnp
 import optax
 
 import pgjax
-from pgjax import Baseline, Box, Discrete, Environment, Expert, InputError, Policy, estimators, imitation, rlhf
+from pgjax import (
+    Baseline,
+    Box,
+    Discrete,
+    Environment,
+    Expert,
+    InputError,
+    Policy,
+    ValueFunction,
+    estimators,
+    imitation,
+    rlhf,
+)
 from pgjax.environments import LAYOUTS
 from pgjax.policies.convolutional import is_image
 
@@ -71,12 +83,14 @@ CONTROLLERS: dict[str, Callable[[jax.Array], jax.Array]] = {
 SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0, "MountainCarContinuous-v0": 90.0}
 
 
-def environment_named(name: str) -> Environment:
-    """An environment of pgjax, of gymnax, or of brax ("brax:ant").
+def environment_named(name: str, frames: int = 1) -> Environment:
+    """An environment of pgjax, of gymnax, or of brax ("brax:ant"), which shows its last few observations.
 
     Raises:
-        InputError: If there is none of that name.
+        InputError: If there is none of that name, or its observations cannot be stacked.
     """
+    if frames != 1:
+        return pgjax.environments.frame_stack(environment_named(name), frames)
     if name.lower() in ENVIRONMENTS:
         return ENVIRONMENTS[name.lower()]()
     library, _, rest = name.partition(":")
@@ -111,7 +125,13 @@ def expert_named(name: str, environment: Environment) -> Expert | None:
     return None
 
 
-def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[int], bfloat16: bool = False) -> Policy:
+def policy_named(
+    name: PolicyName,
+    environment: Environment,
+    hidden: Sequence[int],
+    bfloat16: bool = False,
+    normalize_observations: bool = False,
+) -> Policy:
     """A policy for an environment: auto, tabular, mlp, cnn, categorical or gaussian (an mlp), or recurrent.
 
     Hidden widths are those of the layers after the convolution of a cnn; of a recurrent one, the last is that of the
@@ -123,6 +143,8 @@ def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[in
     states, actions = environment.observation_space, environment.action_space
     if any(width < 1 for width in hidden):
         raise InputError(f"expected hidden layers of width 1 or more, got {min(hidden)}")
+    if normalize_observations:
+        return pgjax.policies.normalized(policy_named(name, environment, hidden, bfloat16), states)
     if name == "auto" and tuple(hidden) == (64, 64) and not bfloat16:
         return pgjax.policy_for(environment)
     if name == "tabular":
@@ -210,7 +232,19 @@ def gold_named(name: str, corpus: pgjax.text.Corpus, seed: int) -> rlhf.Gold:
     raise InputError(f"expected a gold reward words, length or letters:LETTERS, got {name}")
 
 
-def baseline_named(name: str, environment: Environment, hidden: Sequence[int], steps: int) -> Baseline:
+def value_named(
+    environment: Environment, hidden: Sequence[int], normalize_observations: bool, actions: bool = False
+) -> ValueFunction:
+    """A fitting v, or a Q; errors are those of `pgjax.policies.action_value_for` and `pgjax.policies.normalized`."""
+    value = (pgjax.policies.action_value_for if actions else pgjax.value_for)(environment, hidden)
+    if not normalize_observations:
+        return value
+    return pgjax.policies.normalized_value(value, environment.observation_space)
+
+
+def baseline_named(
+    name: str, environment: Environment, hidden: Sequence[int], steps: int, normalize_observations: bool = False
+) -> Baseline:
     """A baseline; a learned one is a table where states are few, else a network with these hidden layers.
 
     Raises:
@@ -220,8 +254,8 @@ def baseline_named(name: str, environment: Environment, hidden: Sequence[int], s
         return pgjax.no_baseline()
     make = getattr(estimators, name.replace("-", "_"))
     if name in ("learned-value", "learned-action-value", "expected-policy-gradient"):
-        value = pgjax.value_for if name == "learned-value" else pgjax.policies.action_value_for
-        return make(value(environment, hidden), steps=steps)
+        value = value_named(environment, hidden, normalize_observations, name != "learned-value")
+        return make(value, steps=steps)
     return make()
 
 
@@ -237,19 +271,22 @@ def reinforce_named(
     value_steps: int,
     optimizer: OptimizerName,
     bfloat16: bool = False,
+    normalize_observations: bool = False,
+    normalize_returns: bool = False,
 ) -> pgjax.Algorithm:
     """REINFORCE of these parts; see `policy_named`, `baseline_named` and `pgjax.reinforce`.
 
     Raises:
         InputError: If a part does not fit the environment or another one.
     """
+    subtracted = baseline_named(baseline, environment, hidden, value_steps, normalize_observations)
     return pgjax.reinforce(
         environment,
-        policy_named(policy, environment, hidden, bfloat16),
+        policy_named(policy, environment, hidden, bfloat16, normalize_observations),
         slots=slots,
         min_steps_per_slot=min_steps_per_slot,
         credit=getattr(estimators, credit.replace("-", "_"))(),
-        baseline=baseline_named(baseline, environment, hidden, value_steps),
+        baseline=estimators.normalized_returns(subtracted) if normalize_returns else subtracted,
         optimizer=OPTIMIZERS[optimizer],
     )
 
@@ -268,6 +305,7 @@ def method_named(
     value_steps: int,
     optimizer: OptimizerName,
     bfloat16: bool = False,
+    normalize_observations: bool = False,
 ) -> pgjax.Algorithm:
     """A method of the family but `reinforce`, which `reinforce_named` makes of its parts.
 
@@ -283,12 +321,13 @@ def method_named(
     for option, value in use.items():
         if option not in known:
             raise InputError(f"expected no --{option.replace('_', '-')} beside --method {name}, got {value}")
-    chosen, step = policy_named(policy, environment, hidden, bfloat16), OPTIMIZERS[optimizer]
+    chosen = policy_named(policy, environment, hidden, bfloat16, normalize_observations)
+    step = OPTIMIZERS[optimizer]
     if name in CRITIC_METHODS:
         return CRITIC_METHODS[name](
             environment,
             chosen,
-            pgjax.value_for(environment, hidden),
+            value_named(environment, hidden, normalize_observations),
             slots=slots,
             min_steps_per_slot=min_steps_per_slot,
             value_steps=value_steps,

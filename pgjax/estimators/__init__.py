@@ -16,6 +16,7 @@ from pgjax.estimators.baselines import (
 from pgjax.estimators.gradient import policy_gradient
 from pgjax.estimators.groups import group_mean, leave_one_out, leave_one_out_by_time
 from pgjax.estimators.objectives import Objective, clipped_ratio, importance_ratio, score_function
+from pgjax.estimators.return_scale import normalized_returns
 from pgjax.estimators.returns import (
     Credit,
     discounted_lambda_return,
@@ -53,6 +54,7 @@ __all__ = [
     "leave_one_out",
     "leave_one_out_by_time",
     "no_baseline",
+    "normalized_returns",
     "policy_gradient",
     "reward_to_go",
     "rewards_to_go",

@@ -56,6 +56,8 @@ class Baseline(NamedTuple):
     baseline that depends on the action it judges biases the estimate, unless Σ_a ∇f(X_t)_a Q(X_t, a) is added to it:
     where there are action values, that is done.
 
+    One that knows how large returns are can say so by `spread(state) -> []`: advantages are divided by it.
+
     A baseline that learns from G_1 alone and is the same at every step needs no trajectory, and says so by `online`.
     """
 
@@ -65,6 +67,7 @@ class Baseline(NamedTuple):
     state_values: Predict | None = None
     action_values: Predict | None = None
     online: bool = False
+    spread: Callable[[PyTree], jax.Array] | None = None
 
 
 def _nothing(*_: Any) -> tuple[()]:
@@ -221,7 +224,8 @@ def _learned(
             )
             return descend(optimizer(state.learning_rate), descent, optimizer_state, params, error)
 
-        params, optimizer_state = jax.lax.fori_loop(0, steps, one_step, (state.params, state.optimizer))
+        known = state.params if value.observe is None else value.observe(state.params, trajectory)
+        params, optimizer_state = jax.lax.fori_loop(0, steps, one_step, (known, state.optimizer))
         return Learned(
             params=params,
             optimizer=optimizer_state,
