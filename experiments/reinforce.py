@@ -60,13 +60,14 @@ HYPERPARAMETERS = (
     "trace_decay",
     "value_learning_rate",
 )
+NEW = ("frames", "normalize_observations", "normalize_returns")  # which results had no name for before there were they
 NUMBERS = {"discount": (1.0,), "entropy_coefficient": (0.0,), "trace_decay": (0.95,)}  # of reinforce
 
 
 def main(options: Options) -> None:
     """Run the sweep, then write and print what it found."""
     launch.check_counts({"seeds": options.seeds})
-    environment = names.environment_named(options.env)
+    environment = names.environment_named(options.env, options.frames)
     names.check_parts(options, [options.method])
     algorithm = names.method_named(options.method, environment, options)
     if options.method == "reinforce":
@@ -77,6 +78,7 @@ def main(options: Options) -> None:
     varied = {name: values for name, values in grid.items() if len(values) != 1}
     fixed = {name: values[0] for name, values in grid.items() if name not in varied}
     not_computed = {"block", "checkpoint_seconds", "solved_at"}
+    not_computed |= {name for name in NEW if getattr(options, name) == getattr(Options, name)}
     if options.method == "reinforce":  # whose results have the name that they had before there were others
         not_computed |= {"method", *names.OF_METHODS}
     results = pgjax.sweep(

@@ -161,7 +161,7 @@ def affordable(options: Options, seconds_each: float) -> int:
 def tuned(options: Options, method: names.MethodName, out: Path) -> Tuning:
     """A method tuned into a directory, from the middle of the space on if runs have to be timed first."""
     space, fixed = space_of(options)
-    algorithm = names.method_named(method, names.environment_named(options.env), options)
+    algorithm = names.method_named(method, names.environment_named(options.env, options.frames), options)
     left_out = {
         *NOT_OF_RUNS,
         *HYPERPARAMETERS,

@@ -55,8 +55,9 @@ def trained(options: Options) -> tuple[str, pgjax.Environment, pgjax.Expert]:
             f"expected results of experiments/reinforce.py or of scores.py in {options.results}, got some that "
             f"do not say their {min(absent)}"
         )
-    environment = names.environment_named(made["env"])
-    policy = names.policy_named(made["policy"], environment, tuple(made["hidden"]), made.get("bfloat16", False))
+    environment = names.environment_named(made["env"], made.get("frames", 1))
+    how = {name: made[name] for name in ("bfloat16", "normalize_observations") if name in made}
+    policy = names.policy_named(made["policy"], environment, tuple(made["hidden"]), **how)
     axes = [str(name) for name in results.completed.dims if name != "seed"]
     if options.learning_rate is not None and axes != ["learning_rate"]:
         over = ", ".join(axes) or "seeds alone"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from pgjax.errors import InputError, first_line
+from pgjax.moments import Moments
 from pgjax.trees import PyTree
 
 # From the learning rate, a traced number, to an optax transformation.
@@ -22,7 +23,7 @@ def descend(
     value: Any,
     near: Any = None,
 ) -> tuple[PyTree, PyTree]:
-    """The parameters after a step down a gradient, and the optimizer's next state.
+    """The parameters after a step down a gradient, and the optimizer's next state; `Moments` among them stay.
 
     Args:
         optimizer: The transformation; one that wants the value of the objective (`optax.contrib.reduce_on_plateau`,
@@ -35,7 +36,12 @@ def descend(
     """
     optimizer = optax.with_extra_args_support(optimizer)
     change, state = optimizer.update(gradient, state, params, value=value, near=near)
-    return optax.apply_updates(params, change), state
+    following = optax.apply_updates(params, change)
+
+    def is_known(node: Any) -> bool:
+        return isinstance(node, Moments)
+
+    return jax.tree.map(lambda new, old: old if is_known(old) else new, following, params, is_leaf=is_known), state
 
 
 def descend_minibatches(

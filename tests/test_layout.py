@@ -15,7 +15,7 @@ ROOT = Path(pgjax.__file__).parent
 # From the ground floor up: what stands in a line imports from lines above it, or from its own room.
 ROOMS = [
     "errors",
-    "checks paths progress devices trees",
+    "checks paths progress devices trees moments",
     "trajectory hyperparameters descent",
     "environments",
     "policies",

@@ -11,7 +11,19 @@ import jax.numpy as jnp
 import optax
 
 import pgjax
-from pgjax import Baseline, Box, Discrete, Environment, Expert, InputError, Policy, estimators, imitation, rlhf
+from pgjax import (
+    Baseline,
+    Box,
+    Discrete,
+    Environment,
+    Expert,
+    InputError,
+    Policy,
+    ValueFunction,
+    estimators,
+    imitation,
+    rlhf,
+)
 from pgjax.environments import LAYOUTS
 from pgjax.policies.convolutional import is_image
 
@@ -97,12 +109,14 @@ CONTROLLERS: dict[str, Callable[[jax.Array], jax.Array]] = {
 SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0, "MountainCarContinuous-v0": 90.0}
 
 
-def environment_named(name: str) -> Environment:
-    """An environment of pgjax, of gymnax, or of brax ("brax:ant").
+def environment_named(name: str, frames: int = 1) -> Environment:
+    """An environment of pgjax, of gymnax, or of brax ("brax:ant"), which shows its last few observations.
 
     Raises:
-        InputError: If there is none of that name.
+        InputError: If there is none of that name, or its observations cannot be stacked.
     """
+    if frames != 1:
+        return pgjax.environments.frame_stack(environment_named(name), frames)
     if name.lower() in ENVIRONMENTS:
         return ENVIRONMENTS[name.lower()]()
     library, _, rest = name.partition(":")
@@ -137,7 +151,13 @@ def expert_named(name: str, environment: Environment) -> Expert | None:
     return None
 
 
-def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[int], bfloat16: bool = False) -> Policy:
+def policy_named(
+    name: PolicyName,
+    environment: Environment,
+    hidden: Sequence[int],
+    bfloat16: bool = False,
+    normalize_observations: bool = False,
+) -> Policy:
     """A policy for an environment: auto, tabular, mlp, cnn, categorical or gaussian (an mlp), or recurrent.
 
     Hidden widths are those of the layers after the convolution of a cnn; of a recurrent one, the last is that of the
@@ -149,6 +169,8 @@ def policy_named(name: PolicyName, environment: Environment, hidden: Sequence[in
     states, actions = environment.observation_space, environment.action_space
     if any(width < 1 for width in hidden):
         raise InputError(f"expected hidden layers of width 1 or more, got {min(hidden)}")
+    if normalize_observations:
+        return pgjax.policies.normalized(policy_named(name, environment, hidden, bfloat16), states)
     if name == "auto" and tuple(hidden) == (64, 64) and not bfloat16:
         return pgjax.policy_for(environment)
     if name == "tabular":
@@ -236,8 +258,26 @@ def gold_named(name: str, corpus: pgjax.text.Corpus, seed: int) -> rlhf.Gold:
     raise InputError(f"expected a gold reward words, length or letters:LETTERS, got {name}")
 
 
+def value_named(
+    environment: Environment,
+    hidden: Sequence[int],
+    normalize_observations: bool,
+    make: Callable[..., ValueFunction] = pgjax.value_for,
+) -> ValueFunction:
+    """A fitting value, of normalized observations if wanted; errors are those of what makes it and of `normalized`."""
+    value = make(environment, hidden)
+    if not normalize_observations:
+        return value
+    return pgjax.policies.normalized_value(value, environment.observation_space)
+
+
 def baseline_named(
-    name: BaselineName, environment: Environment, policy: Policy, hidden: Sequence[int], steps: int
+    name: BaselineName,
+    environment: Environment,
+    policy: Policy,
+    hidden: Sequence[int],
+    steps: int,
+    normalize_observations: bool = False,
 ) -> Baseline:
     """A baseline; a learned one is a table where states are few, else a network with these hidden layers.
 
@@ -248,12 +288,15 @@ def baseline_named(
         return pgjax.no_baseline()
     if name == "variance-optimal":
         return estimators.variance_optimal(policy)
-    if name == "learned-value-by-time":
-        return pgjax.learned_value(pgjax.policies.value_by_time_for(environment, hidden), steps=steps)
-    make = getattr(estimators, name.replace("-", "_"))
-    if name in ("learned-value", "learned-action-value", "expected-policy-gradient"):
-        value = pgjax.value_for if name == "learned-value" else pgjax.policies.action_value_for
-        return make(value(environment, hidden), steps=steps)
+    values = {
+        "learned-value": pgjax.value_for,
+        "learned-value-by-time": pgjax.policies.value_by_time_for,
+        "learned-action-value": pgjax.policies.action_value_for,
+        "expected-policy-gradient": pgjax.policies.action_value_for,
+    }
+    make = getattr(estimators, name.removesuffix("-by-time" if name in values else "").replace("-", "_"))
+    if name in values:
+        return make(value_named(environment, hidden, normalize_observations, values[name]), steps=steps)
     return make()
 
 
@@ -269,20 +312,23 @@ def reinforce_named(
     value_steps: int,
     optimizer: OptimizerName,
     bfloat16: bool = False,
+    normalize_observations: bool = False,
+    normalize_returns: bool = False,
 ) -> pgjax.Algorithm:
     """REINFORCE of these parts; see `policy_named`, `baseline_named` and `pgjax.reinforce`.
 
     Raises:
         InputError: If a part does not fit the environment or another one.
     """
-    chosen = policy_named(policy, environment, hidden, bfloat16)
+    chosen = policy_named(policy, environment, hidden, bfloat16, normalize_observations)
+    subtracted = baseline_named(baseline, environment, chosen, hidden, value_steps, normalize_observations)
     return pgjax.reinforce(
         environment,
         chosen,
         slots=slots,
         min_steps_per_slot=min_steps_per_slot,
         credit=getattr(estimators, credit.replace("-", "_"))(),
-        baseline=baseline_named(baseline, environment, chosen, hidden, value_steps),
+        baseline=estimators.normalized_returns(subtracted) if normalize_returns else subtracted,
         optimizer=OPTIMIZERS[optimizer],
     )
 
@@ -317,9 +363,15 @@ class Parts:
     """Widths of the hidden layers, of a cnn those after its convolution; a recurrent network's last is its state."""
     bfloat16: bool = False
     """Whether the operands of matrix products are rounded to bfloat16; all else is float32."""
+    frames: int = 1
+    """Observations that are seen at once, the last ones."""
+    normalize_observations: bool = False
+    """Whether observations are seen less their running mean, in units of their running deviation."""
+    normalize_returns: bool = False
+    """Whether advantages are in units of the running deviation of returns; for reinforce."""
 
 
-OF_REINFORCE = ("credit", "baseline")  # which the other methods decide themselves
+OF_REINFORCE = ("credit", "baseline", "normalize_returns")  # which the other methods decide themselves
 OF_METHODS = ("group_size", "epochs", "minibatches")  # which only some have a use for
 
 
@@ -352,14 +404,15 @@ def method_named(method: MethodName, environment: Environment, options: Parts) -
     """
     shared = {name: getattr(options, name) for name in ("slots", "min_steps_per_slot", "value_steps")}
     if method == "reinforce":
-        kinds = {name: getattr(options, name) for name in ("policy", "hidden", "bfloat16", "optimizer", *OF_REINFORCE)}
-        return reinforce_named(environment, **shared, **kinds)
-    policy = policy_named(options.policy, environment, options.hidden, options.bfloat16)
+        chosen = ("policy", "hidden", "bfloat16", "optimizer", "normalize_observations", *OF_REINFORCE)
+        return reinforce_named(environment, **shared, **{name: getattr(options, name) for name in chosen})
+    normalize = options.normalize_observations
+    policy = policy_named(options.policy, environment, options.hidden, options.bfloat16, normalize)
     used = {name: getattr(options, name) for name in parts_used(method)}
     given: dict[str, Any] = {name: value for name, value in used.items() if value is not None}
     given["optimizer"] = OPTIMIZERS[options.optimizer]
     if method in CRITIC_METHODS:
-        value = pgjax.value_for(environment, options.hidden)
+        value = value_named(environment, options.hidden, normalize)
         return CRITIC_METHODS[method](environment, policy, value, **shared, **given)
     if options.min_steps_per_slot:
         raise InputError(f"expected --min-steps-per-slot 0 for {method}, got {options.min_steps_per_slot}")

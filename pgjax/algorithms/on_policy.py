@@ -208,9 +208,9 @@ def reinforce(
     init, ascend = beginning(policy, baseline, optimizer), ascending(optimizer)
 
     def end(state: ReinforceState, trajectory: Trajectory, returns: jax.Array) -> ReinforceState:
-        return state._replace(
-            iteration=state.iteration + 1, baseline=baseline.update(state.baseline, trajectory, returns)
-        )
+        params = state.params if policy.observe is None else policy.observe(state.params, trajectory)
+        learned = baseline.update(state.baseline, trajectory, returns)
+        return state._replace(iteration=state.iteration + 1, params=params, baseline=learned)
 
     improve = reusing(policy, objective, differentiating(policy, objective), ascend, reuse)
 

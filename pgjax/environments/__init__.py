@@ -7,11 +7,13 @@ from pgjax.environments.base import Environment, Episode, Score, Step, check_env
 from pgjax.environments.brax import from_brax
 from pgjax.environments.data_centre import Cooling, cooling
 from pgjax.environments.finite_mdp import FiniteMDP, finite, tables
+from pgjax.environments.frames import frame_stack
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
 from pgjax.environments.masks import masked_actions
 from pgjax.environments.mazes import LAYOUTS, maze, maze_tables, partial_maze, t_maze
 from pgjax.environments.noise import noisy_actions
 from pgjax.environments.recommender import clairvoyant_bound, interests, recommendation
+from pgjax.environments.rewards import scaled_rewards
 from pgjax.environments.robot import navigation
 from pgjax.environments.spaces import Box, Discrete, Masked, MultiDiscrete
 
@@ -31,6 +33,7 @@ __all__ = [
     "clairvoyant_bound",
     "cooling",
     "finite",
+    "frame_stack",
     "from_brax",
     "from_gymnax",
     "gymnax_names",
@@ -42,6 +45,7 @@ __all__ = [
     "noisy_actions",
     "partial_maze",
     "recommendation",
+    "scaled_rewards",
     "t_maze",
     "tables",
 ]

@@ -22,6 +22,7 @@ from pgjax.estimators.groups import (
     variance_optimal,
 )
 from pgjax.estimators.objectives import Objective, clipped_ratio, importance_ratio, score_function, sequence_ratio
+from pgjax.estimators.return_scale import normalized_returns
 from pgjax.estimators.returns import (
     Credit,
     discounted_lambda_return,
@@ -60,6 +61,7 @@ __all__ = [
     "leave_one_out",
     "leave_one_out_by_time",
     "no_baseline",
+    "normalized_returns",
     "policy_gradient",
     "reward_to_go",
     "rewards_to_go",

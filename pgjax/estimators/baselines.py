@@ -63,7 +63,8 @@ class Baseline(NamedTuple):
     where there are action values, that is done.
 
     A baseline that looks at the policy itself has `of_policy(params, trajectory, returns)`; what that returns is what
-    `values` is given as predictions.
+    `values` is given as predictions. One that knows how large returns are can say so by `spread(state) -> []`:
+    advantages are divided by it.
 
     A baseline that learns from G_1 alone and is the same at every step needs no trajectory, and says so by `online`.
     """
@@ -75,6 +76,7 @@ class Baseline(NamedTuple):
     action_values: Predict | None = None
     online: bool = False
     of_policy: OfPolicy | None = None
+    spread: Callable[[PyTree], jax.Array] | None = None
 
 
 def _nothing(*_: Any) -> tuple[()]:
@@ -240,7 +242,8 @@ def _learned(
             error, descent = jax.tree.map(lambda total: total / number, found)
             return descend(optimizer(state.learning_rate), descent, optimizer_state, params, error)
 
-        params, optimizer_state = jax.lax.fori_loop(0, steps, one_step, (state.params, state.optimizer))
+        known = state.params if value.observe is None else value.observe(state.params, trajectory)
+        params, optimizer_state = jax.lax.fori_loop(0, steps, one_step, (known, state.optimizer))
         return Learned(
             params=params,
             optimizer=optimizer_state,

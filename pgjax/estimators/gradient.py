@@ -115,6 +115,8 @@ def judging(
         weight = credit.weight(trajectory, hyperparameters)
         check_shape("the weights of the credit", weight, shape)
         weight = jnp.where(trajectory.mask, weight, 0)
+        if baseline.spread is not None:
+            weight = weight / baseline.spread(baseline_state)
         advantage = weight * jnp.where(trajectory.mask, returns - subtracted, 0)
         if scale is not None:
             advantage = jnp.where(trajectory.mask, scale(advantage, trajectory), 0)

@@ -60,7 +60,8 @@ class StreamingGradient(NamedTuple):
 
 def needs_no_trajectory(environment: Environment, policy: Policy, credit: Credit, baseline: Baseline) -> bool:
     """Whether the gradient can be added up while an episode runs."""
-    return credit.online is not None and baseline.online and environment.score is None and not has_memory(policy)
+    whole = environment.score is not None or has_memory(policy) or policy.observe is not None
+    return credit.online is not None and baseline.online and not whole
 
 
 def streaming_gradient(

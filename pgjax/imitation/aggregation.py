@@ -261,8 +261,9 @@ def dagger(
         trajectory, answers = ask(ask_key, beta, state.params, numbers.environment)
         buffer = add(state.buffer, answers, buffer_key)
         columns, eta = jnp.arange(len(buffer.priority)), numbers.learning_rate
+        known = state.params if policy.observe is None else policy.observe(state.params, trajectory)
         params, optimizer_state, loss = fitter.fit(
-            fit_key, state.params, state.optimizer, eta, buffer.examples, columns, buffer.filled
+            fit_key, known, state.optimizer, eta, buffer.examples, columns, buffer.filled
         )
         following = state._replace(
             iteration=state.iteration + 1, params=params, optimizer=optimizer_state, buffer=buffer

@@ -83,6 +83,15 @@ def split(examples: Demonstrations, episode: jax.Array, count: jax.Array, held_o
     )
 
 
+def acquainted(policy: Policy, params: PyTree, examples: Demonstrations, split: Split) -> PyTree:
+    """Parameters that have observed the examples to fit, see `Policy.observe`."""
+    if policy.observe is None:
+        return params
+    places = jnp.arange(len(split.indices))
+    fitted = jnp.zeros(len(places), bool).at[split.indices].set(places < split.fitted)
+    return policy.observe(params, examples._replace(mask=examples.mask & fitted[None]))
+
+
 def drawn_by(
     demonstrations: Demonstrations | Callable[[jax.Array], Demonstrations], policy: Policy, distance: Distance
 ) -> tuple[Callable[[jax.Array], Demonstrations], int]:
@@ -172,7 +181,8 @@ def behaviour_cloning(
     def init(key: jax.Array, hyperparameters: CloningHyperparameters) -> CloningState:
         key, params_key, data_key = jax.random.split(key, 3)
         examples, episode = drawn(data_key) if own else shared()
-        params = policy.init(params_key)
+        chosen = split(examples, episode, hyperparameters.episodes, held)
+        params = acquainted(policy, policy.init(params_key), examples, chosen)
         return CloningState(
             key=key,
             iteration=jnp.int32(0),
@@ -182,7 +192,7 @@ def behaviour_cloning(
             optimizer=optimizer(hyperparameters.learning_rate).init(params),
             best=jnp.asarray(jnp.inf, jnp.result_type(float)),
             examples=examples if own else (),
-            split=split(examples, episode, hyperparameters.episodes, held),
+            split=chosen,
         )
 
     def update(state: CloningState) -> tuple[CloningState, CloningMetrics]:

@@ -9,6 +9,7 @@ from pgjax.policies.defaults import action_value_for, policy_for, value_by_time_
 from pgjax.policies.distributions import Categorical, Distribution, Gaussian, MultiCategorical
 from pgjax.policies.feedforward import mlp, mlp_value
 from pgjax.policies.gru import recurrent
+from pgjax.policies.normalization import Normalized, normalized, normalized_value
 from pgjax.policies.sampling import at_temperature, greedy_in_groups, top_k, top_p
 from pgjax.policies.tables import tabular, tabular_by_time, tabular_value, tabular_value_by_time
 from pgjax.policies.uniform import random_policy
@@ -18,6 +19,7 @@ __all__ = [
     "Distribution",
     "Gaussian",
     "MultiCategorical",
+    "Normalized",
     "Policy",
     "ValueFunction",
     "action_value_for",
@@ -28,6 +30,8 @@ __all__ = [
     "memoryless",
     "mlp",
     "mlp_value",
+    "normalized",
+    "normalized_value",
     "policy_for",
     "random_policy",
     "recurrent",

@@ -46,6 +46,10 @@ class Policy(NamedTuple):
     rows in use are differentiated: `resume(params, memory, trajectory) -> (memory, Distribution[T, E])`, the same
     distributions for rows from anywhere in the episodes, and the memory after them. It starts afresh where
     `trajectory.first` [T, E] says that an episode begins.
+
+    A policy that knows something beside what it learns by gradients, such as running moments of observations, has
+    `observe(params, trajectory) -> params`: what it knows after these episodes, given once all else is learned from
+    them. Of the trajectory it looks at `observation` and `mask`.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -53,6 +57,7 @@ class Policy(NamedTuple):
     step: Act
     unroll: Unroll
     resume: Resume | None = None
+    observe: Callable[[PyTree, Any], PyTree] | None = None
 
 
 def memoryless(init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, Any], Distribution]) -> Policy:
@@ -180,9 +185,10 @@ class ValueFunction(NamedTuple):
 
     `init(key) -> params`; `unroll(params, trajectory) -> [T, E]` for v(X_t), `[T, E, A]` for Q(X_t, ·); it sees the
     trajectory's observations, as a policy does, and the time. If it is `memoryless`, a row's value depends on that row
-    alone; if not, it starts afresh at each `trajectory.first`.
+    alone; if not, it starts afresh at each `trajectory.first`. `observe` is like a policy's.
     """
 
     init: Callable[[jax.Array], PyTree]
     unroll: Callable[[PyTree, Any], jax.Array]
     memoryless: bool = True
+    observe: Callable[[PyTree, Any], PyTree] | None = None

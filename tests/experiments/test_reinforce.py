@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import pgjax
+from common import names
 from experiments import reinforce as study
 from pgjax.sweeps import runner
 from tests.cases import assert_refused, run_experiment
@@ -68,6 +69,18 @@ def test_a_memory_is_a_configuration(monkeypatch, tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
+def test_normalization_and_frames_are_a_configuration_and_are_loaded_with_the_parameters(monkeypatch, tmp_path):
+    how = ["--env", "Pendulum-v1", "--seeds", "2", "--iterations", "1", "--slots", "2", "--hidden", "3"]
+    how += ["--frames", "2", "--normalize-observations", "--normalize-returns"]
+    assert run_experiment(monkeypatch, study, *how, "--out", tmp_path) == 0
+    environment = names.environment_named("Pendulum-v1", frames=2)
+    policy = names.policy_named("auto", environment, (3,), normalize_observations=True)
+    like = jax.eval_shape(policy.init, jax.random.key(0))
+    found = pgjax.load_params(tmp_path, like, seed=1)
+    assert found.seen.mean.shape == (6,)
+    assert found.seen.number == pgjax.read(tmp_path).steps.sel(seed=1).sum()
+
+
 def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
     assert run_experiment(monkeypatch, study, *SMALL, "--learning-rate", "3e38", "--out", tmp_path) == 0
     failed = json.loads((tmp_path / "summary.json").read_text())["failed_seeds"]
@@ -78,6 +91,12 @@ def test_seeds_that_fail_are_named_in_the_table(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--method", "ppo", "--normalize-returns"], "no --normalize-returns beside --method ppo, got True"),
+        (
+            ["--env", "maze", "--normalize-observations"],
+            "observations with real numbers to be normalized, got Discrete",
+        ),
+        (["--env", "maze", "--frames", "2"], "observations of a Box to be stacked, got Discrete"),
         (["--env", "CartPole-v2"], "'CartPole-v2'; did you mean CartPole-v1"),
         (["--seeds", "0"], "1 or more seeds, got 0"),
         (["--seeds", "-3"], "1 or more seeds, got -3"),
