@@ -23,7 +23,7 @@ class Options(launch.Runs):
     """What is run; several values of a hyper-parameter make a grid."""
 
     env: str = "CartPole-v1"
-    """Environment: one of gymnax, brax:NAME, or maze, partial-maze, t-maze, navigation, recommendation, cooling, …"""
+    """Environment: one of gymnax, brax:NAME, pgx:NAME, or maze, partial-maze, t-maze, navigation, cooling, …"""
     method: names.MethodName = "reinforce"
     """Method; all but reinforce choose the credit, the baseline and the objective themselves."""
     seeds: int = 256

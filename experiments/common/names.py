@@ -52,7 +52,7 @@ PolicyName = Literal["auto", "tabular", "mlp", "cnn", "categorical", "gaussian",
 OptimizerName = Literal["adam", "sgd"]
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {"adam": optax.adam, "sgd": optax.sgd}
 
-# Environments of pgjax by name; all others are gymnax's or, after "brax:", of brax.
+# Environments of pgjax by name; all others are gymnax's or, after "brax:" or "pgx:", of those.
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "maze": pgjax.maze,
     "partial-maze": pgjax.partial_maze,
@@ -84,7 +84,7 @@ SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.
 
 
 def environment_named(name: str, frames: int = 1) -> Environment:
-    """An environment of pgjax, of gymnax, or of brax ("brax:ant"), which shows its last few observations.
+    """An environment of pgjax, gymnax, brax ("brax:ant") or pgx ("pgx:2048"), which shows its last few observations.
 
     Raises:
         InputError: If there is none of that name, or its observations cannot be stacked.
@@ -96,6 +96,8 @@ def environment_named(name: str, frames: int = 1) -> Environment:
     library, _, rest = name.partition(":")
     if library == "brax" and rest:
         return pgjax.from_brax(rest)
+    if library == "pgx" and rest:
+        return pgjax.environments.from_pgx(rest)
     near = difflib.get_close_matches(name.lower(), ENVIRONMENTS, n=3)
     if near:
         raise InputError(f"expected the name of an environment, got {name!r}; did you mean {', '.join(near)}?")
