@@ -12,6 +12,7 @@ from pgjax.environments.gymnax import from_gymnax, gymnax_names
 from pgjax.environments.masks import masked_actions
 from pgjax.environments.mazes import LAYOUTS, maze, maze_tables, partial_maze, t_maze
 from pgjax.environments.noise import noisy_actions
+from pgjax.environments.pgx import from_pgx
 from pgjax.environments.recommender import clairvoyant_bound, interests, recommendation
 from pgjax.environments.rewards import scaled_rewards
 from pgjax.environments.robot import navigation
@@ -36,6 +37,7 @@ __all__ = [
     "frame_stack",
     "from_brax",
     "from_gymnax",
+    "from_pgx",
     "gymnax_names",
     "interests",
     "masked_actions",
