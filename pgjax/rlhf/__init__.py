@@ -3,7 +3,7 @@
 What is listed here is public; the rest may change.
 """
 
-from pgjax.rlhf.direct import implicit_reward
+from pgjax.rlhf.direct import Direct, implicit_reward
 from pgjax.rlhf.diversity import distinct_n, self_overlap
 from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share, output_of, word_values
 from pgjax.rlhf.learned_reward import LearnedReward
@@ -26,6 +26,7 @@ from pgjax.rlhf.settings import FeedbackHyperparameters, FeedbackSettings
 __all__ = [
     "Annotators",
     "Calibration",
+    "Direct",
     "Evaluation",
     "Feedback",
     "FeedbackHyperparameters",
