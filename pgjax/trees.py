@@ -67,3 +67,8 @@ def unplain(values: np.ndarray, like: Any) -> Any:
     if is_key(like):
         return jax.random.wrap_key_data(jnp.asarray(values), impl=jax.random.key_impl(jnp.zeros((), like.dtype)))
     return values.view(like.dtype)
+
+
+def zeros_like(shapes: PyTree) -> PyTree:
+    """Arrays of zeros of the shapes and types that stand for them."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

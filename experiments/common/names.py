@@ -68,8 +68,9 @@ GROUP_METHODS: dict[str, Callable[..., pgjax.Algorithm]] = {
 }
 # Those that may use a batch more than once, with clipped ratios.
 CLIPPED_METHODS = ("ppo", "grpo", "dr-grpo", "gspo", "reinforce-plus-plus")
-TextMethodName = Literal["reinforce", "rloo", "remax", "grpo", "dr-grpo", "gspo", "reinforce-plus-plus"]
-MethodName = Literal[TextMethodName, "actor-critic", "a2c", "ppo", "trpo"]
+GroupMethodName = Literal["reinforce", "rloo", "remax", "grpo", "dr-grpo", "gspo", "reinforce-plus-plus"]
+MethodName = Literal[GroupMethodName, "actor-critic", "a2c", "ppo", "trpo"]
+TextMethodName = Literal[GroupMethodName, "dpo"]
 PolicyName = Literal["auto", "tabular", "mlp", "cnn", "categorical", "gaussian", "recurrent"]
 OptimizerName = Literal["adam", "sgd", "natural"]
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
@@ -216,8 +217,10 @@ def text_baseline_named(name: TextBaselineName, group_size: int, config: pgjax.t
 
 def text_method_named(
     name: TextMethodName, slots: int, group_size: int
-) -> Callable[[Environment, Policy], pgjax.Algorithm] | None:
+) -> Callable[[Environment, Policy], pgjax.Algorithm] | rlhf.Direct | None:
     """What makes a method for texts of an environment and a policy; None for REINFORCE, which is made of its parts."""
+    if name == "dpo":
+        return rlhf.Direct()
     return None if name == "reinforce" else functools.partial(GROUP_METHODS[name], slots=slots, group_size=group_size)
 
 

@@ -3,7 +3,7 @@
 What is listed here is public; the rest may change.
 """
 
-from pgjax.rlhf.direct import implicit_reward
+from pgjax.rlhf.direct import Direct, implicit_reward
 from pgjax.rlhf.diversity import distinct_n, self_overlap
 from pgjax.rlhf.formats import RankingLine, ranking_lines, save_preferences, task_id
 from pgjax.rlhf.gold import Gold, common_words, grammar_gold, length_gold, letter_share, output_of, word_values
@@ -48,6 +48,7 @@ from pgjax.rlhf.settings import FeedbackHyperparameters, FeedbackSettings
 __all__ = [
     "Annotators",
     "Calibration",
+    "Direct",
     "Estimate",
     "Evaluation",
     "Feedback",

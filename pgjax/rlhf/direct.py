@@ -5,15 +5,19 @@ reward model, r = β ln f/f_SL + β ln Z, and between outputs to one prompt the 
 rankings as any reward model is fitted (`reward_modelling`) gives the policy at once.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
+from pgjax.algorithms.base import train
 from pgjax.errors import InputError
+from pgjax.penalty import Penalized
 from pgjax.policies.base import Policy
 from pgjax.rlhf.gold import output_of
-from pgjax.rlhf.reward_models import RewardModel
+from pgjax.rlhf.preferences import Rankings
+from pgjax.rlhf.reward_models import RewardModel, reward_modelling
 from pgjax.text.tokens import EOS
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
@@ -77,3 +81,35 @@ def implicit_reward(policy: Policy, supervised: PyTree, width: int, beta: Any) -
         return beta * (log_prob(params) - log_prob(supervised))
 
     return RewardModel(init, score)
+
+
+class Direct(NamedTuple):
+    """How a round of the loop fits the policy to all rankings so far, from θ_SL, with no reward model between."""
+
+    updates: int = 25  # of `reward_modelling`
+    steps: int = 10  # gradient steps of each
+
+
+def at_rest(learning_rate: Any) -> optax.GradientTransformation:
+    """The optimizer that moves nothing."""
+    return optax.set_to_zero()
+
+
+def fit_policy(
+    direct: Direct, policy: Policy, rankings: Rankings, params: Penalized, key: jax.Array, learning_rate: Any
+) -> PyTree:
+    """The policy's parameters after direct preference optimization.
+
+    Args:
+        direct: How long.
+        policy: f.
+        rankings: Of outputs to the prompts of the environment.
+        params: Of the environment of texts, with β and θ_SL.
+        key: What minibatches are drawn with.
+        learning_rate: η.
+    """
+    W = params.environment.prompts.shape[1]
+    model = implicit_reward(policy, params.reference, W, params.beta)
+    algorithm = reward_modelling(model, rankings, steps=direct.steps)
+    numbers = algorithm.hyperparameters(learning_rate=learning_rate)
+    return train(algorithm, direct.updates)(jax.random.fold_in(key, 1), numbers)[0].params

@@ -27,6 +27,7 @@ from pgjax.estimators.returns import Credit, reward_to_go
 from pgjax.penalty import kl_penalty
 from pgjax.policies.base import Policy
 from pgjax.rlhf.annotation import Annotated, annotation, sampler
+from pgjax.rlhf.direct import Direct, at_rest, fit_policy
 from pgjax.rlhf.gold import Gold
 from pgjax.rlhf.learned_reward import LearnedReward, fit_reward, learned_judge, unfitted
 from pgjax.rlhf.likelihood import pair_accuracy
@@ -35,7 +36,7 @@ from pgjax.rlhf.reward_models import RewardModel, ensemble_score
 from pgjax.rlhf.settings import FeedbackHyperparameters, FeedbackSettings, check_parts, check_settings, hyperparameters
 from pgjax.rollout import collect
 from pgjax.text.environment import outputs, text_environment, written
-from pgjax.trees import PyTree
+from pgjax.trees import PyTree, zeros_like
 
 FIRST_OUTPUTS = 512  # of the supervised model, to normalise scores
 
@@ -95,6 +96,7 @@ class Parts(NamedTuple):
     environment: Environment  # with the KL penalty too
     learner: Algorithm  # REINFORCE
     optimizer: Optimizer
+    direct: Direct | None
     annotate: Callable[..., Annotated] | None  # None where no annotator is simulated
     write: Callable[[jax.Array, PyTree, PyTree], jax.Array]  # the supervised model's first outputs
     play: Callable[..., Any]  # the episodes of an evaluation
@@ -111,7 +113,7 @@ def feedback(
     held_out: Rankings | None = None,
     credit: Credit | None = None,
     baseline: Baseline | None = None,
-    method: Callable[[Environment, Policy], Algorithm] | None = None,
+    method: Callable[[Environment, Policy], Algorithm] | Direct | None = None,
     optimizer: Optimizer = optax.adam,
 ) -> Feedback:
     """Reinforcement learning from human feedback as an algorithm, with numbers `FeedbackHyperparameters`.
@@ -149,7 +151,7 @@ def feedback(
         credit: `reward_to_go()` if not given.
         baseline: `leave_one_out(group_size)` if not given.
         method: What optimises θ in place of REINFORCE with this credit and baseline, such as `grpo`: a function of the
-            environment of texts and the policy, with the same optimizer.
+            environment of texts and the policy, with the same optimizer; or `Direct`, which fits θ to all rankings.
         optimizer: Of REINFORCE, from η to an optax transformation.
 
     Raises:
@@ -167,6 +169,9 @@ def feedback(
     like = jax.eval_shape(lambda key: unfitted(model, settings.members, key, jnp.zeros(())), jax.random.key(0))
     texts = text_environment(prompts, V, T, learned_judge(model, gold, V), zeros_like(like))
     environment = kl_penalty(texts, policy, zeros_like(jax.eval_shape(policy.init, jax.random.key(0))))
+    direct = None
+    if isinstance(method, Direct):  # its learner samples, for what is reported
+        direct, method, optimizer = method, None, at_rest
     if method is None:
         method = partial(
             reinforce,
@@ -192,6 +197,7 @@ def feedback(
         environment=environment,
         learner=learner,
         optimizer=optimizer,
+        direct=direct,
         annotate=annotate,
         write=outputs(texts, policy, FIRST_OUTPUTS),
         play=collect(environment, policy, settings.evaluated, group_size=settings.candidates),
@@ -279,6 +285,9 @@ def next_round(parts: Parts, state: FeedbackState) -> FeedbackState:
         uncertainty_penalty=numbers.uncertainty_penalty,
     )
     params = params._replace(environment=params.environment._replace(judge=reward))
+    if parts.direct is not None:
+        theta = fit_policy(parts.direct, parts.policy, rankings, params, fit_key, numbers.learning_rate)
+        learned = learned._replace(params=theta)
     return state._replace(
         policy=learned._replace(hyperparameters=learned.hyperparameters._replace(environment=params)),
         rankings=rankings,
@@ -348,8 +357,3 @@ def evaluate(parts: Parts, key: jax.Array, params: PyTree, reward: LearnedReward
         length=sums["length"],
         kl=sums["kl"],
     )
-
-
-def zeros_like(shapes: PyTree) -> PyTree:
-    """Arrays of zeros of the shapes and types that stand for them."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

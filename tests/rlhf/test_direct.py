@@ -108,3 +108,25 @@ def test_what_does_not_fit_is_refused():
         rlhf.implicit_reward(POLICY, SUPERVISED, W, 0)
     with pytest.raises(pgjax.InputError, match="no body for a policy that is its own reward model"):
         rlhf.implicit_reward(POLICY, SUPERVISED, W, 1.0).init(jax.random.key(0), SUPERVISED)
+
+
+@pytest.mark.slow
+def test_a_round_of_the_loop_fits_the_policy_to_its_rankings():
+    """θ moves when a round begins, and nowhere else; what was preferred is likelier than it was."""
+    from tests.rlhf.test_loop import POLICY, by_external_annotators, loop
+
+    external = by_external_annotators()
+    feedback = loop(method=rlhf.Direct(updates=3, steps=5), rankings=0, external=external, updates=2, rounds=1)
+    algorithm = feedback.algorithm
+    update = jax.jit(algorithm.update)
+    start = algorithm.init(jax.random.key(0), algorithm.hyperparameters(learning_rate=1e-2))
+    first, metrics = update(start)
+    second, _ = update(first)
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), start.policy.params, first.policy.params)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, first.policy.params, second.policy.params)
+    width = external.tokens.shape[2] - 10
+    model = rlhf.implicit_reward(POLICY, start.policy.params, width, 1.0)
+    better, worse = model.score(first.policy.params, jnp.asarray(external.tokens[0]))
+    assert better > worse
+    assert np.isfinite(float(metrics.notes["kl"]))
