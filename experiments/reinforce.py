@@ -60,7 +60,8 @@ HYPERPARAMETERS = (
     "trace_decay",
     "value_learning_rate",
 )
-NEW = ("frames", "normalize_observations", "normalize_returns")  # which results had no name for before there were they
+# Options that results had no name for before there were they.
+NEW = ("frames", "normalize_observations", "normalize_returns", "value_minibatches")
 NUMBERS = {"discount": (1.0,), "entropy_coefficient": (0.0,), "trace_decay": (0.95,)}  # of reinforce
 
 

@@ -282,6 +282,7 @@ def baseline_named(
     policy: Policy,
     hidden: Sequence[int],
     steps: int,
+    minibatches: int = 1,
     normalize_observations: bool = False,
 ) -> Baseline:
     """A baseline; a learned one is a table where states are few, else a network with these hidden layers.
@@ -301,7 +302,8 @@ def baseline_named(
     }
     make = getattr(estimators, name.removesuffix("-by-time" if name in values else "").replace("-", "_"))
     if name in values:
-        return make(value_named(environment, hidden, normalize_observations, values[name]), steps=steps)
+        value = value_named(environment, hidden, normalize_observations, values[name])
+        return make(value, steps=steps, minibatches=minibatches)
     return make()
 
 
@@ -319,6 +321,7 @@ def reinforce_named(
     bfloat16: bool = False,
     normalize_observations: bool = False,
     normalize_returns: bool = False,
+    value_minibatches: int = 1,
 ) -> pgjax.Algorithm:
     """REINFORCE of these parts; see `policy_named`, `baseline_named` and `pgjax.reinforce`.
 
@@ -326,7 +329,8 @@ def reinforce_named(
         InputError: If a part does not fit the environment or another one.
     """
     chosen = policy_named(policy, environment, hidden, bfloat16, normalize_observations)
-    subtracted = baseline_named(baseline, environment, chosen, hidden, value_steps, normalize_observations)
+    steps = (value_steps, value_minibatches)
+    subtracted = baseline_named(baseline, environment, chosen, hidden, *steps, normalize_observations)
     return pgjax.reinforce(
         environment,
         chosen,
@@ -356,6 +360,8 @@ class Parts:
     """In how many parts it does so, each with an optimizer step; by default the method's."""
     value_steps: int = 5
     """Gradient steps of a learned baseline in an update."""
+    value_minibatches: int = 1
+    """Disjoint parts of the steps that these go through in turn; as many as they are is the fastest. For reinforce."""
     credit: CreditName = "reward-to-go"
     """What an action is judged by."""
     baseline: BaselineName = "leave-one-out-by-time"
@@ -376,8 +382,9 @@ class Parts:
     """Whether advantages are in units of the running deviation of returns; for reinforce."""
 
 
-OF_REINFORCE = ("credit", "baseline", "normalize_returns")  # which the other methods decide themselves
-OF_METHODS = ("group_size", "epochs", "minibatches")  # which only some have a use for
+# Options which the other methods decide themselves, and those which only some of them have a use for.
+OF_REINFORCE = ("credit", "baseline", "normalize_returns", "value_minibatches")
+OF_METHODS = ("group_size", "epochs", "minibatches")
 
 
 def parts_used(method: MethodName) -> tuple[str, ...]:

@@ -35,17 +35,17 @@ def difference(
     Pair only what shares randomness, such as the runs of the same seeds on the same levels. The gain is then the
     variance that independent runs would have had, divided by that of the pairs.
 
-    How often the 95% interval covers the difference, in percent of 1000 simulations (300 of n = 1000, give
-    or take 3) by tests/analysis/simulations.py: of two methods with the same distribution, of one whose runs are half
+    How often the 95% interval covers the difference, in percent of 1000 simulations (300 of n = 1000 in
+    pairs, give or take 3) by tests/analysis/simulations.py: of two methods with the same distribution, of one whose runs are half
     as far apart as the other's, and of pairs with a rank correlation of about 0.8:
 
         runs n of each                  2     3     5    10    30   100  1000
-        alike      lognormal, σ = 1  98.7  97.8  99.6  98.3  96.5  94.6  95.7
-                   t of 3            98.5  97.9  99.4  98.0  96.6  94.9  96.0
-                   two modes         94.6  96.7  98.5  97.6  96.0  93.8  95.7
-        half       lognormal, σ = 1  98.1  97.5  99.4  97.8  96.2  95.2  96.3
-                   t of 3            98.6  97.3  99.5  97.4  96.6  94.9  95.7
-                   two modes         93.4  93.3  98.5  97.1  96.3  94.7  96.3
+        alike      lognormal, σ = 1  98.7  97.8  99.6  98.3  96.5  94.6  95.0
+                   t of 3            98.5  97.9  99.4  98.0  96.6  94.9  95.1
+                   two modes         94.6  96.7  98.5  97.6  96.0  93.8  94.8
+        half       lognormal, σ = 1  98.1  97.5  99.4  97.8  96.2  95.2  94.6
+                   t of 3            98.6  97.3  99.5  97.4  96.6  94.9  94.7
+                   two modes         93.4  93.3  98.5  97.1  96.3  94.7  95.2
         in pairs   lognormal, σ = 1  96.7  98.4  99.5  97.1  96.8  95.8  97.7
                    t of 3            95.9  95.8  99.2  97.2  97.1  95.5  98.0
                    two modes         96.2  97.0  99.6  94.7  94.5  95.0  98.3
