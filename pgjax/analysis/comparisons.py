@@ -36,8 +36,8 @@ def difference(
     variance that independent runs would have had, divided by that of the pairs.
 
     How often the 95% interval covers the difference, in percent of 1000 simulations (300 of n = 1000 in
-    pairs, give or take 3) by tests/analysis/simulations.py: of two methods with the same distribution, of one whose runs are half
-    as far apart as the other's, and of pairs with a rank correlation of about 0.8:
+    pairs, give or take 3) by tests/analysis/simulations.py: of two methods with the same distribution, of one whose
+    runs are half as far apart as the other's, and of pairs with a rank correlation of about 0.8:
 
         runs n of each                  2     3     5    10    30   100  1000
         alike      lognormal, σ = 1  98.7  97.8  99.6  98.3  96.5  94.6  95.0
