@@ -70,7 +70,7 @@ class Options(asking.Asking, launch.Runs):
     rounds: int = 2
     """Rounds: how often simulated annotators are asked, and the reward model is fitted anew."""
     updates: int = 60
-    """Updates of REINFORCE in each round."""
+    """Updates of the method in each round."""
     comparisons: int | None = None
     """Rankings of a round by simulated annotators; by default 1024, with --rankings 0."""
     ranked: int = 2
@@ -95,7 +95,7 @@ class Options(asking.Asking, launch.Runs):
     members: int = 1
     """Reward models of the ensemble."""
     slots: int = 64
-    """Episodes of an update of REINFORCE, each an output."""
+    """Episodes of an update, each an output."""
     group_size: int = 4
     """Outputs of an update that have the same prompt; they are each other's baseline."""
     method: names.TextMethodName = "reinforce"
@@ -103,7 +103,7 @@ class Options(asking.Asking, launch.Runs):
     baseline: names.TextBaselineName = "leave-one-out"
     """What is subtracted from a return; a learned value is a transformer of its own."""
     learning_rate: float = 1e-3
-    """Learning rate η of REINFORCE."""
+    """Learning rate η of the method."""
     beta: float = 0.05
     """Coefficient β of the KL penalty; with a target, its first value."""
     kl_target: float = 0.0
@@ -224,10 +224,8 @@ def tune(
         sources.append(f"{comparisons_of(options)} by simulated annotators in each")
     if people is not None:
         sources.append(f"{len(people.external.mask)} by people ({len(people.held_out.mask)} more are held out)")
-    print(
-        f"2. {options.rounds} rounds, each with {options.updates} updates of REINFORCE; rankings: {', '.join(sources)}",
-        flush=True,
-    )
+    steps = f"{options.rounds} rounds, each with {options.updates} updates of {options.method.upper()}"
+    print(f"2. {steps}; rankings: {', '.join(sources)}", flush=True)
     chosen = ("gold", "width", "layers", "heads", "length", "rounds", "updates", "ranked", "drawn", "annotators",
              "members", "slots", "group_size", "baseline")  # fmt: skip
     method = () if options.method == "reinforce" else ("method",)  # so that results of before there were others go on
@@ -409,11 +407,11 @@ def save_some(options: Options, pairs: Mapping[str, Any], corpus: pgjax.text.Cor
 
 
 def side_by_side(
-    corpus: pgjax.text.Corpus, before: Any, after: Any, best: np.ndarray, gold: rlhf.Gold | None
+    corpus: pgjax.text.Corpus, columns: Mapping[str, np.ndarray], gold: rlhf.Gold | None
 ) -> list[dict[str, Any]]:
-    """Samples to the same prompts as texts, with the gold reward of each, if there is one."""
+    """Samples of several models to the same prompts as texts, with the gold reward of each, if there is one."""
     width, rows = corpus.prompts.shape[1], []
-    columns = {"f_SL": before, "REINFORCE": after, "best of n": best}
+    before = next(iter(columns.values()))
     for i in range(len(before)):
         row: dict[str, Any] = {"prompt": corpus.tokenizer.decode(before[i, :width])}
         for name, tokens in columns.items():
@@ -431,6 +429,7 @@ def draw(
     corpus: pgjax.text.Corpus,
     rewards: Mapping[str, Any],
     best_of: int,
+    method: str,
     trusts: Mapping[str, rlhf.Calibration],
     path: Path,
 ) -> None:
@@ -447,7 +446,7 @@ def draw(
     if corpus.grammar is not None:
         panels[0, 0].axhline(corpus.grammar.floor, color="0.35", linestyle="--", label="entropy of the grammar")
     reward = "gold" if "gold" in rewards else "learned"
-    curve(panels[0, 1], tuned, {"gold": "gold", "learned": "proxy"}[reward], COLOURS[0], "REINFORCE")
+    curve(panels[0, 1], tuned, {"gold": "gold", "learned": "proxy"}[reward], COLOURS[0], method)
     levels = {"sft": "f_SL", "best_of_n": f"best of {best_of}"}
     for (name, label), style in zip(levels.items(), ("--", ":"), strict=True):
         panels[0, 1].axhline(rewards[reward][name]["mean"], color="0.35", linestyle=style, label=label)
@@ -459,8 +458,8 @@ def draw(
     errors = ", ".join(f"{trust.error:.3f}" for trust in trusts.values())
     titles = {
         "supervised pretraining": ("gradient steps", "cross-entropy (nats a token)"),
-        REWARDS[reward]: ("update of REINFORCE", f"{REWARDS[reward]} (mean)"),
-        "what is optimised": ("update of REINFORCE", "KL (nats a text), learned reward (deviations)"),
+        REWARDS[reward]: (f"update of {method}", f"{REWARDS[reward]} (mean)"),
+        "what is optimised": (f"update of {method}", "KL (nats a text), learned reward (deviations)"),
         f"reward model: calibration error {errors}": (
             "σ(r₁ − r₂), the model's probability that the first is preferred",
             "fraction of pairs whose first is preferred",
@@ -474,7 +473,7 @@ def draw(
 
 def print_found(summary: Mapping[str, Any], out: Path) -> None:
     """Print the rewards and what they are worth, and say which numbers are of simulated annotators."""
-    labels = {"sft": "f_SL", "rl": "REINFORCE", "best_of_n": f"best of {summary['best_of_n']}"}
+    labels = {"sft": "f_SL", "rl": summary["method"], "best_of_n": f"best of {summary['best_of_n']}"}
     reward = "gold" if "gold" in summary["rewards"] else "learned"
     lines = []
     for key, name in labels.items():
@@ -598,7 +597,9 @@ def main(options: Options) -> None:
         sample_key = jax.random.split(key, 3)[2]
         both = (likely(sample_key, params, loop.environment.params) for params in (start, tuned.policy))
         before, after = map(np.asarray, both)
-    shown = pd.DataFrame(side_by_side(corpus, before, after, found["best"][0, :SHOWN], gold))
+    method = options.method.upper()
+    columns = {"f_SL": before, method: after, "best of n": found["best"][0, :SHOWN]}
+    shown = pd.DataFrame(side_by_side(corpus, columns, gold))
     table = shown.to_string(index=False, justify="left")
     tables.write_text(options.out / "samples.txt", table + "\n")
 
@@ -619,6 +620,7 @@ def main(options: Options) -> None:
         judged["people"], trusts["people, held-out rankings"] = by_people(people, found, results)
     summary = {
         "corpus": corpus.name,
+        "method": method,
         "rewards": rewards,
         "kl": pgjax.analysis.mean_interval(found["kl"]),
         "best_of_n": options.best_of,
@@ -634,7 +636,7 @@ def main(options: Options) -> None:
         "device": results.attrs["device"],
     }
     tables.write_json(options.out / "summary.json", summary)
-    draw(pretrained, results, corpus, rewards, options.best_of, trusts, options.out / "rlhf.png")
+    draw(pretrained, results, corpus, rewards, options.best_of, method, trusts, options.out / "rlhf.png")
     print("to the same prompts" + (":" if gold is None else f", in brackets the {REWARDS['gold']}:"))
     print(table)
     print_found(summary, options.out)

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -197,6 +198,16 @@ def test_another_method_optimises_the_model(tmp_path):
     found = pgjax.read(tmp_path / "feedback")
     assert np.isfinite(found.approx_kl).all()
     assert (found.clip_fraction >= 0).all()
+
+
+def test_a_model_is_fitted_to_rankings_without_a_reward_model(tmp_path, capsys):
+    assert run_tiny(tmp_path, "--method", "dpo") == 0
+    printed = capsys.readouterr().out
+    assert "3 updates of DPO; rankings: 16 by simulated annotators in each" in printed
+    assert re.search(r"^ +DPO +-?\d", printed, re.M)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["kl"]["mean"] > 0  # it has moved
+    assert summary["method"] == "DPO"
 
 
 def test_a_method_with_a_baseline_is_refused(monkeypatch, capsys, tmp_path):
