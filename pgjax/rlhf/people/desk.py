@@ -185,12 +185,15 @@ class Desk:
         return hashlib.sha256("\0".join((str(self.settings.seed), *what)).encode()).hexdigest()
 
     def _view(self, annotator: str, task: str) -> View:
-        again = len(self._said.get((annotator, task), []))
+        said, withdrawn = self._said.get((annotator, task), []), str(self._withdrawn[annotator, task])
         order = list(range(len(self.tasks[task].outputs)))
-        random.Random(self._digest("order", annotator, task)).shuffle(order)
-        shown = tuple(order[::-1] if again else order)
-        count = f"{again} {self._withdrawn[annotator, task]}"
-        return View(self._digest("view", annotator, task, count)[:24], self.tasks[task], shown, bool(again))
+        if said:
+            shown = tuple(self.answers[said[0]].more.get("shown", order)[::-1])
+        else:
+            random.Random(self._digest("order", annotator, task, withdrawn)).shuffle(order)
+            shown = tuple(order)
+        count = f"{len(said)} {withdrawn}"
+        return View(self._digest("view", annotator, task, count)[:24], self.tasks[task], shown, bool(said))
 
     def answer(
         self, annotator: str, view: str, task: str, ranking: Sequence[Sequence[int]], seconds: float, now: float

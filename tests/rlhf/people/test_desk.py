@@ -128,6 +128,15 @@ def test_undo_asks_the_same_again_at_once():
     assert desk.made == 0
 
 
+def test_what_is_asked_again_after_undo_is_shuffled_anew():
+    desk, changed = Desk(TASKS, ONCE), 0
+    for _ in range(100):  # the chance that fewer than 25 or more than 75 change is below 1e-6
+        view, _ = choose(desk, "ada")
+        desk.undo("ada", 0.0)
+        changed += desk.view("ada", 0.0).shown != view.shown
+    assert 25 <= changed <= 75
+
+
 def test_after_a_restart_everything_is_as_it_was():
     settings = DeskSettings(overlap=2, again=0.5, gap=1)
     desk, events = Desk(TASKS, settings), []
