@@ -128,12 +128,11 @@ def feedback(
     4. the following updates optimise θ: reward r(θ_r, ·) at the end, − β ln f/f_SL at each token.
 
     θ_SL, from which θ starts (where the hyper-parameters hold no other `start`) and from which it is kept, stays what
-    it is. After R rounds nothing is ranked any more.
-    Beside REINFORCE's metrics there are, as notes: gold, proxy (normalised), length, kl, distinct_2 and self_overlap of
-    the outputs of the update, and kl_coefficient, β. Of the round there are, where annotators are simulated: accuracy,
-    of the reward model on pairs of different outputs that it has not seen, bayes_accuracy, the most that it can be, and
-    identical_texts, the fraction of rankings for which there were no K different outputs; and where rankings are held
-    out: held_out_accuracy on those.
+    it is. After R rounds nothing is ranked any more. Beside REINFORCE's metrics there are, as notes: gold, proxy
+    (normalised), length, kl, distinct_2 and self_overlap of the outputs of the update, and kl_coefficient, β; of the
+    round, where annotators are simulated: accuracy, of the reward model on pairs of different outputs that it has not
+    seen, bayes_accuracy, the most that it can be, and identical_texts, the fraction of rankings for which there were no
+    K different outputs; and where rankings are held out: held_out_accuracy on those.
 
     No annotator is simulated where the settings' `rankings` is 0. Then a round fits the external rankings once more. A
     loop whose annotators are asked between its rounds is a run a round: `sample` outputs of θ, have them ranked, and
@@ -184,9 +183,6 @@ def feedback(
     elif credit is not None or baseline is not None:
         raise InputError("expected no credit and no baseline beside a method, which has its own, got one")
     learner = method(environment, policy)
-    annotate = None
-    if gold is not None and settings.rankings:
-        annotate = annotation(texts, policy, gold, settings)
     parts = Parts(
         settings=settings,
         policy=policy,
@@ -198,7 +194,7 @@ def feedback(
         learner=learner,
         optimizer=optimizer,
         direct=direct,
-        annotate=annotate,
+        annotate=annotation(texts, policy, gold, settings) if gold is not None and settings.rankings else None,
         write=outputs(texts, policy, FIRST_OUTPUTS),
         play=collect(environment, policy, settings.evaluated, group_size=settings.candidates),
     )

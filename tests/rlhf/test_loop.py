@@ -121,8 +121,8 @@ def test_every_round_asks_about_outputs_of_the_model_as_it_is():
         np.testing.assert_array_equal(ranked.mask.sum(1), known)
         assert differ[np.asarray(ranked.mask)].all()
     ranked = states[-1].rankings
-    for name, leaf in by_external_annotators()._asdict().items():
-        np.testing.assert_array_equal(getattr(ranked, name)[0, -6:], leaf)
+    last = jax.tree.map(lambda leaf: leaf[0, -6:], ranked)
+    jax.tree.map(np.testing.assert_array_equal, last, by_external_annotators())
     ranked = jax.tree.map(lambda leaf: leaf[:, :-6], ranked)
     assert (np.sort(ranked.order, axis=-1) == [0, 1]).all()
     assert set(np.asarray(ranked.annotator).ravel()) == {0, 1, 2}
