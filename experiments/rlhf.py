@@ -133,6 +133,8 @@ def check(options: Options) -> None:
     Raises:
         InputError: If a count or a number is out of range.
     """
+    if options.method == "dpo" and options.beta == 0:
+        raise pgjax.InputError("expected a --beta above 0 beside --method dpo, which else learns nothing, got 0.0")
     launch.check_counts({"seeds": options.seeds, "gradient steps of pretraining": options.pretraining})
     if not 0 < options.top_p <= 1:
         raise pgjax.InputError(f"expected a probability above 0 and at most 1 for samples, got {options.top_p}")

@@ -211,6 +211,8 @@ def print_comparison(found: Mapping[names.MethodName, Tuning]) -> None:
 
 def main(options: Options) -> None:
     """Tune, then draw and print what was found."""
+    if isinstance(options.budget, tuple) and not options.budget[0] > 0:
+        raise pgjax.InputError(f"expected more than 0 minutes as --budget, got {options.budget[0]}")
     points = options.budget if isinstance(options.budget, int) else 2
     counts = {"points as --budget": points, "rungs": options.rungs, "seeds": options.seeds}
     launch.check_counts(counts | {"runs to choose on": options.choosing_seeds})

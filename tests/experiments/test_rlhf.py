@@ -210,6 +210,11 @@ def test_a_model_is_fitted_to_rankings_without_a_reward_model(tmp_path, capsys):
     assert summary["method"] == "DPO"
 
 
+def test_preferences_without_a_price_on_divergence_are_refused(monkeypatch, capsys, tmp_path):
+    options = [*TINY, "--method", "dpo", "--beta", "0", "--out", tmp_path]
+    assert_refused(monkeypatch, capsys, study, options, "expected a --beta above 0 beside --method dpo")
+
+
 def test_a_method_with_a_baseline_is_refused(monkeypatch, capsys, tmp_path):
     options = [*TINY, "--method", "grpo", "--baseline", "running-average", "--out", tmp_path]
     assert_refused(monkeypatch, capsys, study, options, "no --baseline beside --method grpo, got running-average")

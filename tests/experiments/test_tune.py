@@ -94,6 +94,7 @@ def test_a_budget_in_minutes_buys_as_many_points_as_its_runs_leave_time_for(monk
     ("arguments", "message"),
     [
         (["--budget", "0"], "expected 1 or more points as --budget, got 0"),
+        (["--budget", "0", "minutes"], "expected more than 0 minutes as --budget, got 0.0"),
         (["--learning-rate", "0.1"], "expected a lowest and a highest value of one or more hyper-parameters, got none"),
         (["--discount", "0", "0.5", "1"], "expected one value of --discount, or a lowest and a highest, got 3"),
         (["--method", "ppo", "ppo"], "expected one or more different methods, got ppo ppo"),
