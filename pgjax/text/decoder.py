@@ -21,6 +21,7 @@ from flax import linen
 from pgjax.environments.base import Environment
 from pgjax.environments.spaces import Discrete
 from pgjax.errors import InputError
+from pgjax.placement import by_slot
 from pgjax.policies.base import Policy, ValueFunction, allowed
 from pgjax.policies.distributions import Categorical
 from pgjax.text.tokens import BOS, PAD
@@ -81,14 +82,15 @@ class Block(linen.Module):
     def qkv(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries, keys and values [..., heads, features] of tokens [..., width]; queries are scaled."""
         features = self.width // self.heads
-        parts = self.attention(self.before_attention(x)).reshape(*x.shape[:-1], 3, self.heads, features)
+        parts = by_slot(self.attention(self.before_attention(x))).reshape(*x.shape[:-1], 3, self.heads, features)
         q, k, v = jnp.moveaxis(parts, -3, 0)
         return q / np.sqrt(features), k, v
 
     def residual_mlp(self, x: jax.Array, seen: jax.Array) -> jax.Array:
         """Tokens [..., width] after a block, for what attention saw [..., width]."""
-        x = x + self.attended(seen)
-        return x + jnp.einsum("...i,oi->...o", jax.nn.relu(self.up(self.before_layer(x))), self.down)
+        x = by_slot(x + self.attended(seen))
+        up = by_slot(self.up(self.before_layer(x)))
+        return by_slot(x + jnp.einsum("...i,oi->...o", jax.nn.relu(up), self.down))
 
 
 class Transformer(linen.Module):
