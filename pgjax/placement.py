@@ -39,20 +39,29 @@ def run_mesh(devices: int, model_devices: int = 1) -> Mesh:
 
 
 def sweep_mesh(runs: int, run_devices: int = 1, model_devices: int = 1) -> Mesh:
-    """A mesh for the runs of a sweep over this process's devices; arguments are those of `sweep`.
+    """A mesh for the runs of a sweep: over this process's devices, or over all if a run needs more than it has.
+
+    Arguments are those of `sweep`.
 
     Raises:
-        InputError: If this process has fewer devices, or one number does not divide the other.
+        InputError: If there are not so many devices, or one number does not divide the other.
     """
-    local = jax.local_devices()
-    if run_devices > len(local):
-        raise InputError(f"expected runs on at most the {len(local)} devices of a process, got {run_devices}")
     check_split(run_devices, model_devices)
-    groups = max(1, min(runs, len(local) // run_devices))
-    devices = np.asarray(local[: groups * run_devices])
+    devices = jax.local_devices()
+    if run_devices <= len(devices):
+        groups = max(1, min(runs, len(devices) // run_devices))
+    else:
+        groups, left = divmod(jax.device_count(), run_devices)
+        if left or run_devices % len(devices):
+            raise InputError(
+                f"expected runs on a number of devices that divides all {jax.device_count()} and is divided by the "
+                f"{len(devices)} of a process, or is below that, got {run_devices}"
+            )
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    chosen = np.asarray(devices[: groups * run_devices])
     if run_devices == 1:
-        return Mesh(devices, (RUN,))
-    return Mesh(devices.reshape(groups, -1, model_devices), (RUN, SLOT, MODEL))
+        return Mesh(chosen, (RUN,))
+    return Mesh(chosen.reshape(groups, -1, model_devices), (RUN, SLOT, MODEL))
 
 
 def check_split(devices: int, model_devices: int) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 import jax
 import jaxlib
 import numpy as np
+from jax.experimental import multihost_utils
 
 from pgjax import trees
 from pgjax.algorithms.base import by_name
@@ -21,7 +22,7 @@ from pgjax.sweeps import checkpoints
 from pgjax.sweeps.checkpoints import Running
 from pgjax.sweeps.grid import Runs
 from pgjax.sweeps.looks import Report, reported
-from pgjax.sweeps.program import Plan, Program, halved
+from pgjax.sweeps.program import Plan, Program, halved, put
 from pgjax.sweeps.store import Piece, Store, completed, keeps_params, read, write
 from pgjax.trees import PyTree
 
@@ -69,7 +70,7 @@ def compute(
             if not len(missing):
                 first = chosen.stop
                 continue
-            if stop.is_set():
+            if any(agreed(program, stop.is_set())):
                 leave(saved=True)
             others = int(done[mine.start : mine.stop].sum()) - (len(chosen) - len(missing))
             try:
@@ -82,10 +83,12 @@ def compute(
             except jax.errors.JaxRuntimeError as error:
                 plan, program = halved(program.plan, error), None
                 continue
-            write(store, pieces, seconds)
+            if not program.joint or jax.process_index() == 0:
+                write(store, pieces, seconds)
             done[missing] = True
             if checkpoint is not None:
                 checkpoint.path.unlink(missing_ok=True)
+                checkpoints.before(checkpoint.path).unlink(missing_ok=True)
             first = chosen.stop
 
 
@@ -113,11 +116,18 @@ def segments(
         yield running
         if checkpoint is None or running.finished:
             continue
-        if stop.is_set():
+        stopped, late = agreed(program, stop.is_set(), time.monotonic() - saved >= checkpoint.seconds)
+        if stopped:
             leave(checkpoints.save(checkpoint.path, label, running))
-        if time.monotonic() - saved >= checkpoint.seconds:
+        if late:
             checkpoints.save(checkpoint.path, label, running)
             saved = time.monotonic()
+
+
+def agreed(program: Program, *numbers: float) -> np.ndarray:
+    """Numbers; where several processes compute together, the largest that any of them has."""
+    own = np.asarray(numbers)
+    return multihost_utils.process_allgather(own).max(axis=0) if program.joint else own
 
 
 def identity(store: Store, program: Program, chosen: range) -> str:
@@ -147,7 +157,7 @@ def pad(chosen: Sequence[int], B: int) -> list[int]:
 def begin(program: Program, keys: jax.Array, values: dict[str, PyTree], iterations: int) -> Running:
     """A batch with nothing done."""
     begun = time.perf_counter()
-    states = program.start(*jax.device_put((keys, values), program.start.input_shardings[0]))
+    states = program.start(*put((keys, values), program.start.input_shardings[0]))
     curves = {name: np.full((len(keys), iterations), np.nan, np.float32) for name in by_name(program.metrics)}
     return Running(
         states=states, curves=curves, done=np.zeros(len(keys), np.int32), seconds=time.perf_counter() - begun
@@ -157,7 +167,8 @@ def begin(program: Program, keys: jax.Array, values: dict[str, PyTree], iteratio
 def go_on(program: Program, running: Running) -> Running:
     """A batch with a segment more of it done; what is given is used up."""
     begun = time.perf_counter()
-    goal = program.goal(running.done, running.iterations, in_time(program, running))
+    (most,) = agreed(program, in_time(program, running))
+    goal = program.goal(running.done, running.iterations, int(most))
     states, metrics, counts = program.advance(running.states, *goal)
     counts = np.asarray(counts)
     rows, columns = np.nonzero(np.arange(program.width) < counts[:, None])
@@ -184,13 +195,18 @@ def pieces_of(running: Running, runs: Runs, chosen: range, missing: np.ndarray, 
     params: dict[str, np.ndarray] = {}
     if keep_params:
         final = running.states.params
-        params = dict(zip(trees.names(final), map(trees.plain, jax.tree.leaves(final)), strict=True))
+        params = dict(zip(trees.names(final), map(whole, jax.tree.leaves(final)), strict=True))
     pieces = []
     for region, cut in runs.regions(missing.tolist()):
         rows = missing[cut] - chosen.start
         curves = {name: curve[rows] for name, curve in running.curves.items()}
         pieces.append(Piece(region, curves, {name: leaf[rows] for name, leaf in params.items()}))
     return pieces
+
+
+def whole(leaf: jax.Array) -> np.ndarray:
+    """A leaf on the host, as `trees.plain` has it, from the devices of all processes."""
+    return trees.plain(leaf if leaf.is_fully_addressable else multihost_utils.process_allgather(leaf, tiled=True))
 
 
 def follow(batch: Iterator[Running], show: Callable[[int, str], None], n: int, others: int) -> Running:

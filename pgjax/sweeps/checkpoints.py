@@ -4,6 +4,10 @@ A checkpoint is one file, which is replaced as a whole: at any moment it is the 
 has its own and waits for no other. It holds plain arrays and their SHA-256, and says which batch of which program it
 belongs to; for any other batch it is as if there were none.
 
+Where several processes compute a batch together, each saves the parts that are on its devices, and none holds it
+whole. They may be killed while some have saved and others have not: so each keeps the file before the last one too, and
+they go on from the newest that all have.
+
 Orbax is not used here: among several processes it writes numpy arrays in the first one only and refuses arrays that
 are whole in one of them, it removes the old checkpoint before the new one is in place, and checks no sums.
 """
@@ -15,10 +19,11 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from pgjax import trees
 from pgjax.errors import say
@@ -79,17 +84,47 @@ def save(path: Path, identity: str, running: Running) -> bool:
     Returns:
         Whether it is saved.
     """
-    arrays = {f"state {i}": trees.plain(leaf) for i, leaf in enumerate(jax.tree.leaves(running.states))}
+    leaves = jax.tree.leaves(running.states)
+    joint = not all(leaf.is_fully_addressable for leaf in leaves)
+    arrays = {f"state {i}": own_parts(leaf) if joint else trees.plain(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {f"curve {name}": curve for name, curve in running.curves.items()} | {"done": running.done}
     header = json.dumps({"identity": identity, "seconds": running.seconds, "sha256": digest(arrays)})
     try:
         path.parent.mkdir(exist_ok=True)
+        if joint and path.exists():
+            path.replace(before(path))
         with replacing(path) as file:
             np.savez(file, header=np.asarray(header), **arrays)  # type: ignore[arg-type]
     except OSError as error:
         say(f"the running batch could not be saved in {path}: {error.strerror or error}; the sweep goes on without")
         return False
     return True
+
+
+def before(path: Path) -> Path:
+    """Where the checkpoint before the one in a file is kept, by processes that compute together."""
+    return path.with_name(f"{path.stem}-before{path.suffix}")
+
+
+def places_of(like: Any) -> dict[jax.Device, str]:
+    """Which part of an array each of this process's devices has; several may have the same."""
+    indices = like.sharding.addressable_devices_indices_map(like.shape)
+    return {device: str(index) for device, index in indices.items()}
+
+
+def own_parts(leaf: jax.Array) -> np.ndarray:
+    """The parts of an array that are on this process's devices, each once, [parts, ...], as plain numbers."""
+    data = {shard.device: shard.data for shard in leaf.addressable_shards}
+    first = {place: device for device, place in reversed(places_of(leaf).items())}
+    return np.stack([trees.plain(data[first[place]]) for place in sorted(first)])
+
+
+def from_parts(parts: np.ndarray, like: Any) -> jax.Array:
+    """The array whose parts `own_parts` gave; of what stands for it: shape, type and sharding."""
+    places = places_of(like)
+    own = dict(zip(sorted(set(places.values())), parts, strict=True))
+    pieces = [jax.device_put(trees.unplain(own[place], like), device) for device, place in places.items()]
+    return jax.make_array_from_single_device_arrays(like.shape, like.sharding, pieces)
 
 
 def restore(path: Path, identity: str, states: PyTree) -> Running | None:
@@ -100,6 +135,31 @@ def restore(path: Path, identity: str, states: PyTree) -> Running | None:
         identity: See `save`.
         states: Shapes, types and shardings of the states [B, ...], which are put back onto the devices.
     """
+    likes, structure = jax.tree.flatten(states)
+    joint = not all(like.sharding.is_fully_addressable for like in likes)
+    saved = [read_saved(file, identity) for file in ((path, before(path)) if joint else (path,))]
+    if joint:
+        own = np.asarray([-1 if found is None else found[1]["done"].sum() for found in saved])
+        everyone = multihost_utils.process_allgather(own)
+        common = [done for done in own if done >= 0 and (everyone == done).any(axis=1).all()]
+        saved = [saved[own.tolist().index(max(common))]] if common else [None]
+    if saved[0] is None:
+        return None
+    header, arrays = saved[0]
+    restored = [
+        from_parts(arrays[f"state {i}"], like)
+        if joint
+        else jax.device_put(trees.unplain(arrays[f"state {i}"], like), like.sharding)
+        for i, like in enumerate(likes)
+    ]
+    curves = {name.removeprefix("curve "): array for name, array in arrays.items() if name.startswith("curve ")}
+    return Running(
+        states=jax.tree.unflatten(structure, restored), curves=curves, done=arrays["done"], seconds=header["seconds"]
+    )
+
+
+def read_saved(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """The header and the arrays of a file, see `restore`."""
     try:
         with path.open("rb") as file, np.load(file) as saved:
             header = json.loads(str(saved["header"]))
@@ -114,11 +174,4 @@ def restore(path: Path, identity: str, states: PyTree) -> Running | None:
     if not arrays or digest(arrays) != header["sha256"]:
         say(f"the checkpoint in {path} is damaged, so its batch begins anew; what is finished is not touched")
         return None
-    likes, structure = jax.tree.flatten(states)
-    restored = [
-        jax.device_put(trees.unplain(arrays[f"state {i}"], like), like.sharding) for i, like in enumerate(likes)
-    ]
-    curves = {name.removeprefix("curve "): array for name, array in arrays.items() if name.startswith("curve ")}
-    return Running(
-        states=jax.tree.unflatten(structure, restored), curves=curves, done=arrays["done"], seconds=header["seconds"]
-    )
+    return header, arrays

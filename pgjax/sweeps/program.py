@@ -9,7 +9,7 @@ these take the place of one.
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +128,11 @@ class Program(NamedTuple):
         return jax.tree.leaves(self.metrics)[0].shape[1]
 
     @property
+    def joint(self) -> bool:
+        """Whether several processes compute it together, as runs are spread over more devices than one has."""
+        return not all(leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(self.states))
+
+    @property
     def asynchronous(self) -> bool:
         """Whether a run may be ahead of another."""
         return self.width > self.segment
@@ -143,7 +148,18 @@ class Program(NamedTuple):
         least = done.min()
         count = min(self.segment, most, iterations - least)
         numbers = (np.int32(done - least), np.int32(count), np.int32(iterations - least))
-        return jax.device_put(numbers, self.advance.input_shardings[0][1:])
+        return put(numbers, self.advance.input_shardings[0][1:])
+
+
+def put(tree: PyTree, shardings: PyTree) -> PyTree:
+    """A tree on devices, perhaps of several processes, each of which has the whole of it."""
+
+    def one(leaf: Any, sharding: Any) -> jax.Array:
+        if sharding is None or sharding.is_fully_addressable:  # None: it is not used
+            return jax.device_put(leaf, sharding)
+        return jax.make_array_from_callback(np.shape(leaf), sharding, lambda index: leaf[index])
+
+    return jax.tree.map(one, tree, shardings)
 
 
 def compile_program(
@@ -207,10 +223,12 @@ def compile_program(
     )
     ahead = jax.ShapeDtypeStruct((B,), jnp.int32, sharding=sharding)
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, everywhere))
+    # A segment begins where the one before ended, and every process sees the metrics whole.
+    found = NamedSharding(mesh, everywhere) if mesh.is_multi_process else None
     advancing = jax.jit(
         over_devices(advance, runs, runs, everywhere, everywhere),
         donate_argnums=0,
-        out_shardings=(started.output_shardings, None, None),  # a segment begins where the one before ended
+        out_shardings=(started.output_shardings, found, found),
     )
     lowered = advancing.lower(states, ahead, count, count)
     advanced = lowered.compile()

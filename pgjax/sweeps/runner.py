@@ -40,7 +40,7 @@ from pgjax.sweeps.batches import Checkpoint, compute, leave, stopping
 from pgjax.sweeps.grid import Runs, runs_of
 from pgjax.sweeps.looks import Report
 from pgjax.sweeps.program import Plan, Program, compile_program, compile_within, first_plan
-from pgjax.sweeps.store import RESERVED, Store, completed, create, locked, read, share
+from pgjax.sweeps.store import RESERVED, Share, Store, completed, create, locked, read, share
 from pgjax.trees import PyTree
 
 LONGEST_SEGMENT = 1000  # iterations, as their metrics are kept on the devices
@@ -71,7 +71,8 @@ def sweep(
     """Run an algorithm for every seed at every point of a grid, and return the curves.
 
     Called by each of several processes (`jax.distributed.initialize`), with an `out` that all of them see, it shares
-    the runs between them, and returns to each when all of them are completed. Nothing else is exchanged.
+    the runs between them, and returns to each when all of them are completed. Nothing else is exchanged, unless runs
+    are spread over more devices than a process has: then they compute all of them together.
 
     Args:
         algorithm: What to run.
@@ -93,9 +94,8 @@ def sweep(
         block: Runs vmapped together on a device; by default 16 on a CPU (32 if asynchronous), all of them elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
         segment: Iterations between two looks, at most; by default a tenth of a run or 1000, and no more than 20 s take.
-        run_devices: Over how many devices each run is spread: its slots are split among them. For runs that are too
-            large for one; many small runs are faster on a device each.
-        model_devices: Over how many of these its parameters and the optimizer's state are split, too.
+        run_devices: Devices over which each run's slots are split; many small runs are faster on one each.
+        model_devices: Devices of these over which its parameters and the optimizer's state are split, too.
         keep_params: Whether to keep the final parameters of each run, for `load_params`; a store that is already there
             stays as it was laid out.
         checkpoint_seconds: With `out`, the running batch is saved after so many seconds; 0 for after every segment.
@@ -125,32 +125,62 @@ def sweep(
     iterations, study = whole_number("iterations", iterations, 1), whole_number("the study", study, 0, 2**32 - 1)
     hyperparameters = algorithm.hyperparameters() if hyperparameters is None else hyperparameters
     runs = runs_of(study, seeds, grid, by_seed, hyperparameters)
-    counts = {"batch": batch, "block": block, "memory": memory, "segment": segment}
-    counts |= {"run_devices": run_devices, "model_devices": model_devices}
+    on = {"run_devices": run_devices, "model_devices": model_devices}
+    counts = {"batch": batch, "block": block, "memory": memory, "segment": segment, **on}
     check_options(counts, checkpoint_seconds, out, configuration)
     numbers = finite_fingerprint(with_values(hyperparameters, runs.by_seed))
     key, inputs = jax.tree.map(lambda leaf: leaf[0], runs.inputs([0]))
     curves, params = emitted(algorithm, key, with_values(hyperparameters, inputs), runs.labels, keep_params)
-    process, processes = jax.process_index(), jax.process_count()
+    sweep_mesh(1, **on)  # which says whether it can be
+    processes = 1 if run_devices > jax.local_device_count() else jax.process_count()  # that share the runs
     out = None if out is None else full_path(out)
     whole = whole_of(runs, iterations, numbers, configuration or {})
     store = create(out, whole, runs.labels, runs.seeds, iterations, curves, params, processes)
-    mine = share(store, process, processes)
     if not completed(store).all():
         segment = min(-(-iterations // 10), LONGEST_SEGMENT) if segment is None else min(segment, iterations)
-        mesh = sweep_mesh(len(mine.runs), run_devices, model_devices)
+        mine = own_share(store, processes)
+        mesh = sweep_mesh(len(mine.runs), **on)
         make = maker(algorithm, hyperparameters, inputs, segment, mesh, memory)
-        checkpoint = None if out is None else Checkpoint(checkpoints.place(out, process), checkpoint_seconds)
-        with stopping(out is not None) as stop:
-            if not completed(store)[mine.runs].all():
-                plan = first_plan(algorithm, len(mine.runs), mesh.shape[RUN], batch, block)
-                shown, report = (progress, report) if process == 0 else (False, None)
-                with locked(store, mine.chunks):
-                    compute(runs, mine.runs, store, make, plan, iterations, checkpoint, stop, shown, report)
-            wait(store, stop)
+        plan = first_plan(algorithm, len(mine.runs), mesh.shape[RUN], batch, block)
+        work(runs, mine, store, make, plan, iterations, saving(out, checkpoint_seconds), progress, report)
     if out is not None:
         checkpoints.remove(out)
     return read(store)
+
+
+def own_share(store: Store, processes: int) -> Share:
+    """What this process computes and writes, of so many that share the runs.
+
+    Where there are more processes, they compute all runs together, and the first one writes.
+    """
+    here = jax.process_index()
+    mine = share(store, here % processes, processes)
+    return mine if here < processes else mine._replace(chunks=range(0))
+
+
+def saving(out: Path | None, seconds: float) -> Checkpoint | None:
+    """Where this process saves its running batch, and how often."""
+    return None if out is None else Checkpoint(checkpoints.place(out, jax.process_index()), seconds)
+
+
+def work(
+    runs: Runs,
+    mine: Share,
+    store: Store,
+    make: Callable[[Plan], Program],
+    plan: Plan,
+    iterations: int,
+    checkpoint: Checkpoint | None,
+    shown: bool,
+    report: Report | None,
+) -> None:
+    """Compute what is missing of this process's runs, see `compute`, and wait for those of others."""
+    shown, report = (shown, report) if jax.process_index() == 0 else (False, None)
+    with stopping(checkpoint is not None) as stop:
+        if not completed(store)[mine.runs].all():
+            with locked(store, mine.chunks):
+                compute(runs, mine.runs, store, make, plan, iterations, checkpoint, stop, shown, report)
+        wait(store, stop)
 
 
 def whole_of(runs: Runs, iterations: int, numbers: dict[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
