@@ -126,12 +126,11 @@ def sweep(
     hyperparameters = algorithm.hyperparameters() if hyperparameters is None else hyperparameters
     runs = runs_of(study, seeds, grid, by_seed, hyperparameters)
     on = {"run_devices": run_devices, "model_devices": model_devices}
-    counts = {"batch": batch, "block": block, "memory": memory, "segment": segment, **on}
-    check_options(counts, checkpoint_seconds, out, configuration)
+    counts = {"batch": batch, "block": block, "memory": memory, "segment": segment}
+    check_options(counts, on, checkpoint_seconds, out, configuration)
     numbers = finite_fingerprint(with_values(hyperparameters, runs.by_seed))
     key, inputs = jax.tree.map(lambda leaf: leaf[0], runs.inputs([0]))
     curves, params = emitted(algorithm, key, with_values(hyperparameters, inputs), runs.labels, keep_params)
-    sweep_mesh(1, **on)  # which says whether it can be
     processes = 1 if run_devices > jax.local_device_count() else jax.process_count()  # that share the runs
     out = None if out is None else full_path(out)
     whole = whole_of(runs, iterations, numbers, configuration or {})
@@ -258,18 +257,20 @@ def wait(store: Store, stop: threading.Event) -> None:
 
 def check_options(
     counts: Mapping[str, int | None],
+    devices: Mapping[str, int],
     checkpoint_seconds: float,
     out: str | Path | None,
     configuration: Mapping[str, Any] | None,
 ) -> None:
-    """Raise unless counts are counts, and results go where they can be told from others and every process finds them.
+    """Raise unless counts are counts, devices are there, and results go where they are found and told from others.
 
     Raises:
         InputError: If not.
     """
-    for name, number in counts.items():
+    for name, number in {**counts, **devices}.items():
         if number is not None:
             whole_number(name, number, 1)
+    sweep_mesh(1, **devices)
     if not checkpoint_seconds >= 0:
         raise InputError(f"expected 0 or more seconds between checkpoints, got {checkpoint_seconds}")
     if out is not None and configuration is None:
