@@ -2,19 +2,21 @@
 
 A policy with memory is differentiated through time over the rows in use alone, if it can go on from a memory
 (`Policy.resume`): once forward, keeping the memory before each chunk of rows, and then chunk by chunk backward, where
-each is computed again. One that cannot, such as a transformer, sees whole episodes: all rows, of some slots at a time.
+each is computed again. One that cannot, such as a transformer, sees whole episodes: all rows, of some slots at a time,
+fewer where what their gradient keeps would not fit into memory.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pgjax.batching import choose, together
+from pgjax.devices import memory_budget
 from pgjax.placement import by_model, by_slot, parts, sum_over_parts
 from pgjax.policies.base import Policy, has_memory
+from pgjax.steps import ROWS, Steps, all_steps
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 
@@ -28,84 +30,9 @@ def part(rows: PyTree, start: jax.Array, size: int) -> PyTree:
     return jax.tree.map(cut, rows)
 
 
-ROWS = 16  # looked at together
 STEPS = 128  # differentiated together: what measured fastest on a CPU for networks of 64 wide layers
+ACTIVATIONS = 0.25  # of a device's memory budget, for what a gradient keeps of whole episodes
 SLOTS = 16  # of whole episodes, likewise, for a transformer of that width and texts of 36 tokens
-
-
-def real_steps(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-    """Where the real steps are: their places in the flattened [T·E], from the front on, and how many they are.
-
-    The rest of the places, [T·E] int32 in all, mean nothing.
-    """
-    T, E = trajectory.mask.shape
-    size = min(ROWS, T)
-
-    def one(i: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        places, count = found
-        start = jnp.minimum(i * size, T - size).astype(jnp.int32)
-        new = start + jnp.arange(size) >= i * size  # the last rows may overlap those before, and count once
-        real = (jax.lax.dynamic_slice_in_dim(trajectory.mask, start, size) & new[:, None]).reshape(-1)
-        rank = jnp.where(real, count + jnp.cumsum(real, dtype=jnp.int32) - 1, T * E)
-        places = places.at[rank].set(start * E + jnp.arange(size * E, dtype=jnp.int32), mode="drop")
-        return places, count + jnp.sum(real, dtype=jnp.int32)
-
-    chunks = -(-trajectory.rows // size)
-    return jax.lax.fori_loop(0, chunks, one, (jnp.zeros(T * E, jnp.int32), jnp.int32(0)))
-
-
-class Steps(NamedTuple):
-    """Some of the real steps of a trajectory: a range of a list of places."""
-
-    places: jax.Array  # [T·E] int32, in the flattened trajectory
-    begin: jax.Array | int  # the first in the list, []
-    end: jax.Array  # the first that is not among them, []
-
-    @property
-    def number(self) -> jax.Array:
-        """How many they are, [], and at least 1, to divide by."""
-        return jnp.maximum(self.end - self.begin, 1)
-
-
-def all_steps(trajectory: Trajectory) -> Steps:
-    """All real steps of a trajectory, row by row."""
-    places, count = real_steps(trajectory)
-    return Steps(places, 0, count)
-
-
-def shuffled_steps(key: jax.Array, trajectory: Trajectory) -> Steps:
-    """All real steps of a trajectory, in random order, which does not depend on how many rows are padding.
-
-    Numbers are sorted that are random in their 12 upper bits and count the steps in the lower ones (fewer than 12 where
-    there is room for more than a million steps): that takes a quarter of the time of sorting pairs. Of steps that agree
-    in the upper bits, which seldom matters to what a range of them holds, the earlier comes first.
-    """
-    places, count = real_steps(trajectory)
-    number, most = jnp.arange(len(places), dtype=jnp.uint32), np.uint32(2**32 - 1)
-    bits = max(20, (len(places) - 1).bit_length())
-    drawn = (jax.random.bits(key, number.shape, jnp.uint32) >> bits << bits) | number
-    order = jnp.sort(jnp.where(number < count.astype(jnp.uint32), drawn, most)) & np.uint32(2**bits - 1)
-    return Steps(places.at[order].get(mode="fill", fill_value=0), 0, count)
-
-
-def dealt_steps(trajectory: Trajectory, parts: int) -> Callable[[jax.Array], Steps]:
-    """The real steps of a trajectory dealt out in parts, as a function of the part's number.
-
-    A round gives one step to each part, and begins one part earlier than the round before it: whatever the number of
-    slots, a part has steps of all slots and all times. Sizes differ by one at most; a part is empty where real steps
-    are fewer than parts.
-    """
-    places, count = real_steps(trajectory)
-    rounds = -(-len(places) // parts)
-    begins = np.arange(parts) + np.arange(rounds)[:, None]  # in each round, of the step that each part gets
-    dealt = jnp.pad(places, (0, rounds * parts - len(places)))[begins % parts + parts * np.arange(rounds)[:, None]]
-    full, left = count // parts, count % parts
-
-    def part(number: jax.Array) -> Steps:
-        begin = number * rounds
-        return Steps(dealt.T.reshape(-1), begin, begin + full + ((number + full) % parts < left))
-
-    return part
 
 
 def sum_over_steps(
@@ -174,10 +101,16 @@ def map_over_rows(function: Callable[..., jax.Array], trajectory: Trajectory, *a
     return jax.lax.dynamic_update_slice_in_dim(values, final, trajectory.rows, axis=0)
 
 
-def slots_together(E: int) -> int:
-    """The most of E slots, and at most `SLOTS` a device, that divide them."""
+def slots_together(E: int, most: int | None = None) -> int:
+    """The most of E slots that divide them, at most so many a device, `SLOTS` if not given."""
     own = E // parts()
-    return parts() * next(size for size in range(min(SLOTS, own), 0, -1) if own % size == 0)
+    return parts() * next(size for size in range(min(most or SLOTS, own), 0, -1) if own % size == 0)
+
+
+def bytes_kept(function: Callable[[PyTree], tuple[jax.Array, PyTree]], params: PyTree) -> int:
+    """How much of a function is kept for its gradient by params; nothing is computed."""
+    kept = jax.eval_shape(lambda params: jax.vjp(function, params, has_aux=True)[1], params)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
 
 def some_slots(rows: PyTree, i: jax.Array, size: int) -> PyTree:
@@ -194,13 +127,15 @@ def some_slots(rows: PyTree, i: jax.Array, size: int) -> PyTree:
     return jax.tree.map(cut, rows)
 
 
-def sum_over_slots(function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array) -> PyTree:
-    """Function(trajectory, *arrays), a pytree of sums over slots, of some slots at a time.
+def sum_over_slots(
+    function: Callable[..., PyTree], trajectory: Trajectory, *arrays: jax.Array, most: int | None = None
+) -> PyTree:
+    """Function(trajectory, *arrays), a pytree of sums over slots, of some slots at a time, at most so many a device.
 
     Their activations stay in a processor's cache, and take the memory of some.
     """
     E = trajectory.mask.shape[1]
-    size = slots_together(E)
+    size = slots_together(E, most)
     if size == E:
         return function(trajectory, *arrays)
 
@@ -286,17 +221,21 @@ def gradient_over_steps(
         steps: Some of the real steps, for a policy without memory; all if not given.
     """
 
-    def whole(rows: Trajectory, *arrays: jax.Array) -> tuple[PyTree, PyTree]:
-        def of(params: PyTree) -> tuple[jax.Array, PyTree]:
-            return objective(policy.unroll(params, rows), rows, *arrays)
+    def of(params: PyTree, rows: Trajectory, *arrays: jax.Array) -> tuple[jax.Array, PyTree]:
+        return objective(policy.unroll(params, rows), rows, *arrays)
 
-        return jax.grad(of, has_aux=True)(params)
+    def whole(rows: Trajectory, *arrays: jax.Array) -> tuple[PyTree, PyTree]:
+        return jax.grad(of, has_aux=True)(params, rows, *arrays)
 
     if not has_memory(policy):
         return sum_over_steps(whole, trajectory, *arrays, steps=steps)
     assert steps is None
     if policy.resume is None:
-        return sum_over_slots(whole, trajectory, *arrays)
+        some = slots_together(trajectory.mask.shape[1])
+        few = some_slots((trajectory, *arrays), jnp.int32(0), some)
+        kept = bytes_kept(lambda params: of(params, *few), params) / parts()
+        fitting = int(some / parts() * ACTIVATIONS * memory_budget() / kept)
+        return sum_over_slots(whole, trajectory, *arrays, most=min(SLOTS, max(1, fitting)))
 
     resume = policy.resume
 

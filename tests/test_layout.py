@@ -20,6 +20,7 @@ ROOMS = [
     "environments",
     "policies",
     "batching placement",
+    "steps",
     "segments rollout",
     "penalty off_policy agreement",
     "estimators",

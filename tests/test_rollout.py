@@ -9,7 +9,8 @@ from pgjax.batching import together
 from pgjax.environments.base import Score
 from pgjax.policies import Categorical
 from pgjax.rollout import rows_needed
-from pgjax.segments import map_over_rows, real_steps, sum_over_steps
+from pgjax.segments import map_over_rows, sum_over_steps
+from pgjax.steps import real_steps
 from tests.cases import counting, ending_in, random_mdp, remembering
 
 POLICY = pgjax.mlp(pgjax.Box(0.0, 100.0, (1,)), pgjax.Discrete(2), (4,))

@@ -9,7 +9,7 @@ import pytest
 import pgjax
 from pgjax import segments
 from pgjax.policies.sampling import at_temperature
-from pgjax.segments import chunk_rows, dealt_steps, gradient_over_steps, map_over_steps, slots_together
+from pgjax.segments import bytes_kept, chunk_rows, gradient_over_steps, map_over_steps, slots_together
 from tests.cases import counting, random_mdp
 
 MDP = random_mdp()
@@ -153,17 +153,19 @@ def test_episodes_seen_whole_are_differentiated_some_at_a_time(monkeypatch, slot
     chex.assert_trees_all_close(some, found(), rtol=2e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("slots", [1, 4, 5])
-def test_real_steps_are_dealt_out_once_evenly_and_to_all_slots_and_times(slots):
-    table, parts = pgjax.tabular(3, 2), 4
-    trajectory = collected(table, jnp.ones((3, 2)), slots=slots, min_steps_per_slot=24)
-    real = np.flatnonzero(np.asarray(trajectory.mask).ravel())
-    part = dealt_steps(trajectory, parts)
-    dealt = [np.asarray(some.places)[int(some.begin) : int(some.end)] for some in map(part, range(parts))]
-    np.testing.assert_array_equal(np.sort(np.concatenate(dealt)), real)
-    np.testing.assert_array_equal(dealt[1][:5], real[[1, 6, 11, 12, 17]])  # by hand
-    sizes = [len(some) for some in dealt]
-    assert max(sizes) - min(sizes) <= 1
-    for some in dealt:
-        assert len(np.unique(some % slots)) == slots
-        assert abs(some.mean() - real.mean()) < parts**2
+def test_fewer_episodes_are_differentiated_together_where_memory_is_short(monkeypatch):
+    policy = GRU._replace(resume=None)
+    params, sizes = lively(policy), []
+    trajectory = collected(policy, params, slots=16)
+
+    def noted(f, rows, weight):
+        sizes.append(rows.mask.shape[1])
+        return objective(f, rows, weight)
+
+    whole, _ = gradient_over_steps(policy, noted, params, trajectory, weights(trajectory))
+    given = trajectory, weights(trajectory)
+    kept = bytes_kept(lambda params: objective(policy.unroll(params, trajectory), *given), params)
+    monkeypatch.setattr(segments, "memory_budget", lambda: kept / 4 / segments.ACTIVATIONS)
+    some, _ = gradient_over_steps(policy, noted, params, *given)
+    assert set(sizes) == {16, 4}
+    chex.assert_trees_all_close(some, whole, rtol=2e-5, atol=1e-5)

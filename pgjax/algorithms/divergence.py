@@ -17,7 +17,8 @@ from pgjax.errors import InputError
 from pgjax.estimators.gradient import Judged
 from pgjax.estimators.objectives import Objective
 from pgjax.policies.base import Policy, has_memory
-from pgjax.segments import Steps, sum_over_slots, sum_over_steps
+from pgjax.segments import sum_over_slots, sum_over_steps
+from pgjax.steps import Steps
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 

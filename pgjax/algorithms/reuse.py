@@ -19,7 +19,7 @@ from pgjax.errors import InputError
 from pgjax.estimators.gradient import Estimate, Judged
 from pgjax.estimators.objectives import Objective
 from pgjax.policies.base import Policy, has_memory
-from pgjax.segments import Steps, shuffled_steps
+from pgjax.steps import Steps, shuffled_steps
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 

@@ -15,7 +15,8 @@ from pgjax.checks import check_shape
 from pgjax.descent import Optimizer, check_optimizer, descend
 from pgjax.errors import InputError
 from pgjax.policies.base import ValueFunction
-from pgjax.segments import dealt_steps, map_over_rows, sum_over_steps
+from pgjax.segments import map_over_rows, sum_over_steps
+from pgjax.steps import dealt_steps
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 

@@ -19,7 +19,8 @@ from pgjax.estimators.objectives import Objective, OfEpisodes, log_ratios, score
 from pgjax.estimators.returns import Credit
 from pgjax.estimators.scales import Scale
 from pgjax.policies.base import Policy
-from pgjax.segments import Steps, gradient_over_steps, map_over_steps
+from pgjax.segments import gradient_over_steps, map_over_steps
+from pgjax.steps import Steps
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 

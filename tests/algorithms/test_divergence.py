@@ -12,7 +12,7 @@ from pgjax import algorithms, exact
 from pgjax.algorithms.divergence import Nearby, kl_gradient, mean_kl, nearby
 from pgjax.estimators import importance_ratio
 from pgjax.estimators.gradient import Judged
-from pgjax.segments import all_steps
+from pgjax.steps import all_steps
 from tests.cases import counting, random_mdp, remembering
 
 MDP, T = random_mdp(3), 3

@@ -14,7 +14,7 @@ from pgjax.estimators import batch_standardized, clipped_ratio, importance_ratio
 from pgjax.estimators.gradient import differentiating, judging
 from pgjax.policies.base import has_memory
 from pgjax.rollout import in_buffer
-from pgjax.segments import Steps, shuffled_steps
+from pgjax.steps import Steps, shuffled_steps
 from tests.cases import counting, random_mdp, remembering
 
 MDP = random_mdp(seed=3, stochastic_reward=True)
