@@ -9,6 +9,7 @@ from pgjax.text.environment import Judgement, TextParams, outputs, text_environm
 from pgjax.text.language_models import language_model, mean_log_prob, next_tokens, pretraining
 from pgjax.text.layouts import GPT2, LLAMA, PLAIN, Layout, TransformerConfig
 from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded, tokenizer_for
+from pgjax.text.weights import load_gpt2, load_weights, save_gpt2, save_weights
 
 __all__ = [
     "BOS",
@@ -29,6 +30,8 @@ __all__ = [
     "grammar_corpus",
     "language_model",
     "left_padded",
+    "load_gpt2",
+    "load_weights",
     "mean_log_prob",
     "next_tokens",
     "outputs",
@@ -36,6 +39,8 @@ __all__ = [
     "python_docs",
     "read_text",
     "right_padded",
+    "save_gpt2",
+    "save_weights",
     "text_corpus",
     "text_environment",
     "tokenizer_for",
