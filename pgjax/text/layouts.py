@@ -2,6 +2,11 @@
 
 Every layout normalises before each half of a block and once at the end, attends causally, and has one matrix for the
 embedding of tokens and their logits.
+
+Products can be computed in bfloat16; parameters, normalisation, attention's weights before they are used, and logits
+stay in float32. Log-probabilities then differ between the sampler and the parallel pass, by 0.006 to 0.01 nats a token
+on average and 0.06 at most with 8 layers of width 320 and entropies of 3 nats, and from those in float32 about twice as
+much: enough that a ratio of the two, or a KL of a few hundredths of a nat a text, says little.
 """
 
 from collections.abc import Callable
