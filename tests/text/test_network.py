@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,11 +27,17 @@ WORDS = jnp.array([[BOS, 3, 5, 4, EOS]])
 
 def lively(config, key=0):
     """Parameters that are far from where they begin, scales and biases too, so that each matters."""
-    params = Transformer(config).init(jax.random.key(key), WORDS)
+    params = jax.jit(Transformer(config).init)(jax.random.key(key), WORDS)
     leaves, treedef = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(key + 1), len(leaves))
     moved = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(treedef, moved)
+
+
+def again(config, params, trajectory):
+    """The log-probabilities of what was written, by the parallel pass."""
+    policy = transformer(TEXTS, config)
+    return jax.jit(lambda params, written: policy.unroll(params, written).log_prob(written.action))(params, trajectory)
 
 
 def softmax(x):
@@ -92,6 +100,7 @@ def reference(params, config, tokens):
     return np.stack([norm(x, p["norm"]) @ p["embedding"][: config.vocabulary].T for x in xs])
 
 
+@partial(jax.jit, static_argnums=0)
 def logits(config, params, tokens):
     network = Transformer(config)
     return network.apply(params, network.apply(params, tokens), method="logits")
@@ -120,9 +129,8 @@ def test_the_sampler_and_the_parallel_pass_give_the_same_log_probabilities(name)
     trajectory = jax.jit(pgjax.collect(TEXTS, policy, slots=12))(jax.random.key(1), params, TEXTS.params)
     assert len({int(n) for n in (trajectory.observation[0] != PAD).sum(1)}) == 3  # prompts of unequal lengths
     assert len({int(n) for n in trajectory.mask.sum(0)}) > 1
-    again = policy.unroll(params, trajectory).log_prob(trajectory.action)
-    mask = np.asarray(trajectory.mask)
-    np.testing.assert_allclose(np.asarray(again)[mask], np.asarray(trajectory.log_prob)[mask], atol=1e-5)
+    log_prob, mask = again(CONFIGS[name], params, trajectory), np.asarray(trajectory.mask)
+    np.testing.assert_allclose(np.asarray(log_prob)[mask], np.asarray(trajectory.log_prob)[mask], atol=1e-5)
     heads = {"llama": 2, "one key for all": 1}.get(name, 4)
     assert policy.memory(3).keys[1].shape == policy.memory(3).values[0].shape == (3, heads, 9, 4)
 
@@ -157,8 +165,8 @@ def test_rematerialisation_changes_no_gradient_and_takes_less_memory():
         gradient = jax.jit(jax.grad(lambda params, config=config: jnp.sum(logits(config, params, tokens) ** 2)))
         compiled[remat] = gradient.lower(params).compile()
         gradients[remat] = compiled[remat](params)
-    for plain, again in zip(*map(jax.tree.leaves, gradients.values()), strict=True):
-        np.testing.assert_allclose(again, plain, rtol=1e-4, atol=1e-5 * float(jnp.abs(plain).max()))
+    for plain, repeated in zip(*map(jax.tree.leaves, gradients.values()), strict=True):
+        np.testing.assert_allclose(repeated, plain, rtol=1e-4, atol=1e-5 * float(jnp.abs(plain).max()))
     without, with_it = (compiled[remat].memory_analysis().temp_size_in_bytes for remat in (False, True))
     assert with_it < 0.6 * without
 
@@ -167,13 +175,14 @@ def test_products_in_bfloat16_leave_parameters_and_log_probabilities_in_float32(
     config = SIZES._replace(layout=LLAMA, compute=jnp.bfloat16)
     policy, params = transformer(TEXTS, config), lively(config)
     trajectory = jax.jit(pgjax.collect(TEXTS, policy, slots=24))(jax.random.key(1), params, TEXTS.params)
-    assert {leaf.dtype for leaf in jax.tree.leaves((params, policy.init(jax.random.key(0))))} == {np.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, jax.eval_shape(policy.init, jax.random.key(0))))} == {
+        np.dtype("float32")
+    }
     assert policy.memory(2).keys[0].dtype == policy.memory(2).values[0].dtype == jnp.bfloat16
-    again = policy.unroll(params, trajectory).log_prob(trajectory.action)
-    exact = transformer(TEXTS, config._replace(compute=None)).unroll(params, trajectory).log_prob(trajectory.action)
-    assert again.dtype == trajectory.log_prob.dtype == np.float32
+    read, exact = (again(c, params, trajectory) for c in (config, config._replace(compute=None)))
+    assert read.dtype == trajectory.log_prob.dtype == np.float32
     mask = np.asarray(trajectory.mask)
-    for other, most in ((trajectory.log_prob, 0.1), (exact, 0.1)):  # 8 bits of a number
-        apart = np.abs(np.asarray(again) - np.asarray(other))[mask]
-        assert 0 < apart.mean() < most / 4
-        assert apart.max() < most
+    written, read, exact = (np.asarray(x)[mask] for x in (trajectory.log_prob, read, exact))
+    assert np.abs(read - written).max() < 0.1  # 8 bits of a number
+    assert 0 < np.abs(read - exact).mean() < 0.025
+    assert np.abs(read - exact).max() < 0.1
