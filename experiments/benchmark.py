@@ -36,6 +36,7 @@ import pgjax
 from common import launch, tables
 from pgjax.algorithms.base import Algorithm
 from pgjax.devices import use_every_core
+from pgjax.placement import sweep_mesh
 from pgjax.policies.sampling import adjusted
 from pgjax.sweeps.program import Program, compile_program, first_plan
 
@@ -218,9 +219,9 @@ def with_memory(environment: pgjax.Environment) -> tuple[Case, pgjax.Policy]:
 
 def compiled(case: Case, runs: int, iterations: int, block: int | None) -> Program:
     """Compile a program for a batch of so many runs, and segments of so many iterations."""
-    devices = jax.local_devices()[:runs]
-    plan = first_plan(case.algorithm, runs, devices, batch=runs, block=block)
-    return compile_program(case.algorithm, case.numbers, {}, iterations, plan, devices)
+    mesh = sweep_mesh(runs)
+    plan = first_plan(case.algorithm, runs, mesh.devices.size, batch=runs, block=block)
+    return compile_program(case.algorithm, case.numbers, {}, iterations, plan, mesh)
 
 
 def begin(program: Program, params: Any = None, standing_still: bool = False) -> Any:

@@ -37,6 +37,7 @@ import jax.numpy as jnp
 from pgjax.batching import choose, together
 from pgjax.environments.base import Environment, check_environment, whole_score
 from pgjax.errors import InputError
+from pgjax.placement import by_slot, check_slots
 from pgjax.policies.base import Policy, has_memory
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
@@ -297,7 +298,7 @@ def collect(
     def run(key: jax.Array, params: PyTree, env_params: PyTree, *arguments: PyTree) -> Any:
         def one_chunk(carry: tuple[Slots, Trajectory]) -> tuple[Slots, Trajectory]:
             slots, done = carry
-            slots, new = play(key, params, env_params, slots, done.rows, jnp.ones(E, bool))
+            slots, new = play(key, params, env_params, by_slot(slots), done.rows, jnp.ones(E, bool))
 
             def write(buffer: jax.Array, rows: jax.Array) -> jax.Array:
                 return jax.lax.dynamic_update_slice_in_dim(buffer, rows, done.rows, axis=0) if buffer.ndim else buffer
@@ -306,7 +307,7 @@ def collect(
                 lambda rows, final: jnp.concatenate([rows, final[None]]), new.observation, slots.observation
             )
             written = jax.tree.map(write, done, new._replace(observation=followed, rows=done.rows))
-            return slots, written._replace(rows=done.rows + chunk)
+            return by_slot(slots), by_slot(written._replace(rows=done.rows + chunk), axis=1)
 
         def unfinished(carry: tuple[Slots, Trajectory]) -> jax.Array:
             slots, done = carry
@@ -332,12 +333,13 @@ def collect(
                 made,
             )
 
-        slots = idle(key, env_params)
+        check_slots(E)
+        slots = by_slot(idle(key, env_params))
         _, rows = jax.eval_shape(play, key, params, env_params, slots, jnp.int32(0), slots.running)
         first = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), rows)
         seen = jax.tree.map(lambda leaf: leaf[None], slots.observation)
         first = first._replace(observation=seen, rows=jnp.int32(0))
-        return finished((slots, in_buffer(first, sizes[0])), sizes)
+        return finished((slots, by_slot(in_buffer(first, sizes[0]), axis=1)), sizes)
 
     return run
 

@@ -6,13 +6,14 @@ each is computed again. One that cannot, such as a transformer, sees whole episo
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pgjax.batching import choose, together
+from pgjax.placement import by_model, by_slot, parts, sum_over_parts
 from pgjax.policies.base import Policy, has_memory
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
@@ -122,9 +123,17 @@ def sum_over_steps(
         arrays: [T, E, ...], likewise.
         steps: Some of the real steps, all if not given.
     """
+    if steps is None:
+        return sum_over_parts(lambda *own: _sum_over_steps(function, all_steps(own[0]), *own), trajectory, *arrays)
+    return _sum_over_steps(lambda *some: function(*by_slot(some)), steps, trajectory, *arrays)
+
+
+def _sum_over_steps(
+    function: Callable[..., PyTree], steps: Steps, trajectory: Trajectory, *arrays: jax.Array
+) -> PyTree:
     T, E = trajectory.mask.shape
     n = min(STEPS, ROWS * E, T * E)
-    places, begin, end = all_steps(trajectory) if steps is None else steps
+    places, begin, end = steps
     places = jnp.concatenate([places, jnp.zeros(n, jnp.int32)])
     flat = jax.tree.map(lambda leaf: leaf.reshape(T * E, *leaf.shape[2:]) if leaf.ndim else leaf, (trajectory, *arrays))
 
@@ -166,15 +175,21 @@ def map_over_rows(function: Callable[..., jax.Array], trajectory: Trajectory, *a
 
 
 def slots_together(E: int) -> int:
-    """The most of E slots, and at most `SLOTS`, that divide them."""
-    return next(size for size in range(min(SLOTS, E), 0, -1) if E % size == 0)
+    """The most of E slots, and at most `SLOTS` a device, that divide them."""
+    own = E // parts()
+    return parts() * next(size for size in range(min(SLOTS, own), 0, -1) if own % size == 0)
 
 
-def some_slots(rows: PyTree, start: jax.Array, size: int) -> PyTree:
-    """`size` slots from slot `start` on, [T, size, ...], of a trajectory and of arrays like it."""
+def some_slots(rows: PyTree, i: jax.Array, size: int) -> PyTree:
+    """The i-th `size` slots, [T, size, ...], of a trajectory and of arrays like it: of each device equally many."""
+    n = parts()
 
     def cut(leaf: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=1) if leaf.ndim else leaf
+        if not leaf.ndim:
+            return leaf
+        own = leaf.reshape(len(leaf), n, -1, *leaf.shape[2:])
+        some = jax.lax.dynamic_slice_in_dim(own, i * (size // n), size // n, axis=2)
+        return by_slot(some.reshape(len(leaf), size, *leaf.shape[2:]), axis=1)
 
     return jax.tree.map(cut, rows)
 
@@ -190,7 +205,7 @@ def sum_over_slots(function: Callable[..., PyTree], trajectory: Trajectory, *arr
         return function(trajectory, *arrays)
 
     def one(i: jax.Array, total: PyTree) -> PyTree:
-        return jax.tree.map(jnp.add, total, function(*some_slots((trajectory, *arrays), i * size, size)))
+        return by_model(jax.tree.map(jnp.add, total, function(*some_slots((trajectory, *arrays), i, size))))
 
     shape = jax.eval_shape(function, *some_slots((trajectory, *arrays), jnp.int32(0), size))
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
@@ -203,12 +218,13 @@ def map_over_slots(function: Callable[..., jax.Array], trajectory: Trajectory, *
     size = slots_together(E)
 
     def one(i: jax.Array) -> jax.Array:
-        return function(*some_slots((trajectory, *arrays), i * size, size))
+        return function(*some_slots((trajectory, *arrays), i, size))
 
     if size == E:
         return one(jnp.int32(0))
-    found = jnp.moveaxis(jax.lax.map(one, jnp.arange(E // size, dtype=jnp.int32)), 0, 1)  # [T, parts, size, ...]
-    return found.reshape(len(found), E, *found.shape[3:])
+    found = jax.lax.map(one, jnp.arange(E // size, dtype=jnp.int32))  # [E // size, T, size, ...]
+    by_part = found.reshape(*found.shape[:2], parts(), -1, *found.shape[3:])
+    return by_slot(jnp.moveaxis(by_part, 0, 2).reshape(found.shape[1], E, *found.shape[3:]), axis=1)
 
 
 def chunk_rows(trajectory: Trajectory) -> int:
@@ -281,7 +297,25 @@ def gradient_over_steps(
     assert steps is None
     if policy.resume is None:
         return sum_over_slots(whole, trajectory, *arrays)
-    resume, (T, E), size = policy.resume, trajectory.mask.shape, chunk_rows(trajectory)
+
+    resume = policy.resume
+
+    def through_time(*own: Any) -> tuple[PyTree, PyTree]:
+        return _gradient_through_time(policy, resume, objective, params, *own)
+
+    return sum_over_parts(through_time, trajectory, *arrays)
+
+
+def _gradient_through_time(
+    policy: Policy,
+    resume: Callable[..., Any],
+    objective: Callable[..., tuple[jax.Array, PyTree]],
+    params: PyTree,
+    trajectory: Trajectory,
+    *arrays: jax.Array,
+) -> tuple[PyTree, PyTree]:
+    """What `gradient_over_steps` is of a policy that can go on from a memory."""
+    (T, E), size = trajectory.mask.shape, chunk_rows(trajectory)
     chunks = -(-trajectory.rows // size)
 
     def rows(params: PyTree, memory: PyTree, i: jax.Array) -> tuple[tuple[PyTree, jax.Array], PyTree]:

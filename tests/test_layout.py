@@ -19,7 +19,7 @@ ROOMS = [
     "trajectory hyperparameters descent",
     "environments",
     "policies",
-    "batching",
+    "batching placement",
     "segments rollout",
     "penalty off_policy agreement",
     "estimators",

@@ -6,10 +6,12 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from pgjax.batching import together
 from pgjax.checks import whole_number
 from pgjax.errors import InputError
+from pgjax.placement import by_model, spread
 from pgjax.policies.base import Policy
 from pgjax.trees import PyTree
 
@@ -51,7 +53,9 @@ class Algorithm(NamedTuple):
     step: Advance | None = None
 
 
-def train(algorithm: Algorithm, iterations: int) -> Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]:
+def train(
+    algorithm: Algorithm, iterations: int, mesh: Mesh | None = None
+) -> Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]:
     """Run(key, hyperparameters) -> (state, curves): a whole run of the algorithm, ready for `vmap` and `jit`.
 
     The state is the algorithm's after its last update, the curves are the metrics of every iteration, each
@@ -60,9 +64,11 @@ def train(algorithm: Algorithm, iterations: int) -> Callable[[jax.Array, PyTree]
     Args:
         algorithm: What to run.
         iterations: Updates of the run, at least 1.
+        mesh: Devices to spread the run over, see `run_mesh`; one device if not given.
 
     Raises:
-        InputError: If there is no iteration to do.
+        InputError: If there is no iteration to do, or the mesh is none of a run; when it is called, if its devices do
+            not divide the slots.
 
     Example:
         >>> import pgjax
@@ -75,11 +81,11 @@ def train(algorithm: Algorithm, iterations: int) -> Callable[[jax.Array, PyTree]
     iterations = whole_number("iterations", iterations, 1)
 
     def run(key: jax.Array, hyperparameters: PyTree) -> tuple[PyTree, PyTree]:
-        state = algorithm.init(key, hyperparameters)
+        state = by_model(algorithm.init(key, hyperparameters))
         state, curves, _ = advance(algorithm, iterations, state, iterations, iterations)
         return state, curves
 
-    return run
+    return run if mesh is None else spread(run, mesh)
 
 
 def advance(
@@ -105,7 +111,7 @@ def advance(
 
     def iterate(i: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         state, metrics = update(carry[0])
-        return state, written(carry[1], i, metrics)
+        return by_model(state), written(carry[1], i, metrics)
 
     if algorithm.step is None:
         return *jax.lax.fori_loop(0, goal, iterate, (state, empty)), jnp.int32(goal)

@@ -2,24 +2,26 @@
 
 The runs of a batch are shared out over the devices of this process (`shard_map`), and on a device they go block by
 block (`lax.map`), `vmap`-ed within a block: on a CPU the parameters of a block then stay in its cache, on an
-accelerator the block is as large as its memory allows.
+accelerator the block is as large as its memory allows. Where a run is spread over several devices (`placement.py`),
+these take the place of one.
 """
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pgjax.algorithms.base import Algorithm, run_keys
 from pgjax.algorithms.base import advance as advance_run
 from pgjax.checks import whole_number
 from pgjax.errors import InputError, say
 from pgjax.hyperparameters import with_values
+from pgjax.placement import RUN, by_model
 from pgjax.trees import PyTree
 
 CPU_BLOCK = 16  # runs whose parameters stay in a core's cache, and that do not wait long for the longest episode
@@ -29,22 +31,20 @@ CPU_BLOCK_ASYNCHRONOUS = 32  # and where none waits for another's
 class Plan(NamedTuple):
     """How the runs of a sweep are cut up."""
 
-    share: int  # runs of a batch on one device
+    share: int  # runs of a batch on one device, or on those that a run is spread over
     block: int  # runs vmapped together; divides the share
 
 
-def first_plan(
-    algorithm: Algorithm, runs: int, devices: Sequence[jax.Device], batch: int | None, block: int | None
-) -> Plan:
-    """How to cut up a sweep if memory were no matter."""
-    share = -(-runs // len(devices))
-    if devices[0].platform == "cpu":
+def first_plan(algorithm: Algorithm, runs: int, devices: int, batch: int | None, block: int | None) -> Plan:
+    """How to cut up a sweep if memory were no matter, over so many devices or groups of them."""
+    share = -(-runs // devices)
+    if jax.local_devices()[0].platform == "cpu":
         best = CPU_BLOCK if algorithm.step is None else CPU_BLOCK_ASYNCHRONOUS
         block = min(best, share) if block is None else block
         # Batches beyond one block a device are no faster here, and what is lost with a killed sweep is a batch.
         share = max(min(block, share), -(-share // 8)) if batch is None else share
     if batch is not None:
-        share = min(share, -(-batch // len(devices)))
+        share = min(share, -(-batch // devices))
     block = share if block is None else min(block, share)
     return Plan(-(-share // block) * block, block)
 
@@ -82,7 +82,7 @@ def over_runs(function: Callable[..., PyTree], block: int | None = None) -> Call
 
     @functools.cache
     def spread(devices: int, size: int) -> Callable[[PyTree], PyTree]:
-        mesh, spec = jax.sharding.Mesh(np.asarray(jax.local_devices()[:devices]), ("run",)), PartitionSpec("run")
+        mesh, spec = Mesh(np.asarray(jax.local_devices()[:devices]), (RUN,)), PartitionSpec(RUN)
 
         def one_device(batch: PyTree) -> PyTree:
             return by_block(lambda run: function(*run), batch, size)
@@ -152,7 +152,7 @@ def compile_program(
     inputs: Mapping[str, PyTree],
     segment: int,
     plan: Plan,
-    devices: Sequence[jax.Device],
+    mesh: Mesh,
 ) -> Program:
     """Compile the functions that a plan needs; nothing is run.
 
@@ -162,17 +162,16 @@ def compile_program(
         inputs: One run's of those that each run has its own of, or what stands for them: shapes and types.
         segment: Iterations that are done at once, at most.
         plan: How runs are cut up.
-        devices: Where.
+        mesh: Where, see `placement.sweep_mesh`.
 
     Raises:
         JaxRuntimeError: If the compiler finds the memory too small.
     """
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("run",))
-    runs = PartitionSpec("run")
+    runs, everywhere = PartitionSpec(RUN), PartitionSpec()
 
     def start(keys: jax.Array, values: dict[str, PyTree]) -> PyTree:
         def init(run: tuple[jax.Array, dict[str, PyTree]]) -> PyTree:
-            return algorithm.init(run[0], with_values(hyperparameters, run[1]))
+            return by_model(algorithm.init(run[0], with_values(hyperparameters, run[1])))
 
         return by_block(init, (keys, values), plan.block)
 
@@ -191,27 +190,34 @@ def compile_program(
         return by_block(run, (states, ahead), plan.block)
 
     def over_devices(function: Callable[..., PyTree], *specs: PartitionSpec) -> Callable[..., PyTree]:
-        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=runs, check_vma=False)
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=runs, axis_names={RUN}, check_vma=False)
 
-    B = len(devices) * plan.share
-    sharding = jax.sharding.NamedSharding(mesh, runs)
+    B = mesh.shape[RUN] * plan.share
+    sharding = NamedSharding(mesh, runs)
     keys = jax.ShapeDtypeStruct((B,), run_keys(0, [0]).dtype, sharding=sharding)
     values = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((B, *leaf.shape), leaf.dtype, sharding=sharding), dict(inputs)
     )
-    started = jax.jit(over_devices(start, runs, runs)).lower(keys, values)
+    lowered = jax.jit(over_devices(start, runs, runs)).lower(keys, values)
+    started = lowered.compile()
     states = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), started.out_info
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        lowered.out_info,
+        started.output_shardings,
     )
-    everywhere = PartitionSpec()
     ahead = jax.ShapeDtypeStruct((B,), jnp.int32, sharding=sharding)
-    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=jax.sharding.NamedSharding(mesh, everywhere))
-    advancing = jax.jit(over_devices(advance, runs, runs, everywhere, everywhere), donate_argnums=0)
-    advanced = advancing.lower(states, ahead, count, count)
-    _, metrics, _ = advanced.out_info
-    compiled = started.compile(), advanced.compile()
-    digest = hashlib.sha256(advanced.as_text().encode()).hexdigest()
-    return Program(plan, *compiled, segment, states, metrics, max(map(bytes_used, compiled)), digest)
+    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, everywhere))
+    advancing = jax.jit(
+        over_devices(advance, runs, runs, everywhere, everywhere),
+        donate_argnums=0,
+        out_shardings=(started.output_shardings, None, None),  # a segment begins where the one before ended
+    )
+    lowered = advancing.lower(states, ahead, count, count)
+    advanced = lowered.compile()
+    _, metrics, _ = lowered.out_info
+    digest = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+    used = max(map(bytes_used, (started, advanced)))
+    return Program(plan, started, advanced, segment, states, metrics, used, digest)
 
 
 def bytes_used(compiled: jax.stages.Compiled) -> int:

@@ -26,6 +26,7 @@ from typing import Any
 
 import jax
 import xarray as xr
+from jax.sharding import Mesh
 
 from pgjax.algorithms.base import Algorithm, by_name
 from pgjax.checks import whole_number
@@ -33,6 +34,7 @@ from pgjax.devices import memory_budget
 from pgjax.errors import InputError, say
 from pgjax.hyperparameters import fingerprint, with_values
 from pgjax.paths import full_path
+from pgjax.placement import RUN, sweep_mesh
 from pgjax.sweeps import checkpoints
 from pgjax.sweeps.batches import Checkpoint, compute, leave, stopping
 from pgjax.sweeps.grid import Runs, runs_of
@@ -59,6 +61,8 @@ def sweep(
     block: int | None = None,
     memory: int | None = None,
     segment: int | None = None,
+    run_devices: int = 1,
+    model_devices: int = 1,
     keep_params: bool = True,
     checkpoint_seconds: float = 60.0,
     progress: bool = True,
@@ -89,6 +93,9 @@ def sweep(
         block: Runs vmapped together on a device; by default 16 on a CPU (32 if asynchronous), all of them elsewhere.
         memory: Budget in bytes for one device, see `memory_budget`. The compiler's own account decides.
         segment: Iterations between two looks, at most; by default a tenth of a run or 1000, and no more than 20 s take.
+        run_devices: Over how many devices each run is spread: its slots are split among them. For runs that are too
+            large for one; many small runs are faster on a device each.
+        model_devices: Over how many of these its parameters and the optimizer's state are split, too.
         keep_params: Whether to keep the final parameters of each run, for `load_params`; a store that is already there
             stays as it was laid out.
         checkpoint_seconds: With `out`, the running batch is saved after so many seconds; 0 for after every segment.
@@ -119,6 +126,7 @@ def sweep(
     hyperparameters = algorithm.hyperparameters() if hyperparameters is None else hyperparameters
     runs = runs_of(study, seeds, grid, by_seed, hyperparameters)
     counts = {"batch": batch, "block": block, "memory": memory, "segment": segment}
+    counts |= {"run_devices": run_devices, "model_devices": model_devices}
     check_options(counts, checkpoint_seconds, out, configuration)
     numbers = finite_fingerprint(with_values(hyperparameters, runs.by_seed))
     key, inputs = jax.tree.map(lambda leaf: leaf[0], runs.inputs([0]))
@@ -130,12 +138,12 @@ def sweep(
     mine = share(store, process, processes)
     if not completed(store).all():
         segment = min(-(-iterations // 10), LONGEST_SEGMENT) if segment is None else min(segment, iterations)
-        devices = jax.local_devices()[: max(1, len(mine.runs))]
-        make = maker(algorithm, hyperparameters, inputs, segment, devices, memory)
+        mesh = sweep_mesh(len(mine.runs), run_devices, model_devices)
+        make = maker(algorithm, hyperparameters, inputs, segment, mesh, memory)
         checkpoint = None if out is None else Checkpoint(checkpoints.place(out, process), checkpoint_seconds)
         with stopping(out is not None) as stop:
             if not completed(store)[mine.runs].all():
-                plan = first_plan(algorithm, len(mine.runs), devices, batch, block)
+                plan = first_plan(algorithm, len(mine.runs), mesh.shape[RUN], batch, block)
                 shown, report = (progress, report) if process == 0 else (False, None)
                 with locked(store, mine.chunks):
                     compute(runs, mine.runs, store, make, plan, iterations, checkpoint, stop, shown, report)
@@ -170,14 +178,14 @@ def maker(
     hyperparameters: PyTree,
     inputs: Mapping[str, PyTree],
     segment: int,
-    devices: Sequence[jax.Device],
+    mesh: Mesh,
     memory: int | None,
 ) -> Callable[[Plan], Program]:
     """What compiles the largest program within the memory, from a plan downwards; arguments are those of `sweep`."""
     budget = memory_budget() if memory is None else memory
 
     def compile_plan(plan: Plan) -> Program:
-        return compile_program(algorithm, hyperparameters, inputs, segment, plan, devices)
+        return compile_program(algorithm, hyperparameters, inputs, segment, plan, mesh)
 
     return lambda plan: compile_within(budget, compile_plan, plan)
 

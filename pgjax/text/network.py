@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
+from pgjax.placement import by_slot
 from pgjax.text.layouts import TransformerConfig
 from pgjax.text.tokens import PAD
 from pgjax.trees import PyTree
@@ -82,7 +83,7 @@ class Block(linen.Module):
         Source: Ainslie et al., *GQA: training generalized multi-query transformer models*, 2023.
         """
         heads, kv, features = self.config.heads, self.config.shared_heads, self.config.features
-        parts = self.attention(self.before_attention(x)).reshape(*x.shape[:-1], heads + 2 * kv, features)
+        parts = by_slot(self.attention(self.before_attention(x))).reshape(*x.shape[:-1], heads + 2 * kv, features)
         q, k, v = jnp.split(parts, [heads, heads + kv], axis=-2)
         if self.config.layout.rotary:
             q, k = turned(q, position), turned(k, position)
@@ -91,15 +92,15 @@ class Block(linen.Module):
     def residual_mlp(self, x: jax.Array, seen: jax.Array) -> jax.Array:
         """Tokens [..., width] after a block, for what attention saw [..., width]."""
         layout = self.config.layout
-        x = x + self.attended(seen)
-        hidden = self.up(self.before_layer(x))
+        x = by_slot(x + self.attended(seen))
+        hidden = by_slot(self.up(self.before_layer(x)))
         if layout.gated:
             gate, hidden = jnp.split(hidden, 2, axis=-1)
             hidden = layout.activation(gate) * hidden
         else:
             hidden = layout.activation(hidden)
         added = jnp.einsum("...i,oi->...o", hidden, self.down.astype(hidden.dtype))
-        x = x + added
+        x = by_slot(x + added)
         return x + jnp.broadcast_to(self.down_bias, x.shape) if "down" in layout.biases else x
 
     def read(
