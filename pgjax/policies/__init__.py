@@ -3,6 +3,7 @@
 What is listed here is public; the rest may change.
 """
 
+from pgjax.policies.adapters import Adapter, frozen, low_rank, merged
 from pgjax.policies.base import Policy, ValueFunction, memoryless
 from pgjax.policies.convolutional import cnn, cnn_value
 from pgjax.policies.defaults import action_value_for, policy_for, value_by_time_for, value_for
@@ -15,6 +16,7 @@ from pgjax.policies.tables import tabular, tabular_by_time, tabular_value, tabul
 from pgjax.policies.uniform import random_policy
 
 __all__ = [
+    "Adapter",
     "Categorical",
     "Distribution",
     "Gaussian",
@@ -26,8 +28,11 @@ __all__ = [
     "at_temperature",
     "cnn",
     "cnn_value",
+    "frozen",
     "greedy_in_groups",
+    "low_rank",
     "memoryless",
+    "merged",
     "mlp",
     "mlp_value",
     "normalized",

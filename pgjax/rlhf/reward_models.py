@@ -59,7 +59,8 @@ def reward_model(config: TransformerConfig) -> RewardModel:
         )
         if ours != theirs:
             raise InputError(
-                f"expected the weights of a language model of the configuration {tuple(config)}, got those of another"
+                f"expected the weights of a language model of the configuration {tuple(config)[:5]}, got those of "
+                "another"
             )
         return {"params": weights}
 

@@ -4,18 +4,24 @@ What is listed here is public; the rest may change.
 """
 
 from pgjax.text.corpora import Corpus, Grammar, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
-from pgjax.text.decoder import TransformerConfig, transformer, transformer_value
+from pgjax.text.decoder import transformer, transformer_value
 from pgjax.text.environment import Judgement, TextParams, outputs, text_environment, written
 from pgjax.text.language_models import language_model, mean_log_prob, next_tokens, pretraining
+from pgjax.text.layouts import GPT2, LLAMA, PLAIN, Layout, TransformerConfig
 from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded, tokenizer_for
+from pgjax.text.weights import load_gpt2, load_weights, save_gpt2, save_weights
 
 __all__ = [
     "BOS",
     "EOS",
+    "GPT2",
+    "LLAMA",
     "PAD",
+    "PLAIN",
     "Corpus",
     "Grammar",
     "Judgement",
+    "Layout",
     "TextParams",
     "Tokenizer",
     "TransformerConfig",
@@ -24,6 +30,8 @@ __all__ = [
     "grammar_corpus",
     "language_model",
     "left_padded",
+    "load_gpt2",
+    "load_weights",
     "mean_log_prob",
     "next_tokens",
     "outputs",
@@ -31,6 +39,8 @@ __all__ = [
     "python_docs",
     "read_text",
     "right_padded",
+    "save_gpt2",
+    "save_weights",
     "text_corpus",
     "text_environment",
     "tokenizer_for",
