@@ -1,0 +1,96 @@
+"""The studies of theory: their loops are those of the library, and their claims hold on a few fixed seeds."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import pgjax
+from experiments import theory_any_step_size as any_step_size
+from tests.cases import assert_refused, run_experiment
+
+MEANS = jnp.array([1.0, 0.6, 0.2])
+THETA = jnp.array([[0.3, -0.5, 0.1]])
+
+
+def bandit(means):
+    """A bandit as a finite problem of one state and one step."""
+    return pgjax.environments.tables([1.0], np.ones((1, len(means), 1)), [means])
+
+
+def test_the_expected_step_on_a_bandit_is_the_exact_gradient():
+    f = jax.nn.softmax(THETA[0])
+    middles = jnp.cumsum(f) - f / 2  # each in the part of [0, 1) that chooses its arm
+    steps = jnp.stack([any_step_size.step(THETA[0], u[None], MEANS, 0.1, False) - THETA[0] for u in middles])
+    exact = pgjax.exact.gradient(bandit(MEANS), 1, pgjax.tabular(1, 3), THETA)
+    np.testing.assert_allclose(f @ steps, 0.1 * exact[0], atol=1e-7)
+    by_coin = [
+        any_step_size.step(THETA[0], jnp.array([middles[1], u]), MEANS, 0.1, True) - THETA[0] for u in (0.59, 0.61)
+    ]
+    np.testing.assert_allclose(by_coin[0], steps[1] / MEANS[1], rtol=1e-5)  # it pays 1
+    assert not by_coin[1].any()  # it pays nothing
+
+
+def test_a_play_is_an_update_of_reinforce():
+    algorithm = pgjax.reinforce(
+        pgjax.finite(bandit(MEANS), 1),
+        pgjax.tabular(1, 3)._replace(init=lambda key: THETA),
+        slots=1,
+        credit=pgjax.whole_episode(),
+        baseline=pgjax.no_baseline(),
+        optimizer=optax.sgd,
+    )
+    run = jax.jit(jax.vmap(pgjax.train(algorithm, 1), (0, None)))
+    state, curves = run(pgjax.run_keys(0, range(24)), algorithm.hyperparameters(learning_rate=0.5))
+    f = jax.nn.softmax(THETA[0])
+    middles = jnp.cumsum(f) - f / 2
+    after = [any_step_size.step(THETA[0], u[None], MEANS, 0.5, False) for u in middles]
+    played = [int(jnp.argmin(jnp.abs(MEANS - pays))) for pays in curves.episode_return[:, 0]]
+    assert set(played) == {0, 1, 2}
+    np.testing.assert_allclose(state.params[:, 0], jnp.stack([after[a] for a in played]), atol=1e-6)
+
+
+def test_a_commitment_to_one_arm_has_the_probability_of_its_plays():
+    found = np.exp(any_step_size.alone(jnp.array([1.0, 0.5]), 1.0, 2))
+    np.testing.assert_allclose(found[0], [0.5, 0.5])
+    # After a play of the second arm its logit leads by η r (1/2 + 1/2) = 1/2, and after one of the first by 1.
+    np.testing.assert_allclose(found[1], [0.5 / (1 + np.exp(-1)), 0.5 / (1 + np.exp(-0.5))], rtol=1e-6)
+
+
+def test_any_step_size_finds_the_best_arm_but_later_than_any_mean(monkeypatch, tmp_path, capsys):
+    """With fixed keys; were they drawn, each comparison would fail less than once in 10⁴ times."""
+    small = ["--arms", 2, "--learning-rate", 1, 10, "--steps", 2000, "--seeds", 400, "--out", tmp_path]
+    assert run_experiment(monkeypatch, any_step_size, *small) == 0
+    assert "2 arms, η 10, fixed" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    slow, quick = (rows[any_step_size.name_of(2, eta, "fixed")] for eta in (10, 1))
+    for row in (slow, quick):
+        assert row["alpha"] == pytest.approx(row["alpha_predicted"], rel=0.02)
+        # Who has played a wrong arm alone has not arrived: a lower bound, to the band of 400 runs.
+        assert all(np.array(row["alone"]) <= np.array(row["band"][1]) + 0.02)
+    assert quick["wrong_interval"][1] < 0.05 < slow["wrong_interval"][0]
+    assert slow["not_yet"][-1] < 0.75 * slow["not_yet"][0]  # and commitments do end
+    assert (tmp_path / "any_step_size.png").read_bytes().startswith(b"\x89PNG")
+
+    # The same command again computes nothing; other options want another directory.
+    monkeypatch.setattr(any_step_size, "explored", lambda *_: pytest.fail("computed again"))
+    assert run_experiment(monkeypatch, any_step_size, *small) == 0
+    refused = [*small[:-4], "--seeds", 300, "--out", tmp_path]
+    assert_refused(monkeypatch, capsys, any_step_size, refused, "expected a new directory, or the options")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--arms", "1"], "2 or more arms and at most five learning rates, each above 0"),
+        (["--learning-rate", "0"], "each above 0, got"),
+        (["--steps", "700"], "steps to be a multiple of 500, got 700"),
+        (["--seeds", "0"], "1 or more seeds, got 0"),
+    ],
+)
+def test_step_sizes_that_cannot_be_run_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
+    assert_refused(monkeypatch, capsys, any_step_size, [*arguments, "--out", tmp_path / "new"], message)
+    assert not (tmp_path / "new").exists()
