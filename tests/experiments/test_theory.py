@@ -10,6 +10,7 @@ import pytest
 
 import pgjax
 from experiments import theory_any_step_size as any_step_size
+from experiments import theory_baselines_beyond_variance as baselines
 from tests.cases import assert_refused, run_experiment
 
 MEANS = jnp.array([1.0, 0.6, 0.2])
@@ -93,4 +94,52 @@ def test_any_step_size_finds_the_best_arm_but_later_than_any_mean(monkeypatch, t
 )
 def test_step_sizes_that_cannot_be_run_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
     assert_refused(monkeypatch, capsys, any_step_size, [*arguments, "--out", tmp_path / "new"], message)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("natural", [False, True])
+def test_steps_and_variances_with_a_baseline_are_the_exact_ones(natural):
+    f, mdp, policy = jax.nn.softmax(THETA[0]), bandit(MEANS), pgjax.tabular(1, 3)
+    (information,) = pgjax.exact.information(mdp, 1, policy, THETA)  # of the only step
+    inverse = jnp.linalg.pinv(information, rtol=1e-5, hermitian=True) if natural else jnp.eye(3)
+    spreads = {}
+    for name in baselines.BASELINES:
+        b = baselines.baseline(name, f, MEANS, natural, 0.5)
+        estimator = pgjax.exact.whole_episode_estimator(mdp, 1, baseline=b)
+        mean, covariance = pgjax.exact.mean_and_covariance(mdp, 1, policy, THETA, estimator)
+        steps = jnp.stack(
+            [baselines.moved(THETA[0], jnp.arange(3) == a, name, MEANS, natural, 0.1, 0.5) - THETA[0] for a in range(3)]
+        )
+        np.testing.assert_allclose(f @ steps, 0.1 * inverse @ mean, atol=1e-6)
+        spreads[name] = float(baselines.variance(f, MEANS, b, natural))
+        np.testing.assert_allclose(spreads[name], jnp.trace(inverse @ covariance @ inverse), rtol=1e-4)
+    assert spreads["b* − d"] == pytest.approx(spreads["b* + d"], rel=1e-5)
+    assert min(spreads, key=spreads.get) == "b*"
+
+
+def test_baselines_of_equal_variance_have_different_fates(monkeypatch, tmp_path):
+    """With fixed keys; were they drawn, each comparison would fail less than once in 10⁴ times."""
+    monkeypatch.setattr(baselines, "GRADIENTS", ("natural",))
+    small = ["--natural-rate", 0.2, "--steps", 2000, "--seeds", 400, "--out", tmp_path]
+    assert run_experiment(monkeypatch, baselines, *small) == 0
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    below, least, above, value = (rows[baselines.name_of("natural", 0.2, name)] for name in baselines.BASELINES[:4])
+    assert least["variance"] < below["variance"] == pytest.approx(above["variance"])
+    assert above["wrong_interval"][1] < least["wrong_interval"][0]  # more variance, and better
+    assert least["wrong"] < below["wrong"]
+    assert value["wrong"] == 0
+    assert (tmp_path / "baselines_beyond_variance.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--distance", "0"], "a distance and learning rates above 0, got 0.0"),
+        (["--natural-rate", "-1"], "a distance and learning rates above 0"),
+        (["--steps", "700"], "steps to be a multiple of 2000, got 700"),
+        (["--seeds", "3"], "40 or more seeds, which are drawn, got 3"),
+    ],
+)
+def test_baselines_that_cannot_be_run_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
+    assert_refused(monkeypatch, capsys, baselines, [*arguments, "--out", tmp_path / "new"], message)
     assert not (tmp_path / "new").exists()
