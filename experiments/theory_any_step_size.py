@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 import pgjax
 from common import launch, tables
+from common.bandits import chosen
 from common.remembering import remembered
 from pgjax.analysis import Reached, proportion_interval, share_reached
 from pgjax.analysis.plotting import COLOURS, STYLES, band, dress
@@ -52,7 +53,7 @@ PAYS = ("fixed", "coin")  # an arm's mean every time; or 1 with that probability
 def step(theta: jax.Array, u: jax.Array, means: jax.Array, eta: Any, coin: bool) -> jax.Array:
     """θ [K] after one play: θ + η R ∇ ln f(θ)_A, with the arm A that u_0 chooses, and R that u_1 does if by a coin."""
     f = jax.nn.softmax(theta)
-    played = jnp.arange(f.size) == jnp.sum(u[0] >= jnp.cumsum(f)[:-1])
+    played = chosen(f, u[0])
     mean = jnp.sum(jnp.where(played, means, 0))
     return theta + eta * (u[1] < mean if coin else mean) * (played - f)
 

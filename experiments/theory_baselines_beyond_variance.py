@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 import pgjax
 from common import launch, tables
+from common.bandits import chosen, directions
 from common.remembering import remembered
 from pgjax.analysis import proportion_interval
 from pgjax.analysis.plotting import COLOURS
@@ -54,12 +55,6 @@ GRADIENTS = ("softmax", "natural")
 BASELINES = ("b* − d", "b*", "b* + d", "value", "none")
 
 
-def directions(f: jax.Array, natural: bool) -> jax.Array:
-    """What each arm's advantage multiplies, [K, K]: ∇ ln f_a in row a, or F⁺ ∇ ln f_a with the Fisher information F."""
-    one = jnp.eye(f.size)
-    return (one - 1 / f.size) / jnp.maximum(f, 1e-100)[:, None] if natural else one - f[None]
-
-
 def baseline(name: str, f: jax.Array, means: jax.Array, natural: bool, d: Any) -> jax.Array:
     """The baseline of this name under the policy f, []; that of least variance is Σ f w r / Σ f w, w = |direction|²."""
     if name in ("value", "none"):
@@ -85,8 +80,7 @@ def play(key: jax.Array, move: Callable[[jax.Array, jax.Array], jax.Array], K: i
     """The policy after every 20 plays of a run that begins with all arms alike, [steps / 20, K]."""
 
     def one(theta: jax.Array, u: jax.Array) -> tuple[jax.Array, None]:
-        played = jnp.arange(K) == jnp.sum(u >= jnp.cumsum(jax.nn.softmax(theta))[:-1])
-        return move(theta, played), None
+        return move(theta, chosen(jax.nn.softmax(theta), u)), None
 
     def block(theta: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         theta, _ = jax.lax.scan(one, theta, jax.random.uniform(key, (BLOCK,), theta.dtype))

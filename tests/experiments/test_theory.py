@@ -9,8 +9,10 @@ import optax
 import pytest
 
 import pgjax
+from common.bandits import directions
 from experiments import theory_any_step_size as any_step_size
 from experiments import theory_baselines_beyond_variance as baselines
+from experiments import theory_plateaus as plateaus
 from tests.cases import assert_refused, run_experiment
 
 MEANS = jnp.array([1.0, 0.6, 0.2])
@@ -120,10 +122,11 @@ def test_steps_and_variances_with_a_baseline_are_the_exact_ones(natural):
 def test_baselines_of_equal_variance_have_different_fates(monkeypatch, tmp_path):
     """With fixed keys; were they drawn, each comparison would fail less than once in 10⁴ times."""
     monkeypatch.setattr(baselines, "GRADIENTS", ("natural",))
+    monkeypatch.setattr(baselines, "BASELINES", baselines.BASELINES[:4])
     small = ["--natural-rate", 0.2, "--steps", 2000, "--seeds", 400, "--out", tmp_path]
     assert run_experiment(monkeypatch, baselines, *small) == 0
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
-    below, least, above, value = (rows[baselines.name_of("natural", 0.2, name)] for name in baselines.BASELINES[:4])
+    below, least, above, value = (rows[baselines.name_of("natural", 0.2, name)] for name in baselines.BASELINES)
     assert least["variance"] < below["variance"] == pytest.approx(above["variance"])
     assert above["wrong_interval"][1] < least["wrong_interval"][0]  # more variance, and better
     assert least["wrong"] < below["wrong"]
@@ -142,4 +145,55 @@ def test_baselines_of_equal_variance_have_different_fates(monkeypatch, tmp_path)
 )
 def test_baselines_that_cannot_be_run_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
     assert_refused(monkeypatch, capsys, baselines, [*arguments, "--out", tmp_path / "new"], message)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("method", ["softmax", "entropy", "natural"])
+def test_flow_follows_the_exact_gradient(method):
+    f, mdp, policy = jax.nn.softmax(THETA[0]), bandit(MEANS), pgjax.tabular(1, 3)
+    found = f * plateaus.weights(method, f, MEANS, 0.3) @ directions(f, method == "natural")
+    gradient = pgjax.exact.gradient(mdp, 1, policy, THETA)[0]
+    if method == "entropy":
+        gradient += 0.3 * jax.grad(lambda theta: -jax.nn.softmax(theta) @ jax.nn.log_softmax(theta))(THETA[0])
+    if method == "natural":
+        (information,) = pgjax.exact.information(mdp, 1, policy, THETA)
+        gradient = jnp.linalg.pinv(information, rtol=1e-5, hermitian=True) @ gradient
+    np.testing.assert_allclose(found, gradient, atol=1e-6)
+
+
+def test_two_arms_are_escaped_when_the_integral_says():
+    """With two arms dp/dt = 2 δ p² (1 − p)², of which the time to p = 1/2 is known; natural logits part at a rate δ."""
+    p, delta = 1e-3, 0.3
+    softmax = (1 / p - 1 / (1 - p) + 2 * np.log((1 - p) / p)) / (2 * delta)
+    assert plateaus.flowed("softmax", (1.0, 0.7), p, 0.1) == pytest.approx(softmax, rel=1e-5)
+    assert plateaus.flowed("natural", (1.0, 0.7), p, 0.1) == pytest.approx(np.log((1 - p) / p) / delta, rel=1e-5)
+
+
+def test_a_third_arm_makes_the_plateau_as_long_as_its_square(monkeypatch, tmp_path, capsys):
+    """The sampled median is within a fifth of the exact time: with other keys it would not be less than once in 10³."""
+    monkeypatch.setattr(plateaus, "METHODS", ("softmax", "natural"))
+    small = ["--probability", 1e-1, 1e-3, 1e-4, "--sampled", 1e-1, "--steps", 1000, "--seeds", 200, "--out", tmp_path]
+    assert run_experiment(monkeypatch, plateaus, *small) == 0
+    assert "3 arms, softmax" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    assert rows["2 arms, softmax"]["slope"] == pytest.approx(1, abs=0.05)
+    assert rows["3 arms, softmax"]["slope"] == pytest.approx(2, abs=0.05)
+    assert rows["3 arms, natural"]["slope"] < 0.2  # ln 1/p
+    for problem in plateaus.PROBLEMS:
+        row = rows[f"{problem}, softmax"]
+        assert row["sampled"][0]["median"] == pytest.approx(row["times"][0], rel=0.2)
+    assert (tmp_path / "plateaus.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--probability", "0.1", "0.7"], "two or more probabilities between 0 and 0.5"),
+        (["--probability", "0.1"], "two or more probabilities"),
+        (["--entropy", "0"], "an entropy weight and a learning rate above 0, got 0.0"),
+        (["--steps", "7"], "steps to be a multiple of 500, got 7"),
+    ],
+)
+def test_plateaus_that_cannot_be_run_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
+    assert_refused(monkeypatch, capsys, plateaus, [*arguments, "--out", tmp_path / "new"], message)
     assert not (tmp_path / "new").exists()
