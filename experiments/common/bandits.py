@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 
 def chosen(f: jax.Array, u: jax.Array) -> jax.Array:
-    """Which arm a uniform number u from [0, 1) chooses by the probabilities f, [K] bool."""
-    return jnp.arange(f.size) == jnp.sum(u >= jnp.cumsum(f)[:-1])
+    """Which arm uniform numbers u [...] from [0, 1) choose by the probabilities f [K, ...], [K, ...] bool."""
+    arms = jnp.arange(len(f)).reshape(-1, *[1] * u.ndim)
+    return arms == jnp.sum(u[None] >= jnp.cumsum(f, 0)[:-1], 0)[None]
 
 
 def directions(f: jax.Array, natural: bool = False) -> jax.Array:

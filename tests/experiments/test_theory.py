@@ -27,11 +27,11 @@ def bandit(means):
 def test_the_expected_step_on_a_bandit_is_the_exact_gradient():
     f = jax.nn.softmax(THETA[0])
     middles = jnp.cumsum(f) - f / 2  # each in the part of [0, 1) that chooses its arm
-    steps = jnp.stack([any_step_size.step(THETA[0], u[None], MEANS, 0.1, False) - THETA[0] for u in middles])
+    steps = jnp.stack([any_step_size.step(THETA[0], f, u[None], MEANS, 0.1, False) - THETA[0] for u in middles])
     exact = pgjax.exact.gradient(bandit(MEANS), 1, pgjax.tabular(1, 3), THETA)
     np.testing.assert_allclose(f @ steps, 0.1 * exact[0], atol=1e-7)
     by_coin = [
-        any_step_size.step(THETA[0], jnp.array([middles[1], u]), MEANS, 0.1, True) - THETA[0] for u in (0.59, 0.61)
+        any_step_size.step(THETA[0], f, jnp.array([middles[1], u]), MEANS, 0.1, True) - THETA[0] for u in (0.59, 0.61)
     ]
     np.testing.assert_allclose(by_coin[0], steps[1] / MEANS[1], rtol=1e-5)  # it pays 1
     assert not by_coin[1].any()  # it pays nothing
@@ -50,7 +50,7 @@ def test_a_play_is_an_update_of_reinforce():
     state, curves = run(pgjax.run_keys(0, range(24)), algorithm.hyperparameters(learning_rate=0.5))
     f = jax.nn.softmax(THETA[0])
     middles = jnp.cumsum(f) - f / 2
-    after = [any_step_size.step(THETA[0], u[None], MEANS, 0.5, False) for u in middles]
+    after = [any_step_size.step(THETA[0], f, u[None], MEANS, 0.5, False) for u in middles]
     played = [int(jnp.argmin(jnp.abs(MEANS - pays))) for pays in curves.episode_return[:, 0]]
     assert set(played) == {0, 1, 2}
     np.testing.assert_allclose(state.params[:, 0], jnp.stack([after[a] for a in played]), atol=1e-6)
