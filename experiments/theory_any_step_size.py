@@ -62,7 +62,7 @@ def step(theta: jax.Array, f: jax.Array, u: jax.Array, means: jax.Array, eta: An
 
 
 def play(keys: jax.Array, means: jax.Array, eta: Any, steps: int, coin: bool) -> tuple[jax.Array, jax.Array]:
-    """Plays of each run until the best arm, the first, has more than half (−1 if never), and the last when it had not."""
+    """Plays of each run until the best arm, the first, has more than half (−1 if never), and the last without."""
 
     def one(carry: Any, u: jax.Array) -> tuple[Any, None]:
         theta, arrived, wrong, t = carry

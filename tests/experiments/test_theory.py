@@ -12,6 +12,7 @@ import pgjax
 from common.bandits import directions
 from experiments import theory_any_step_size as any_step_size
 from experiments import theory_baselines_beyond_variance as baselines
+from experiments import theory_episodes_or_updates as episodes
 from experiments import theory_plateaus as plateaus
 from tests.cases import assert_refused, run_experiment
 
@@ -196,4 +197,49 @@ def test_a_third_arm_makes_the_plateau_as_long_as_its_square(monkeypatch, tmp_pa
 )
 def test_plateaus_that_cannot_be_run_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
     assert_refused(monkeypatch, capsys, plateaus, [*arguments, "--out", tmp_path / "new"], message)
+    assert not (tmp_path / "new").exists()
+
+
+def test_gradients_are_gathered_until_they_are_seen():
+    """By hand: (1, 1) and (1, −1) have the mean (1, 0), whose squared standard error is (2 − 1) / 1 = 1."""
+    optimizer = episodes.until_seen(0.5)
+    one, two = jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0])
+    step, state = optimizer.update(one, optimizer.init(one))
+    assert not step.any()
+    step, state = optimizer.update(two, state)
+    np.testing.assert_allclose(step, [-0.5, 0])
+    assert not any(leaf.any() for leaf in jax.tree.leaves(state))
+    step, state = optimizer.update(jnp.array([0.0, 1.0]), state)
+    step, state = optimizer.update(jnp.array([0.1, -1.0]), state)
+    assert not step.any()  # the mean is short
+    assert float(state.number) == 2
+
+
+def test_many_episodes_an_update_cost_what_is_predicted(monkeypatch, tmp_path, capsys):
+    """With fixed keys; were they drawn, the comparison would fail less than once in 10⁴ times."""
+    monkeypatch.setattr(episodes, "ASCENT", 300)
+    monkeypatch.setattr(episodes, "LOOKS", 5)
+    small = ["--episodes", 8, 64, "--learning-rate", 0.1, "--steps", 6000, "--seeds", 8, "--out", tmp_path]
+    assert run_experiment(monkeypatch, episodes, *small) == 0
+    assert "gathered until seen" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    use = np.array(summary["predicted"]["use"])
+    assert (use[0] == 1).all()
+    assert min(use[1]) < 0.7
+    assert summary["predicted"]["noise_scale"][-1] > 1.5 * min(summary["predicted"]["noise_scale"])  # it grows
+    few, many = (summary["tried"][name]["mean return"]["interval"] for name in ("E = 8", "E = 64"))
+    assert many[1] < few[0]
+    assert (tmp_path / "episodes_or_updates.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--episodes", "1"], "one to five numbers of 2 or more episodes, and learning rates above 0"),
+        (["--learning-rate", "0"], "learning rates above 0, got"),
+        (["--choosing", "0"], "1 or more choosing, got 0"),
+    ],
+)
+def test_numbers_of_episodes_that_cannot_be_compared_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
+    assert_refused(monkeypatch, capsys, episodes, [*arguments, "--out", tmp_path / "new"], message)
     assert not (tmp_path / "new").exists()
