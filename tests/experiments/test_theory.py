@@ -12,6 +12,7 @@ import pgjax
 from common.bandits import directions
 from experiments import theory_any_step_size as any_step_size
 from experiments import theory_baselines_beyond_variance as baselines
+from experiments import theory_entropy_landscape as landscape
 from experiments import theory_episodes_or_updates as episodes
 from experiments import theory_plateaus as plateaus
 from tests.cases import assert_refused, run_experiment
@@ -106,10 +107,15 @@ def test_steps_and_variances_with_a_baseline_are_the_exact_ones(natural):
     (information,) = pgjax.exact.information(mdp, 1, policy, THETA)  # of the only step
     inverse = jnp.linalg.pinv(information, rtol=1e-5, hermitian=True) if natural else jnp.eye(3)
     spreads = {}
+
+    @jax.jit
+    def moments(b):
+        estimator = pgjax.exact.whole_episode_estimator(mdp, 1, baseline=b)
+        return pgjax.exact.mean_and_covariance(mdp, 1, policy, THETA, estimator)
+
     for name in baselines.BASELINES:
         b = baselines.baseline(name, f, MEANS, natural, 0.5)
-        estimator = pgjax.exact.whole_episode_estimator(mdp, 1, baseline=b)
-        mean, covariance = pgjax.exact.mean_and_covariance(mdp, 1, policy, THETA, estimator)
+        mean, covariance = moments(b)
         steps = jnp.stack(
             [baselines.moved(THETA[0], jnp.arange(3) == a, name, MEANS, natural, 0.1, 0.5) - THETA[0] for a in range(3)]
         )
@@ -242,4 +248,60 @@ def test_many_episodes_an_update_cost_what_is_predicted(monkeypatch, tmp_path, c
 )
 def test_numbers_of_episodes_that_cannot_be_compared_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
     assert_refused(monkeypatch, capsys, episodes, [*arguments, "--out", tmp_path / "new"], message)
+    assert not (tmp_path / "new").exists()
+
+
+def test_listed_steps_are_those_of_the_exact_objective():
+    """The mean of the estimates is the gradient, and without entropy their covariance is the exact one."""
+    mdp, policy = landscape.way(2), pgjax.tabular(3, 2)
+    listed = landscape.listed(mdp, 2)
+
+    @jax.jit
+    def look(theta, weight):
+        probability, steps = landscape.estimates(mdp, listed, theta, weight)
+        steps = steps.reshape(len(steps), -1)
+        worth, gradient = jax.value_and_grad(lambda theta: landscape.objective(mdp, 2, theta, weight))(theta)
+        values = pgjax.exact.solve(mdp, 2, jax.nn.softmax(theta)).values
+        estimator = pgjax.exact.reward_to_go_estimator(mdp, 2, baseline=values)
+        _, covariance = pgjax.exact.mean_and_covariance(mdp, 2, policy, theta, estimator)
+        mean = probability @ steps
+        spread = jnp.einsum("n,ni,nj->ij", probability, steps, steps) - jnp.outer(mean, mean)
+        return worth, probability.sum(), mean, gradient.reshape(-1), spread, covariance
+
+    theta = jnp.array([[0.2, -0.3], [0.5, 0.1], [0.0, 0.0]])
+    for weight in (0.0, 0.3):
+        _, total, mean, gradient, spread, covariance = look(theta, weight)
+        assert float(total) == pytest.approx(1, abs=1e-6)
+        np.testing.assert_allclose(mean, gradient, atol=1e-6)
+        if weight == 0:
+            np.testing.assert_allclose(spread, covariance, atol=1e-6)
+    # To leave at once pays 0.4; to go on twice 1 − 2 · 0.1.
+    sure = jnp.array([[0.0, 40.0], [0.0, 40.0], [0.0, 0.0]])
+    np.testing.assert_allclose([look(x, 0.0)[0] for x in (-sure, sure)], [0.4, 0.8], rtol=1e-5)
+
+
+def test_entropy_removes_the_local_optimum_and_runs_find_the_way(monkeypatch, tmp_path, capsys):
+    """With fixed keys; were they drawn, the comparison would fail less than once in 10⁶ times."""
+    small = ["--entropy", 0, 0.05, "--updates", 800, "--seeds", 60, "--out", tmp_path]
+    assert run_experiment(monkeypatch, landscape, *small) == 0
+    assert "λ = 0.05" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    plain, soft = rows["λ = 0"], rows["λ = 0.05"]
+    assert (plain["tops"], soft["tops"]) == (2, 1)
+    assert plain["found_interval"][1] < soft["found_interval"][0]
+    assert soft["improves_at_start"][1] < plain["improves_at_start"][1]  # though fewer steps improve ρ
+    assert (tmp_path / "entropy_landscape.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rooms", "5"], "at most 4 rooms, so that episodes can be listed"),
+        (["--entropy", "-0.1"], "one to five weights of 0 or more and a learning rate above 0"),
+        (["--updates", "70"], "updates to be a multiple of 40, got 70"),
+        (["--seeds", "1"], "2 or more seeds, got 3 and 1"),
+    ],
+)
+def test_landscapes_that_cannot_be_looked_at_are_refused(monkeypatch, capsys, tmp_path, arguments, message):
+    assert_refused(monkeypatch, capsys, landscape, [*arguments, "--out", tmp_path / "new"], message)
     assert not (tmp_path / "new").exists()
