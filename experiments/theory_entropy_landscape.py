@@ -104,7 +104,7 @@ def improving(mdp: pgjax.FiniteMDP, episodes: exact.Episodes, theta: jax.Array, 
 
     def improved(weight: Any) -> jax.Array:
         after = jax.vmap(lambda step: objective(mdp, T, theta + eta * step, weight))(step)
-        return probability @ (after > objective(mdp, T, theta, weight) + 1e-9)
+        return probability @ (after > objective(mdp, T, theta, weight) + 1e-14)
 
     return jnp.stack([improved(weight), improved(0.0)])
 
@@ -147,18 +147,17 @@ def explored(options: Options, weight: float) -> dict[str, Any]:
 
 
 def draw(rows: Mapping[str, Mapping[str, Any]], options: Options, path: Path) -> None:
-    """Draw objectives along the line, probabilities that a step improves ρ or the objective, and shares that found."""
+    """Draw objectives along the line, probabilities that a step improves ρ, and shares that found."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     first, second, third = figure.subplots(1, 3)
     dress(first, "Objective along a line", "logit of going on", "ρ + λ entropy, less its mean")
-    dress(second, "A step improves ρ (thick), the objective (thin)", "logit of going on", "probability")
+    dress(second, "A step improves ρ", "logit of going on", "probability")
     dress(third, f"{options.seeds} runs", "updates", "share worth more than leaving")
     updates = np.arange(1, LOOKS + 1) * (options.updates // LOOKS)
     for (name, row), colour, style in zip(rows.items(), COLOURS, ("-", *STYLES, (0, (6, 1))), strict=False):
         curve = np.array(row["objective"])
         first.plot(LINE, curve - curve.mean(), color=colour, linestyle=style, label=name)
-        second.plot(LINE, row["improves"][0], color=colour, linestyle=style, linewidth=0.8)
-        second.plot(LINE, row["improves"][1], color=colour, linestyle=style, linewidth=2)
+        second.plot(LINE, row["improves"][1], color=colour, linestyle=style, linewidth=1.8)
         third.plot(updates, row["found"], color=colour, linestyle=style)
     second.axvline(options.start, color="0.6", linewidth=0.8)
     figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
