@@ -4,19 +4,20 @@ The lecture samples several episodes for an update. McCandlish et al. (2018) say
 episodes at its best step size gains in proportion to E / (E + B), where B, the noise scale, is the variance of one
 episode's gradient over the gradient's squared length. So E well below B costs nothing, E = B half of all episodes; and
 B grows as learning goes on. On the lecture's maze variance and gradient are known without sampling. Runs of REINFORCE
-with a table and plain ascent, each number of episodes with its own best learning rate of six (chosen on other seeds),
-say whether that is what happens. Beside them a method gathers episodes until their mean gradient is longer than its
-standard error, and updates only then.
+with a table and plain ascent, each number of episodes with its own best learning rate (chosen on other seeds), say
+whether that is what happens; so do runs on CartPole, of 100 steps at most, with a network. Beside them a method gathers
+episodes until their mean gradient is longer than its standard error, and updates only then.
 
 Writes a directory of results for each number of episodes, summary.json and episodes_or_updates.png into the directory
 --out, and prints tables. The same command again goes on where it was stopped. With the defaults it takes about ten
 minutes on two cores.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,12 +41,14 @@ from pgjax.trees import PyTree
 class Options(launch.Runs):
     """What is compared."""
 
+    env: tuple[Literal["maze", "CartPole-v1"], ...] = ("maze", "CartPole-v1")
+    """Environments."""
     episodes: tuple[int, ...] = (2, 8, 32, 128, 512)
     """Episodes E of an update, at most six numbers."""
-    learning_rate: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    """Learning rates η to choose from."""
-    steps: int = 30_000
-    """Environment steps at which runs are compared; all have at least so many."""
+    learning_rate: tuple[float, ...] = ()
+    """Learning rates η to choose from; by default some for each environment."""
+    steps: int | None = None
+    """Environment steps over which runs are compared; by default 30,000 on the maze and 20,000 on CartPole."""
     seeds: int = 512
     """Runs of everything."""
     choosing: int = 32
@@ -53,11 +56,32 @@ class Options(launch.Runs):
     out: Path = Path("results/episodes_or_updates")
 
 
-HORIZON = 100
-LEVELS = (-60.0, -30.0, -18.0)  # returns between which learning is early, middle and late; the best is −14
+HORIZON = 100  # of an episode
 ASCENT, LOOKS = 2000, 30  # steps of exact ascent, and how often one looks
-SHORTEST = 14  # steps of an episode
+COLOURS_OF_RUNS = (*COLOURS[:5], "k")
 GATHERED = 2  # episodes after which the method that gathers looks again
+
+
+class Task(NamedTuple):
+    """An environment, a policy, and what runs are asked for."""
+
+    environment: pgjax.Environment
+    policy: pgjax.Policy
+    steps: int
+    shortest: int  # steps of an episode, by which runs are made long enough
+    levels: tuple[float, ...]  # returns to reach: early, in the middle, late
+    learning_rates: tuple[float, ...]
+
+
+def task_named(name: str) -> Task:
+    """The environment of this name with a small policy."""
+    if name == "maze":
+        policy = pgjax.tabular(*pgjax.environments.maze_tables().p.shape[:2])
+        rates = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+        return Task(pgjax.maze(horizon=HORIZON), policy, 30_000, 14, (-60.0, -30.0, -18.0), rates)
+    environment = pgjax.from_gymnax(name, max_steps_in_episode=HORIZON)
+    policy = pgjax.mlp(environment.observation_space, environment.action_space, hidden=(16,))
+    return Task(environment, policy, 20_000, 15, (40.0, 60.0, 80.0), (0.001, 0.003, 0.01, 0.03, 0.1))
 
 
 class Gathered(NamedTuple):
@@ -121,43 +145,32 @@ def predicted(options: Options) -> dict[str, Any]:
             "use": (found[:, 2:] / found[:, 2:3]).T.tolist()}  # fmt: skip
 
 
-def swept(options: Options, E: int, gathering: bool, rates: tuple[float, ...], seeds: range, where: str) -> xr.Dataset:
-    """The runs of a number of episodes, with these learning rates and seeds."""
-    algorithm = pgjax.reinforce(
-        pgjax.maze(horizon=HORIZON),
-        pgjax.tabular(*pgjax.environments.maze_tables().p.shape[:2]),
-        slots=E,
-        optimizer=until_seen if gathering else optax.sgd,
-    )
-    configuration = {"episodes": E, "gathering": gathering, "horizon": HORIZON}
-    iterations = max(2, -(-options.steps // (SHORTEST * E)))
+def swept(E: int, gathering: bool, task: Task, steps: int, **options: Any) -> xr.Dataset:
+    """The runs of a number of episodes; other options are those of `pgjax.sweep`."""
+    optimizer = until_seen if gathering else optax.sgd
+    algorithm = pgjax.reinforce(task.environment, task.policy, slots=E, optimizer=optimizer)
     return pgjax.sweep(
         algorithm,
-        iterations=iterations,
-        seeds=seeds,
-        grid={"learning_rate": rates},
-        study=options.study,
-        out=options.out / where,
-        configuration=configuration,
+        iterations=max(2, -(-steps // (task.shortest * E))),
+        configuration={"environment": task.environment.name, "episodes": E, "gathering": gathering},
         keep_params=False,
+        **options,
     ).load()
 
 
-def tried(options: Options, E: int, gathering: bool) -> tuple[xr.Dataset, dict[str, Any]]:
+def tried(options: Options, env: str, E: int, gathering: bool) -> tuple[xr.Dataset, dict[str, Any]]:
     """The runs of a number of episodes with its best learning rate, and what they reached."""
-    seeds, name = launch.seeds_of(options), name_of(E, gathering)
-    others, eta = range(seeds.stop, seeds.stop + options.choosing), options.learning_rate[0]
-    if len(options.learning_rate) > 1:
-        choosing = swept(options, E, gathering, options.learning_rate, others, f"{name}, choosing")
-        scores = interquartile_mean(area_under_curve(choosing, options.steps).transpose("seed", "learning_rate").values)
-        eta = options.learning_rate[int(np.argmax(scores))]
-    results = swept(options, E, gathering, (eta,), seeds, name).isel(learning_rate=0)
-    row = {
-        "episodes": E,
-        "learning_rate": eta,
-        "mean return": tables.average_of(area_under_curve(results, options.steps)),
-    }
-    for level in LEVELS:
+    task, seeds, name = task_named(env), launch.seeds_of(options), f"{env}, {name_of(E, gathering)}"
+    steps, rates = options.steps or task.steps, options.learning_rate or task.learning_rates
+    others, eta = range(seeds.stop, seeds.stop + options.choosing), rates[0]
+    run = functools.partial(swept, E, gathering, task, steps, study=options.study)
+    if len(rates) > 1:
+        choosing = run(seeds=others, grid={"learning_rate": rates}, out=options.out / f"{name}, choosing")
+        scores = area_under_curve(choosing, steps).transpose("seed", "learning_rate").values
+        eta = rates[int(np.nanargmax(interquartile_mean(scores)))]
+    results = run(seeds=seeds, grid={"learning_rate": (eta,)}, out=options.out / name).isel(learning_rate=0)
+    row = {"learning_rate": eta, "mean return": tables.average_of(area_under_curve(results, steps))}
+    for level in task.levels:
         half = median_steps(steps_to_return(results, level, 20))
         median = float(half.value) if np.isfinite(half.value) else None
         row[f"steps to {level:g}"] = {"median": median, "interval": plain_interval((half.low, half.high))}
@@ -169,50 +182,62 @@ def name_of(E: int, gathering: bool) -> str:
     return "gathered until seen" if gathering else f"E = {E}"
 
 
-def draw(found: Mapping[str, Any], runs: Mapping[str, xr.Dataset], options: Options, path: Path) -> None:
+def draw(found: Mapping[str, Any], runs: Mapping[str, Mapping[str, xr.Dataset]], options: Options, path: Path) -> None:
     """Draw the predicted use of an episode over the return on the way, and learning curves with 95% intervals."""
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    dress(left, "Predicted, exactly", "return on the way", f"use of an episode (E = {options.episodes[0]} is 1)")
-    dress_curves(right, "Tried", "environment steps of a run", "episode return")
+    figure = Figure(figsize=(4.6 * (1 + len(runs)), 4.4), layout="constrained")
+    left, *others = figure.subplots(1, 1 + len(runs))
+    dress(left, "Maze, predicted exactly", "return on the way", f"use of an episode (E = {options.episodes[0]} is 1)")
     styles = ("-", *STYLES, "-", "--")
     for E, use, colour, style in zip(options.episodes, found["use"], COLOURS, styles, strict=False):
         left.plot(found["returns"], use, linestyle=style, color=colour, linewidth=1.8, label=name_of(E, False))
-    for (name, results), colour, style in zip(runs.items(), (*COLOURS[: len(runs) - 1], "k"), styles, strict=False):
-        steps, returns = curve_points(results, "episode_return")
-        band(right, steps, interquartile_mean(returns), confidence_interval(returns), colour, name, style)
-    right.set_xlim(0, options.steps)
-    add_legend(right, "lower right")
+    for axes, (env, curves) in zip(others, runs.items(), strict=True):
+        dress_curves(axes, f"{env}, tried", "environment steps of a run", "episode return")
+        for (name, results), colour, style in zip(curves.items(), COLOURS_OF_RUNS, styles, strict=False):
+            steps, returns = curve_points(results, "episode_return")
+            band(axes, steps, interquartile_mean(returns), confidence_interval(returns), colour, name, style)
+        axes.set_xlim(0, options.steps or task_named(env).steps)
+    add_legend(axes, "lower right")
     figure.savefig(path, dpi=150)
 
 
 def main(options: Options) -> None:
     """Predict and try, then write, draw and print."""
     launch.check_counts({name: getattr(options, name) for name in ("seeds", "choosing", "steps")})
-    if not 1 <= len(options.episodes) <= 5 or min(options.episodes) < 2 or min(options.learning_rate) <= 0:
+    if not 1 <= len(options.episodes) <= 5 or min(options.episodes) < 2 or min(options.learning_rate, default=1) <= 0:
         raise pgjax.InputError("expected one to five numbers of 2 or more episodes, and learning rates above 0, "
                                f"got {options.episodes} and {options.learning_rate}")  # fmt: skip
-    names = [name_of(E, False) for E in options.episodes] + [name_of(GATHERED, True)]
+    pairs = [(E, False) for E in options.episodes] + [(GATHERED, True)]
+    names = [f"{env}, {name_of(*pair)}" for env in options.env for pair in pairs]
     ours = {"summary.json", "episodes_or_updates.png", *names, *(f"{name}, choosing" for name in names)}
     launch.check_directory_of_study(options.out, ours)
     found = predicted(options)
-    pairs = [(E, False) for E in options.episodes] + [(GATHERED, True)]
-    outcomes = {name_of(*pair): tried(options, *pair) for pair in pairs}
+    outcomes = {env: {name_of(*pair): tried(options, env, *pair) for pair in pairs} for env in options.env}
     launch.leave_to_the_first_process()
-    rows = {name: row for name, (_, row) in outcomes.items()}
+    rows = {env: {name: row for name, (_, row) in those.items()} for env, those in outcomes.items()}
     tables.write_json(options.out / "summary.json", {"predicted": found, "tried": rows})
-    draw(found, {name: runs for name, (runs, _) in outcomes.items()}, options, options.out / "episodes_or_updates.png")
-    lines = [dict(zip(("return", "noise scale", *names), map(tables.written, values), strict=False))
-             for values in zip(found["returns"], found["noise_scale"], *found["use"], strict=True)]  # fmt: skip
+    runs: dict[str, dict[str, xr.Dataset]] = {
+        env: {name: results for name, (results, _) in those.items()} for env, those in outcomes.items()
+    }
+    draw(found, runs, options, options.out / "episodes_or_updates.png")
+    heads = ("return", "noise scale", *(name_of(*pair) for pair in pairs))
+    values = zip(found["returns"], found["noise_scale"], *found["use"], strict=True)
+    lines = [dict(zip(heads, map(tables.written, line), strict=False)) for line in values]
     print("predicted use of an episode\n" + pd.DataFrame(lines[::3]).to_string(index=False))
-    lines = []
-    for name, row in rows.items():
-        line = {"": name, "η": f"{row['learning_rate']:g}", "mean return": tables.written(row["mean return"]["iqm"])}
-        line["95% interval"] = tables.written_interval(row["mean return"]["interval"])
-        for level in (f"steps to {level:g}" for level in LEVELS):
-            line[level] = tables.written(row[level]["median"]) + " " + tables.written_interval(row[level]["interval"])
-        lines.append(line)
-    print(f"tried, over the first {options.steps} steps\n" + pd.DataFrame(lines).to_string(index=False))
+    for env, those in rows.items():
+        lines = []
+        for name, row in those.items():
+            line = {
+                env: name,
+                "η": f"{row['learning_rate']:g}",
+                "mean return": tables.written(row["mean return"]["iqm"]),
+            }
+            line["95% interval"] = tables.written_interval(row["mean return"]["interval"])
+            for level in (what for what in row if what.startswith("steps")):
+                line[level] = (
+                    tables.written(row[level]["median"]) + " " + tables.written_interval(row[level]["interval"])
+                )
+            lines.append(line)
+        print(pd.DataFrame(lines).to_string(index=False))
 
 
 if __name__ == "__main__":

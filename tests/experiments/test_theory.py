@@ -225,7 +225,21 @@ def test_many_episodes_an_update_cost_what_is_predicted(monkeypatch, tmp_path, c
     """With fixed keys; were they drawn, the comparison would fail less than once in 10⁴ times."""
     monkeypatch.setattr(episodes, "ASCENT", 300)
     monkeypatch.setattr(episodes, "LOOKS", 5)
-    small = ["--episodes", 8, 64, "--learning-rate", 0.1, "--steps", 6000, "--seeds", 8, "--out", tmp_path]
+    small = [
+        "--env",
+        "maze",
+        "--episodes",
+        8,
+        64,
+        "--learning-rate",
+        0.1,
+        "--steps",
+        6000,
+        "--seeds",
+        8,
+        "--out",
+        tmp_path,
+    ]
     assert run_experiment(monkeypatch, episodes, *small) == 0
     assert "gathered until seen" in capsys.readouterr().out
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -233,7 +247,7 @@ def test_many_episodes_an_update_cost_what_is_predicted(monkeypatch, tmp_path, c
     assert (use[0] == 1).all()
     assert min(use[1]) < 0.7
     assert summary["predicted"]["noise_scale"][-1] > 1.5 * min(summary["predicted"]["noise_scale"])  # it grows
-    few, many = (summary["tried"][name]["mean return"]["interval"] for name in ("E = 8", "E = 64"))
+    few, many = (summary["tried"]["maze"][name]["mean return"]["interval"] for name in ("E = 8", "E = 64"))
     assert many[1] < few[0]
     assert (tmp_path / "episodes_or_updates.png").read_bytes().startswith(b"\x89PNG")
 
