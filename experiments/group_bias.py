@@ -11,8 +11,8 @@ group_length.png into the directory --out, and prints a table. The same command 
 the defaults it takes about 20 minutes on two cores.
 """
 
+import functools
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 
 import pgjax
 from common import launch, tables
+from common.remembering import remembered
 from pgjax import estimators
 from pgjax.analysis.plotting import COLOURS, add_legend, band, dress
 from pgjax.devices import use_every_core
@@ -257,26 +258,13 @@ def exactly(problem: Problem, method: str, price: str, options: Options) -> dict
     return {name: float(value) for name, value in row.items()}
 
 
-def remembered(options: Options, problem: Problem) -> dict[str, dict[str, float]]:
-    """The exact rows by name, those that are there already and the others, each of which is written when it is known.
-
-    Raises:
-        InputError: If those that are there are of other options.
-    """
-    path = options.out / "exact.json"
+def all_exactly(options: Options, problem: Problem) -> dict[str, dict[str, Any]]:
+    """`exactly`, for every method and price."""
     exact_ones = ("letters", "length", "group_size", "beta", "problem", "ascent", "ascent_rate")
     asked = {name: getattr(options, name) for name in exact_ones}
-    known = json.loads(path.read_text()) if path.exists() else {"options": asked, "rows": {}}
-    if known["options"] != asked:
-        raise pgjax.InputError(f"expected a new directory, or the options of {path}, got {asked}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for method, price in itertools.product(METHODS, PRICES):
-        name = f"{method}, {price}"
-        if name not in known["rows"]:
-            known["rows"][name] = exactly(problem, method, price, options)
-            tables.write_json(path, known)
-            print(f"{name}: listed", flush=True)
-    return known["rows"]
+    pairs = itertools.product(METHODS, PRICES)
+    rows = {f"{m}, {price}": functools.partial(exactly, problem, m, price, options) for m, price in pairs}
+    return remembered(options.out / "exact.json", asked, rows)
 
 
 def sampled(options: Options, problem: Problem, method: str, price: str) -> Any:
@@ -352,7 +340,7 @@ def main(options: Options) -> None:
     figures = {"group_bias.png", "group_length.png"}
     launch.check_directory_of_study(options.out, ours | figures | {"exact.json", "summary.json"})
     problem = problem_of(options)
-    rows = remembered(options, problem)
+    rows = all_exactly(options, problem)
     curves: dict[str, np.ndarray] = {}
     ends: dict[str, dict[str, Any]] = {}
     for method, price in itertools.product(METHODS, SAMPLED):

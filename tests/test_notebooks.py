@@ -10,7 +10,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 def test_there_is_one_for_each_part_of_the_lecture():
     names = {path.stem for path in NOTEBOOKS}
-    assert names == {"policy_gradient", "seed_sweep", "your_environment", "imitation", "rlhf", "compare"}
+    assert names == {"policy_gradient", "seed_sweep", "your_environment", "imitation", "rlhf", "compare", "theory"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ import pytest
 import pgjax
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "experiments").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "experiments").rglob("*.md"))]
 EXAMPLES = {
     f"{page.name} {number}": example
     for page in PAGES
