@@ -7,15 +7,18 @@ from pgjax.text.corpora import Corpus, Grammar, digest, grammar, grammar_corpus,
 from pgjax.text.decoder import TransformerConfig, transformer, transformer_value
 from pgjax.text.environment import Judgement, TextParams, outputs, text_environment, written
 from pgjax.text.language_models import language_model, mean_log_prob, next_tokens, pretraining
-from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded, tokenizer_for
+from pgjax.text.subwords import Subwords, load_subwords, train_subwords
+from pgjax.text.tokens import BOS, EOS, PAD, Characters, Tokenizer, left_padded, right_padded, tokenizer_for
 
 __all__ = [
     "BOS",
     "EOS",
     "PAD",
+    "Characters",
     "Corpus",
     "Grammar",
     "Judgement",
+    "Subwords",
     "TextParams",
     "Tokenizer",
     "TransformerConfig",
@@ -24,6 +27,7 @@ __all__ = [
     "grammar_corpus",
     "language_model",
     "left_padded",
+    "load_subwords",
     "mean_log_prob",
     "next_tokens",
     "outputs",
@@ -34,6 +38,7 @@ __all__ = [
     "text_corpus",
     "text_environment",
     "tokenizer_for",
+    "train_subwords",
     "transformer",
     "transformer_value",
     "written",

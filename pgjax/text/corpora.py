@@ -5,7 +5,7 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -219,14 +219,20 @@ def grammar_corpus(grammar: Grammar, key: jax.Array, n: int, prompt_words: int =
     """
     own = jax.random.fold_in(key, np.uint32(SENTENCES))
     texts = np.asarray(jax.jit(grammar.sample, static_argnums=1)(own, n))
-    prompts = beginnings(texts, grammar.tokenizer, prompt_words)
+    space = texts == grammar.tokenizer.encode(" ")[0]
+    prompts = beginnings(texts, np.roll(space, 1, axis=1), prompt_words)
     return Corpus(name="grammar", tokenizer=grammar.tokenizer, texts=texts, prompts=prompts, grammar=grammar)
 
 
-def beginnings(texts: np.ndarray, tokenizer: Tokenizer, words: int) -> np.ndarray:
-    """The first words of texts [N, L], each with the space after it, [M, W]; of no words, bos alone.
+def beginnings(texts: np.ndarray, starts: np.ndarray, words: int) -> np.ndarray:
+    """The first words of texts [N, L], each with the blank after it, [M, W]; of no words, bos alone.
 
     A text of fewer words has none, and one whose words take more than half of the columns is passed over.
+
+    Args:
+        texts: Which.
+        starts: Where a word of them begins, [N, L] bool; that the first one does, goes without saying.
+        words: How many.
 
     Raises:
         InputError: If there is none, or the number of words is below 0.
@@ -235,67 +241,105 @@ def beginnings(texts: np.ndarray, tokenizer: Tokenizer, words: int) -> np.ndarra
         raise InputError(f"expected prompts of 0 or more words, got {words}")
     if words == 0:
         return np.full((1, 1), BOS, np.int32)
-    counts = np.cumsum(texts == tokenizer.encode(" ")[0], axis=1)
-    ends = np.where(counts[:, -1] >= words, np.argmax(counts == words, axis=1) + 1, texts.shape[1])
+    counts = np.cumsum(starts & (np.arange(texts.shape[1]) > 1), axis=1)
+    ends = np.where(counts[:, -1] >= words, np.argmax(counts == words, axis=1), texts.shape[1])
     rows = [row[:end] for row, end in zip(texts, ends, strict=True) if end <= texts.shape[1] // 2]
     if not rows:
         raise InputError(f"expected texts that begin with {words} words and go on, got none")
     return left_padded(rows, max(map(len, rows)))
 
 
-def text_corpus(text: str, name: str, length: int, prompt_words: int = 2, rare: float = 1e-5) -> Corpus:
+def text_corpus(
+    text: str,
+    name: str,
+    length: int,
+    prompt_words: int = 2,
+    rare: float = 1e-5,
+    tokenizer: Tokenizer | None = None,
+) -> Corpus:
     """Any text as windows of `length` tokens that begin where a word does, and the first words of each.
 
-    Runs of blanks and single line breaks count as one space. A paragraph ends at an empty line, and its last window
-    with eos; no window holds parts of two. A word that the end of a window cuts is the first of the next window, so
-    nothing is lost; only a word as long as a window goes on where it is cut, and may be the last without eos. Accents
-    are composed (Unicode's NFC), so that the same text is the same tokens.
+    A paragraph ends at an empty line, and its last window with eos; no window holds parts of two. A word that the end
+    of a window cuts is the first of the next window, so nothing but blanks is lost; only a word as long as a window
+    goes on where it is cut, and may be the last without eos.
+
+    Where tokens are characters, which is so if no tokenizer is given, runs of blanks and single line breaks count as
+    one space, and accents are composed (Unicode's NFC), so that the same text is the same tokens. To another tokenizer
+    a paragraph is given as it is.
 
     Args:
         text: The whole of it.
         name: What it is called.
         length: L, tokens of a window, bos included.
         prompt_words: Words of a prompt.
-        rare: Characters that make up a smaller fraction of the text are replaced by "?"; a space never is.
+        rare: Characters that make up a smaller fraction of the text are replaced by "?" where they are tokens; a space
+            never is.
+        tokenizer: Of the text; of its characters, if not given.
 
     Raises:
-        InputError: If the text is blank or the windows are too short; see `beginnings`.
+        InputError: If the text is blank or the windows are too short; see `beginnings` and the tokenizer's `encode`.
     """
     if length < 3:
         raise InputError(f"expected windows of 3 or more tokens, got {length}")
-    text = unicodedata.normalize("NFC", text)
-    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text)]
-    paragraphs = [part for part in paragraphs if part]
+    text = text if tokenizer else unicodedata.normalize("NFC", text)
+    paragraphs = [part.strip("\r\n") for part in re.split(r"\n\s*\n", text) if part.strip()]
     if not paragraphs:
         raise InputError(f"expected a text with one or more characters in {name}, got an empty one")
-    whole = " ".join(paragraphs)
-    count = Counter(whole)
-    strange = "".join(c for c in count if c != " " and count[c] < rare * len(whole))  # words need their spaces
-    tokenizer = tokenizer_for("".join(set(count) - set(strange)) + " " + ("?" if strange else ""))
-    table = str.maketrans(strange, "?" * len(strange))
-    rows = []
+    if tokenizer is None:
+        paragraphs = [" ".join(part.split()) for part in paragraphs]
+        whole = " ".join(paragraphs)
+        count = Counter(whole)
+        strange = "".join(c for c in count if c != " " and count[c] < rare * len(whole))  # words need their spaces
+        tokenizer = tokenizer_for("".join(set(count) - set(strange)) + " " + ("?" if strange else ""))
+        table = str.maketrans(strange, "?" * len(strange))
+        paragraphs = [part.translate(table) for part in paragraphs]
+    rows, starts = [], []
     for part in paragraphs:
-        tokens = tokenizer.encode(part.translate(table))
-        begin = 0
-        while begin < len(tokens):
-            end = begin + length - 1
-            if end > len(tokens):  # the end of a paragraph, with its eos, fits in
-                rows.append(np.concatenate([[BOS], tokens[begin:], [EOS]]))
-                break
-            rows.append(np.concatenate([[BOS], tokens[begin:end]]))
-            begin = whole_word(part, begin, end)
-    texts = right_padded([row for row in rows if len(row) > 2], length)
-    return Corpus(name=name, tokenizer=tokenizer, texts=texts, prompts=beginnings(texts, tokenizer, prompt_words))
+        tokens, blank, begins = words_of(part, tokenizer)
+        for begin, end in windows(blank, begins, length):
+            tail = [EOS] if end == len(tokens) and end - begin < length - 1 else []
+            rows.append(np.concatenate([[BOS], tokens[begin:end], tail]))
+            starts.append(np.concatenate([[False], begins[begin:end], [False] * len(tail)]))
+    texts = right_padded(rows, length)
+    prompts = beginnings(texts, right_padded(starts, length) > 0, prompt_words)
+    return Corpus(name=name, tokenizer=tokenizer, texts=texts, prompts=prompts)
 
 
-def whole_word(text: str, begin: int, end: int) -> int:
-    """Where to go on after text[begin:end]: at its last word if that is cut or the text is over, else behind."""
-    if text[end - 1] == " ":
-        return end
-    if text[end : end + 1] == " ":
-        return end + 1
-    space = text.rfind(" ", begin, end)
-    return end if space < 0 else space + 1
+def words_of(text: str, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The tokens of a text [n], which of them are nothing but blanks, and with which of them a word begins, both bool.
+
+    A word begins behind a blank, which may be a part of the same token.
+    """
+    tokens, spans = tokenizer.spans(text)
+    inside = np.asarray([not character.isspace() for character in text] + [False])
+    before = np.cumsum(inside) - inside  # characters of words before each place
+    first = inside & ~np.append(False, inside[:-1])  # where a word begins
+    begun = np.cumsum(first) - first
+    begin, end = spans.T
+    return tokens, before[begin] == before[end], begun[begin] < begun[end]
+
+
+def windows(blank: np.ndarray, begins: np.ndarray, length: int) -> Iterator[tuple[int, int]]:
+    """Where windows of a paragraph begin and end in its tokens, see `text_corpus`; arguments are those of `words_of`.
+
+    A window has room for bos and length − 1 tokens, of which eos may be the last.
+    """
+    begin, n = 0, len(blank)
+    while begin < n:
+        end = min(begin + length - 1, n)
+        yield begin, end
+        if end - begin < length - 1:  # the end of the paragraph, with its eos, fits in
+            return
+        begin = next_window(blank, begins, begin, end)
+
+
+def next_window(blank: np.ndarray, begins: np.ndarray, begin: int, end: int) -> int:
+    """Where to go on behind tokens begin … end: at their last word if that is cut or the text is over, else behind."""
+    behind = end
+    while behind < len(blank) and blank[behind]:
+        behind += 1
+    words = begin + 1 + np.flatnonzero(begins[begin + 1 : behind + 1])
+    return int(words[-1]) if len(words) else end
 
 
 def python_docs() -> str:

@@ -285,7 +285,7 @@ def test_the_first_is_preferred_as_bradley_and_terry_say():
     np.testing.assert_allclose(preferred(u) + preferred(u[:, ::-1]), 1, rtol=1e-6)
 
 
-TOKENIZER = pgjax.text.Tokenizer(" .ab")
+TOKENIZER = pgjax.text.Characters(" .ab")
 W, T = 4, 6
 LINE = {
     "prompt": "a ",
@@ -409,7 +409,7 @@ def test_a_task_is_told_by_its_texts():
 
 @pytest.mark.parametrize("ensure_ascii", [True, False])
 def test_files_of_other_programs_are_read(tmp_path, ensure_ascii):
-    tokenizer = pgjax.text.Tokenizer(" aé")
+    tokenizer = pgjax.text.Characters(" aé")
     lines = [{"prompt": "", "outputs": ["e\u0301", "a"], "ranking": [1, 0]}] * 2
     text = "\r\n".join(json.dumps(line, ensure_ascii=ensure_ascii) for line in lines) + "\r\n\r\n  \n"
     (tmp_path / "rankings.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -427,7 +427,7 @@ def test_a_relative_file_of_rankings_and_one_at_home(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\x0c", "\x85", "\u2028", "\u2029", '"', "\\", "ρ"])
 def test_a_character_of_an_output_ends_no_line(tmp_path, character):
-    tokenizer, path = pgjax.text.Tokenizer("a" + character), tmp_path / "rankings.jsonl"
+    tokenizer, path = pgjax.text.Characters("a" + character), tmp_path / "rankings.jsonl"
     tokens = np.array([[[1, 3, 4, EOS], [1, 4, EOS, PAD]]], np.int32)
     saved = rlhf.Rankings(tokens, np.array([[1, 0]], np.int32), np.array([True]), np.zeros(1, np.int32))
     rlhf.save_rankings(path, saved, tokenizer, 1)

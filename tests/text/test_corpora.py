@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pgjax
-from pgjax.text.corpora import whole_word
+from pgjax.text.corpora import next_window, words_of
 from pgjax.text.tokens import BOS, EOS, PAD, right_padded
 
 
@@ -54,7 +54,7 @@ def test_what_is_no_sentence_has_no_probability():
     grammar = pgjax.text.grammar()
     a, b = grammar.words[:2]
     texts = [f"{a} {b}", f"{a}  {b}.", f"x{a}.", ".", f" {a}.", f"{a}.{b}."]
-    letters = pgjax.text.Tokenizer(grammar.tokenizer.characters)
+    letters = pgjax.text.Characters(grammar.tokenizer.characters)
     rows = []
     for text in texts:
         known = "".join(c if c in letters.characters else letters.characters[-1] for c in text)
@@ -98,7 +98,8 @@ def test_windows_follow_each_other_from_word_to_word():
     assert (corpus.texts[:, 0] == BOS).all()
     # "three " and "seven " are more than half of the columns.
     assert [corpus.tokenizer.decode(row) for row in corpus.prompts] == ["one ", "five ", "nine "]
-    assert [whole_word("one two", 0, end) for end in (2, 3, 4, 5, 7)] == [2, 4, 4, 4, 4]
+    _, blank, begins = words_of("one two", pgjax.text.tokenizer_for("one two"))
+    assert [next_window(blank, begins, 0, end) for end in (2, 3, 4, 5, 7)] == [2, 4, 4, 4, 4]
 
 
 @settings(deadline=None, max_examples=50)
