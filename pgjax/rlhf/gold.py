@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax.errors import InputError
-from pgjax.text.corpora import STOP, Corpus, Grammar
+from pgjax.text.corpora import Corpus
+from pgjax.text.grammars import STOP, Grammar
 from pgjax.text.tokens import EOS, PAD, Tokenizer, right_padded, token_texts
 
 # From texts [E, L], and where their output is, eos included, [E, L] bool, to what each is worth, [E].

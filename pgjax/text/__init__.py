@@ -3,9 +3,10 @@
 What is listed here is public; the rest may change.
 """
 
-from pgjax.text.corpora import Corpus, Grammar, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
+from pgjax.text.corpora import Corpus, digest, grammar_corpus, python_docs, read_text, text_corpus
 from pgjax.text.decoder import TransformerConfig, transformer, transformer_value
 from pgjax.text.environment import Judgement, TextParams, outputs, text_environment, written
+from pgjax.text.grammars import Grammar, grammar
 from pgjax.text.language_models import language_model, mean_log_prob, next_tokens, pretraining
 from pgjax.text.subwords import Subwords, load_subwords, train_subwords
 from pgjax.text.tokens import BOS, EOS, PAD, Characters, Tokenizer, left_padded, right_padded, tokenizer_for
