@@ -4,17 +4,18 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from pgjax.errors import InputError
+from pgjax.errors import InputError, say
 from pgjax.paths import full_path
 from pgjax.text.grammars import Grammar
-from pgjax.text.tokens import BOS, EOS, Tokenizer, left_padded, right_padded, tokenizer_for
+from pgjax.text.json_lines import CHAT, Template, answer_of, objects, prompt_of
+from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded, tokenizer_for
 
 SENTENCES = 2**32 - 2  # folded into a corpus's key: it has none in common with the runs of a study of that number
 
@@ -24,9 +25,10 @@ class Corpus(NamedTuple):
 
     name: str
     tokenizer: Tokenizer
-    texts: np.ndarray  # [N, L] int32: bos, characters, perhaps eos, pads to the right
-    prompts: np.ndarray  # [M, W] int32: pads to the left, bos, characters
+    texts: np.ndarray  # [N, L] int32: bos, a text, perhaps eos, pads to the right
+    prompts: np.ndarray  # [M, W] int32: pads to the left, bos, a text
     grammar: Grammar | None = None  # that they are of
+    learned: np.ndarray | None = None  # [N, L] bool, tokens that are learned from; all of them, where it is None
 
 
 def grammar_corpus(grammar: Grammar, key: jax.Array, n: int, prompt_words: int = 1) -> Corpus:
@@ -164,6 +166,86 @@ def next_window(blank: np.ndarray, begins: np.ndarray, begin: int, end: int) -> 
         behind += 1
     words = begin + 1 + np.flatnonzero(begins[begin + 1 : behind + 1])
     return int(words[-1]) if len(words) else end
+
+
+class Pair(NamedTuple):
+    """A prompt with an answer to it."""
+
+    prompt: str
+    answer: str
+    where: str = "a pair"  # it stands, as errors say it
+
+
+def load_pairs(path: str | Path, template: Template = CHAT) -> list[Pair]:
+    """Prompts and their answers, from a file of JSON lines `{"prompt": …, "completion": …}`.
+
+    Either may be the messages of a chat, `[{"role": …, "content": …}, …]`, an answer a single one.
+
+    Args:
+        path: The file. TRL's *prompt-completion* data sets have this form.
+        template: Of the messages, see `pgjax.text.prompt_of`.
+
+    Raises:
+        InputError: If it cannot be read or is empty, or a line is of another form: it names the line.
+    """
+    pairs = []
+    for where, fields in objects(path, "prompts and completions", "prompt and completion"):
+        for name in ("prompt", "completion"):
+            if name not in fields:
+                raise InputError(f"{where}: expected prompt and completion, got no {name}")
+        try:
+            answer = answer_of(fields["completion"], "a completion")
+            pairs.append(Pair(prompt_of(fields["prompt"], template), answer, where))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+    return pairs
+
+
+def pairs_corpus(
+    pairs: Sequence[Pair], name: str, length: int, tokenizer: Tokenizer | None = None, skip_long: bool = False
+) -> Corpus:
+    """Prompts with answers as texts of at most `length` tokens, of which the answers alone are learned from.
+
+    A text is bos, a prompt, its answer and eos; the answer and eos are what is learned. No prompt is cut.
+
+    Args:
+        pairs: Prompts, each with its answer.
+        name: What they are called.
+        length: L, tokens of a text, bos and eos included.
+        tokenizer: Of the texts; of all their characters, if not given.
+        skip_long: Whether pairs that are longer are left out, and how many is said, or refused.
+
+    Raises:
+        InputError: If there is none, or one is too long or has no tokens: it says which.
+
+    Example:
+        >>> corpus = pairs_corpus([Pair("1+1=", "2"), Pair("2+", "3=5")], "sums", length=8)
+        >>> [corpus.tokenizer.decode(text[learned]) for text, learned in zip(corpus.texts, corpus.learned)]
+        ['2', '3=5']
+    """
+    chosen = tokenizer or tokenizer_for("".join(pair.prompt + pair.answer for pair in pairs))
+    rows, starts, long = [], [], 0
+    for pair in pairs:
+        try:
+            before, after = chosen.encode(pair.prompt), chosen.encode(pair.answer)
+        except InputError as error:
+            raise InputError(f"{pair.where}: {error}") from error
+        row = np.concatenate([[BOS], before, after, [EOS]])
+        if len(row) <= length:
+            rows.append(row)
+            starts.append(1 + len(before))
+        elif skip_long:
+            long += 1
+        else:
+            raise InputError(f"{pair.where}: expected at most {length} tokens, bos and eos included, got {len(row)}")
+    if long:
+        say(f"{long} of {len(pairs)} pairs have more than {length} tokens, and are left out")
+    if not rows:
+        raise InputError(f"expected one or more prompts with answers of at most {length} tokens in {name}, got none")
+    texts = right_padded(rows, max(map(len, rows)))
+    prompts = left_padded([row[:start] for row, start in zip(rows, starts, strict=True)], max(starts))
+    learned = (np.arange(texts.shape[1]) >= np.asarray(starts)[:, None]) & (texts != PAD)
+    return Corpus(name=name, tokenizer=chosen, texts=texts, prompts=prompts, learned=learned)
 
 
 def python_docs() -> str:

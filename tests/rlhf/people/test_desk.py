@@ -229,3 +229,12 @@ def test_tasks_of_what_a_model_wrote():
     tasks = tasks_of_tokens(tokens, [True, True, False], Characters("ab"), 2, {"round": 2})
     assert tasks == [Task("a", ("b", "bb"), (True, False), {"round": 2})]
     assert tokens_of_tasks(tasks, Characters("ab"), 2, 2).tolist() == [tokens[0]]
+
+
+def test_outputs_whose_texts_are_the_same_or_do_not_come_back_are_in_no_task():
+    tokenizer = pgjax.text.train_subwords("ab ab ab", 260)
+    a, b, ab = (int(tokenizer.encode(text)[0]) for text in ("a", "b", "ab"))
+    half = int(tokenizer.encode("é")[0])  # one byte of two, which is shown as U+FFFD, of three bytes
+    tokens = [[[BOS, ab, EOS], [BOS, a, b]], [[BOS, a, b], [BOS, ab, PAD]], [[BOS, a, half], [BOS, a, EOS]]]
+    tasks = tasks_of_tokens(tokens, [True] * 3, tokenizer, 1)
+    assert [(task.outputs, task.ended) for task in tasks] == [(("ab", "ab"), (True, False))]
