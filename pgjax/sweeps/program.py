@@ -6,7 +6,6 @@ accelerator the block is as large as its memory allows.
 """
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from pgjax.algorithms.base import advance as advance_run
 from pgjax.checks import whole_number
 from pgjax.errors import InputError, say
 from pgjax.hyperparameters import with_values
+from pgjax.sweeps.closures import Compiled, lowered
 from pgjax.trees import PyTree
 
 CPU_BLOCK = 16  # runs whose parameters stay in a core's cache, and that do not wait long for the longest episode
@@ -109,13 +109,13 @@ class Program(NamedTuple):
     """A sweep's compiled functions, for batches of devices · share runs."""
 
     plan: Plan
-    start: jax.stages.Compiled  # keys [B], values {name: [B, ...]} -> states [B]
-    advance: jax.stages.Compiled  # states, *goal -> states, metrics [B, width], iterations done by each run [B]
+    start: Compiled  # keys [B], values {name: [B, ...]} -> states [B]
+    advance: Compiled  # states, *goal -> states, metrics [B, width], iterations done by each run [B]
     segment: int  # iterations that `advance` does at most where all runs are equally far
     states: PyTree  # what stands for the states [B]: shapes, types, shardings
     metrics: PyTree  # and for the metrics [B, width]
     bytes: int  # at most in use on a device
-    digest: str = ""  # SHA-256 of `advance` as it was given to the compiler
+    digest: str = ""  # SHA-256 of `advance` as it was given to the compiler, and of what it closes over
 
     @property
     def size(self) -> int:
@@ -199,22 +199,22 @@ def compile_program(
     values = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((B, *leaf.shape), leaf.dtype, sharding=sharding), dict(inputs)
     )
-    started = jax.jit(over_devices(start, runs, runs)).lower(keys, values)
+    everywhere = PartitionSpec()
+    on_all = jax.sharding.NamedSharding(mesh, everywhere)
+    started = lowered(over_devices(start, runs, runs), (keys, values), on_all)
     states = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), started.out_info
     )
-    everywhere = PartitionSpec()
     ahead = jax.ShapeDtypeStruct((B,), jnp.int32, sharding=sharding)
-    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=jax.sharding.NamedSharding(mesh, everywhere))
-    advancing = jax.jit(over_devices(advance, runs, runs, everywhere, everywhere), donate_argnums=0)
-    advanced = advancing.lower(states, ahead, count, count)
+    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=on_all)
+    advancing = over_devices(advance, runs, runs, everywhere, everywhere)
+    advanced = lowered(advancing, (states, ahead, count, count), on_all, donated=(0,))
     _, metrics, _ = advanced.out_info
     compiled = started.compile(), advanced.compile()
-    digest = hashlib.sha256(advanced.as_text().encode()).hexdigest()
-    return Program(plan, *compiled, segment, states, metrics, max(map(bytes_used, compiled)), digest)
+    return Program(plan, *compiled, segment, states, metrics, max(map(bytes_used, compiled)), advanced.digest)
 
 
-def bytes_used(compiled: jax.stages.Compiled) -> int:
+def bytes_used(compiled: Compiled) -> int:
     """How much of a device's memory a function has in use at most, 0 if the compiler does not say."""
     memory = compiled.memory_analysis()
     if memory is None:

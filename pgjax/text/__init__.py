@@ -16,6 +16,7 @@ from pgjax.text.corpora import (
 )
 from pgjax.text.decoder import TransformerConfig, transformer, transformer_value
 from pgjax.text.environment import Judgement, TextParams, outputs, text_environment, written
+from pgjax.text.generation import generate
 from pgjax.text.grammars import Grammar, grammar
 from pgjax.text.json_lines import prompt_of
 from pgjax.text.language_models import language_model, mean_log_prob, next_tokens, pretraining
@@ -36,6 +37,7 @@ __all__ = [
     "Tokenizer",
     "TransformerConfig",
     "digest",
+    "generate",
     "grammar",
     "grammar_corpus",
     "language_model",

@@ -135,8 +135,9 @@ def language_model(
     config = TransformerConfig(
         vocabulary=V, context=max(W + length, corpus.texts.shape[1]), width=width, layers=layers, heads=heads
     )
+    return transformer(text_environment(corpus.prompts, V, length, unjudged), config), config
 
-    def no_judge(tokens: jax.Array, output: jax.Array, params: Any) -> Judgement:
-        return Judgement(jnp.zeros(len(tokens)))
 
-    return transformer(text_environment(corpus.prompts, V, length, no_judge), config), config
+def unjudged(tokens: jax.Array, output: jax.Array, params: Any) -> Judgement:
+    """The judge to whom all texts are worth the same."""
+    return Judgement(jnp.zeros(len(tokens)))
