@@ -9,10 +9,13 @@ People may rank instead: at a page in each round, while this waits (--people 100
 nobody is simulated, unless --comparisons asks for it, and the reward model is measured on what people said of a fifth
 of the prompts, none of which it was fitted to.
 
+With texts of your own: --corpus FILE --tokenizer bpe:2000 learns from a text in subwords, --corpus FILE.jsonl from
+completions of prompts, and --rankings also reads preferences, {"prompt": …, "chosen": …, "rejected": …}.
+
 Writes a directory of results for each of the two sweeps, summary.json, samples.txt, rankings.jsonl (some of the
-simulated annotators', in the format that --rankings reads) and rlhf.png into the directory --out, and prints samples
-and a table. The same command again goes on where it was stopped. With the defaults it takes about three minutes on two
-cores.
+simulated annotators', in the format that --rankings reads), rlhf.png and a tokenizer of subwords into the directory
+--out, and prints samples and a table. The same command again goes on where it was stopped. With the defaults it takes
+about three minutes on two cores.
 """
 
 import itertools
@@ -70,8 +73,8 @@ class Options(names.Texts, asking.Asking, launch.Runs):
     drawn: int = 16
     """Outputs drawn for each of the simulated rankings, to find some that differ."""
     rankings: Path | None = None
-    """File of rankings by people, of at most --ranked outputs each; those of a fifth of its prompts are held out, to
-    measure the reward model, the others are fitted. By default none."""
+    """File of rankings or preferences by people, of at most --ranked outputs each; those of a fifth of its prompts are
+    held out, to measure the reward model, the others are fitted. By default none."""
     people: int = 0
     """Rankings that people make in each round at a page that this opens, while it waits; 0 for no page."""
     annotators: int = 1
