@@ -161,7 +161,7 @@ def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) 
         out=options.out / "pretraining",
         configuration={
             "corpus": corpus.name,
-            "texts": pgjax.text.digest(corpus.texts.tobytes().hex()),
+            "texts": pgjax.text.digest(corpus.texts),
             "model": [options.width, options.layers, options.heads, options.length],
         },
         block=options.block,
@@ -238,12 +238,10 @@ def tune(
     method = () if options.method == "reinforce" else ("method",)  # so that results of before there were others go on
     configuration = {name: getattr(options, name) for name in (*chosen, *method)}
     configuration |= {"comparisons": comparisons_of(options), "corpus": corpus.name}
-    configuration["prompts"] = pgjax.text.digest(corpus.prompts.tobytes().hex())
+    configuration["prompts"] = pgjax.text.digest(corpus.prompts)
     for name, part in {} if people is None else {"external": people.external, "held_out": people.held_out}.items():
         ties = "" if part.tied is None else str(part.tied.tolist())
-        configuration[name] = pgjax.text.digest(
-            np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()) + ties
-        )
+        configuration[name] = pgjax.text.digest(part.tokens, str(part.order.tolist()), ties)
     return pgjax.sweep(
         loop.algorithm,
         iterations=options.rounds * options.updates,

@@ -255,9 +255,21 @@ def python_docs() -> str:
     return "\n\n".join(topics.topics[name] for name in sorted(topics.topics))
 
 
-def digest(text: str) -> str:
-    """What tells a text from another: the first 16 digits of its SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def digest(*parts: str | np.ndarray) -> str:
+    """What tells a text from another: the first 16 digits of its SHA-256.
+
+    Args:
+        parts: Of which it is made; an array stands for its bytes, in hexadecimal digits.
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            sha.update(part.encode())
+        else:
+            given = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+            for begin in range(0, len(given), 2**20):  # of a large one, the digits would take memory
+                sha.update(given[begin : begin + 2**20].tobytes().hex().encode())
+    return sha.hexdigest()[:16]
 
 
 def read_text(path: str | Path) -> str:

@@ -125,6 +125,8 @@ def test_the_documentation_of_python_is_read_as_it_is():
     assert "assignment" in text
     assert pgjax.text.digest(text) == pgjax.text.digest(pgjax.text.python_docs())
     assert len(pgjax.text.digest(text)) == 16
+    array = np.arange(700_000)[::2].reshape(2, -1)  # of which the bytes are not beside each other
+    assert pgjax.text.digest(array, "ab") == pgjax.text.digest(array.tobytes().hex() + "ab")
 
 
 def test_a_byte_order_mark_and_accents_in_two_parts_are_no_other_text(monkeypatch, tmp_path):
