@@ -89,9 +89,7 @@ def drawn(options: Options, results: Path) -> list[people.Task]:
         InputError: If there is none, or no ensemble of reward models where they are to disagree.
     """
     made = options_of(results)
-    corpus = names.corpus_named(
-        made.corpus, seed=0, sentences=made.sentences, length=made.context, prompt_words=made.prompt_words
-    )
+    corpus = names.corpus_named(made, seed=0, kept=results / study.TOKENIZER)
     policy, config = pgjax.text.language_model(corpus, made.length, made.width, made.layers, made.heads)
     judge = rlhf.reward_model(config)
     external = rounds.nobody(options.ranked, corpus.prompts.shape[1] + made.length)

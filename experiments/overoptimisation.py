@@ -365,7 +365,7 @@ def main(options: Options) -> None:
     directories += [f"pretraining-{width}" for width in options.reward_width]
     files = ["summary.json", "overoptimisation.png", "side_effects.png", "penalty", "length-bias", "rounds"]
     launch.check_directory_of_study(options.out, [*directories, *files])
-    corpus = names.corpus_named("grammar", seed=0, sentences=SENTENCES, length=0, prompt_words=1)
+    corpus = names.corpus_named(names.Texts(sentences=SENTENCES), seed=0)
     study = Study(options=options, corpus=corpus, gold=names.gold_named("words", corpus, 0), supervised={})
     room = max(options.comparisons)
     loops = {width: study.feedback(width, room, 1) for width in options.reward_width}

@@ -9,10 +9,13 @@ People may rank instead: at a page in each round, while this waits (--people 100
 nobody is simulated, unless --comparisons asks for it, and the reward model is measured on what people said of a fifth
 of the prompts, none of which it was fitted to.
 
+With texts of your own: --corpus FILE --tokenizer bpe:2000 learns from a text in subwords, --corpus FILE.jsonl from
+completions of prompts, and --rankings also reads preferences, {"prompt": …, "chosen": …, "rejected": …}.
+
 Writes a directory of results for each of the two sweeps, summary.json, samples.txt, rankings.jsonl (some of the
-simulated annotators', in the format that --rankings reads) and rlhf.png into the directory --out, and prints samples
-and a table. The same command again goes on where it was stopped. With the defaults it takes about three minutes on two
-cores.
+simulated annotators', in the format that --rankings reads), rlhf.png and a tokenizer of subwords into the directory
+--out, and prints samples and a table. The same command again goes on where it was stopped. With the defaults it takes
+about three minutes on two cores.
 """
 
 import itertools
@@ -40,11 +43,9 @@ from pgjax.environments.drawings import COLOURS
 
 
 @dataclass(frozen=True)
-class Options(asking.Asking, launch.Runs):
+class Options(names.Texts, asking.Asking, launch.Runs):
     """What is written, liked, ranked and learned."""
 
-    corpus: str = "grammar"
-    """Texts: grammar (seeded, its entropy is known), python-docs (the prose of Python's help), or a file of text."""
     gold: str = "words"
     """The gold reward: words (those of the grammar have values, else frequent words), length,
     or letters:LETTERS; none if only people rank, and nobody knows what they want."""
@@ -57,12 +58,6 @@ class Options(asking.Asking, launch.Runs):
     """Heads in each layer."""
     length: int = 24
     """Tokens of an output at most, eos included."""
-    context: int = 64
-    """Tokens of a text of the corpus, where it is no grammar."""
-    prompt_words: int = 1
-    """Words of a prompt, which an output goes on from; 0 for none."""
-    sentences: int = 4096
-    """Sentences of the grammar to pretrain on."""
     pretraining: int = 1000
     """Gradient steps of supervised pretraining, rounded up to a multiple of 50."""
     pretraining_rate: float = 3e-3
@@ -78,8 +73,8 @@ class Options(asking.Asking, launch.Runs):
     drawn: int = 16
     """Outputs drawn for each of the simulated rankings, to find some that differ."""
     rankings: Path | None = None
-    """File of rankings by people, of at most --ranked outputs each; those of a fifth of its prompts are held out, to
-    measure the reward model, the others are fitted. By default none."""
+    """File of rankings or preferences by people, of at most --ranked outputs each; those of a fifth of its prompts are
+    held out, to measure the reward model, the others are fitted. By default none."""
     people: int = 0
     """Rankings that people make in each round at a page that this opens, while it waits; 0 for no page."""
     annotators: int = 1
@@ -121,9 +116,11 @@ CANDIDATES = 32  # outputs to each prompt, of which the best of n is chosen
 PROMPTS = 64  # that models are compared on
 SHOWN = 8  # samples
 STORED = 64  # rankings
+TOKENIZER = "tokenizer"  # directory of it
 PRETRAINING_STEPS = 50  # of an update
 HELD_OUT = 0.2  # of the prompts that people ranked outputs to
-FILES = ["pretraining", "feedback", "people", "model.json", "summary.json", "samples.txt", "rankings.jsonl", "rlhf.png"]
+FILES = ["pretraining", "feedback", "people", "model.json", TOKENIZER, "summary.json", "samples.txt", "rankings.jsonl",
+         "rlhf.png"]  # fmt: skip
 REWARDS = {"gold": "gold reward", "learned": "learned reward"}
 
 
@@ -153,7 +150,7 @@ def check(options: Options) -> None:
 
 def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) -> xr.Dataset:
     """The sweep of supervised pretraining."""
-    algorithm = pgjax.text.pretraining(policy, corpus.texts, steps=PRETRAINING_STEPS)
+    algorithm = pgjax.text.pretraining(policy, corpus.texts, learned=corpus.learned, steps=PRETRAINING_STEPS)
     print(f"1. supervised pretraining on {len(corpus.texts)} texts of {corpus.name}", flush=True)
     return pgjax.sweep(
         algorithm,
@@ -164,7 +161,7 @@ def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) 
         out=options.out / "pretraining",
         configuration={
             "corpus": corpus.name,
-            "texts": pgjax.text.digest(corpus.texts.tobytes().hex()),
+            "texts": pgjax.text.digest(corpus.texts),
             "model": [options.width, options.layers, options.heads, options.length],
         },
         block=options.block,
@@ -207,7 +204,15 @@ def ranked_by_people(options: Options, corpus: pgjax.text.Corpus) -> Ranked | No
             raise pgjax.InputError("expected --rankings, a file of rankings by people, beside --gold none, got no file")
         return None
     W = corpus.prompts.shape[1]
-    rankings, _ = rlhf.load_rankings(options.rankings, corpus.tokenizer, W, options.length, options.ranked)
+    rankings, _ = rlhf.load_rankings(
+        options.rankings,
+        corpus.tokenizer,
+        W,
+        options.length,
+        options.ranked,
+        skip_long=options.skip_long,
+        template=options.chat,
+    )
     external, held_out = rlhf.split_by_prompt(rankings, W, HELD_OUT)
     return Ranked(external, held_out, len(np.unique(held_out.tokens[:, 0, :W], axis=0)))
 
@@ -233,12 +238,10 @@ def tune(
     method = () if options.method == "reinforce" else ("method",)  # so that results of before there were others go on
     configuration = {name: getattr(options, name) for name in (*chosen, *method)}
     configuration |= {"comparisons": comparisons_of(options), "corpus": corpus.name}
-    configuration["prompts"] = pgjax.text.digest(corpus.prompts.tobytes().hex())
+    configuration["prompts"] = pgjax.text.digest(corpus.prompts)
     for name, part in {} if people is None else {"external": people.external, "held_out": people.held_out}.items():
         ties = "" if part.tied is None else str(part.tied.tolist())
-        configuration[name] = pgjax.text.digest(
-            np.asarray(part.tokens).tobytes().hex() + str(part.order.tolist()) + ties
-        )
+        configuration[name] = pgjax.text.digest(part.tokens, str(part.order.tolist()), ties)
     return pgjax.sweep(
         loop.algorithm,
         iterations=options.rounds * options.updates,
@@ -546,24 +549,19 @@ def loop_of(
     )
 
 
+def keep_model(options: Options, corpus: pgjax.text.Corpus) -> None:
+    """Write what the models of this directory can be made again from: the options, and the tokenizer."""
+    tables.write_json(options.out / "model.json", rounds.saved(options))
+    if isinstance(corpus.tokenizer, pgjax.text.Subwords):
+        corpus.tokenizer.save(options.out / TOKENIZER)
+
+
 def main(options: Options) -> None:
     """Pretrain, tune, then compare, write, draw and print."""
     begun = time.perf_counter()
     check(options)
-    files = [
-        "pretraining",
-        "feedback",
-        "people",
-        "model.json",
-        "summary.json",
-        "samples.txt",
-        "rankings.jsonl",
-        "rlhf.png",
-    ]
-    launch.check_directory_of_study(options.out, files)
-    corpus = names.corpus_named(
-        options.corpus, seed=0, sentences=options.sentences, length=options.context, prompt_words=options.prompt_words
-    )
+    launch.check_directory_of_study(options.out, FILES)
+    corpus = names.corpus_named(options, seed=0)
     gold = None if options.gold == "none" or options.people else names.gold_named(options.gold, corpus, seed=0)
     policy, config = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads)
     model, people = rlhf.reward_model(config), ranked_by_people(options, corpus)
@@ -579,12 +577,12 @@ def main(options: Options) -> None:
     like = jax.eval_shape(policy.init, jax.random.key(0))
     supervised = pgjax.load_params(pretrained, like)
     if options.people:
-        tables.write_json(options.out / "model.json", rounds.saved(options))
+        keep_model(options, corpus)
         rounds.play(options, corpus, model, make, tuning, supervised)
         return
     results = tune(options, loop, tuning, supervised, corpus, people)
     launch.leave_to_the_first_process()
-    tables.write_json(options.out / "model.json", rounds.saved(options))
+    keep_model(options, corpus)
 
     print("3. fresh outputs of the supervised and of the tuned model", flush=True)
     numbers = loop.algorithm.hyperparameters()

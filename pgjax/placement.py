@@ -8,6 +8,7 @@ devices, and parameters over those of the axis `model` alone: each is gathered w
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -152,3 +153,14 @@ def spread(function: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]
     whole = Mesh(mesh.devices[None], (RUN, *mesh.axis_names))  # its own axes stay the compiler's
     nothing = PartitionSpec()
     return jax.shard_map(function, mesh=whole, in_specs=nothing, out_specs=nothing, axis_names={RUN}, check_vma=False)
+
+
+def put(tree: PyTree, shardings: PyTree) -> PyTree:
+    """A tree on devices, perhaps of several processes, each of which has the whole of it."""
+
+    def one(leaf: Any, sharding: Any) -> jax.Array:
+        if sharding is None or sharding.is_fully_addressable:  # None: it is not used
+            return jax.device_put(leaf, sharding)
+        return jax.make_array_from_callback(np.shape(leaf), sharding, lambda index: leaf[index])
+
+    return jax.tree.map(one, tree, shardings)

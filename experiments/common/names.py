@@ -4,10 +4,12 @@ import difflib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import pgjax
@@ -26,6 +28,7 @@ from pgjax import (
 )
 from pgjax.environments import LAYOUTS
 from pgjax.policies.convolutional import is_image
+from pgjax.text.json_lines import CHAT
 
 # Credits and baselines have the names of the functions of `pgjax.estimators`, with hyphens.
 CreditName = Literal[
@@ -224,25 +227,96 @@ def text_method_named(
     return None if name == "reinforce" else functools.partial(GROUP_METHODS[name], slots=slots, group_size=group_size)
 
 
-def corpus_named(name: str, seed: int, sentences: int, length: int, prompt_words: int) -> pgjax.text.Corpus:
-    """A corpus: grammar (made from a seed), python-docs, or a file of text.
+@dataclass(frozen=True)
+class Texts:
+    """Options of texts, and of what their tokens are."""
+
+    corpus: str = "grammar"
+    """Texts: grammar (seeded, its entropy is known), python-docs (the prose of Python's help), a file of text, or a
+    .jsonl of {"prompt": …, "completion": …}, whose completions alone are learned from."""
+    tokenizer: str = "characters"
+    """Tokens: characters, bpe:V for byte-pair encoding trained on the corpus, V of them, or the tokenizer.json of a
+    Hugging Face model."""
+    context: int = 64
+    """Tokens of a text of the corpus at most, where it is no grammar."""
+    prompt_words: int = 1
+    """Words of a prompt, which an output goes on from; 0 for none. A .jsonl has its own prompts."""
+    prompt_tokens: int = 0
+    """Tokens that a prompt may have, where those of --rankings are longer than those of the corpus; 0 if not."""
+    sentences: int = 4096
+    """Sentences of the grammar to pretrain on."""
+    template: str = CHAT.replace("\n", r"\n")
+    r"""How a message is written, where prompts are chats, [{"role": …, "content": …}, …]; \n is the end of a line."""
+    skip_long: bool = False
+    """Whether lines of a .jsonl, or of --rankings, that are too long are left out and counted; else they are refused.
+    """
+
+    @property
+    def chat(self) -> str:
+        """The template, with lines in it."""
+        return self.template.replace(r"\n", "\n")
+
+
+def corpus_named(options: Texts, seed: int, kept: Path | None = None) -> pgjax.text.Corpus:
+    """A corpus: grammar (made from a seed), python-docs, a file of text or one of prompts with completions.
 
     Args:
-        name: Which.
+        options: Which.
         seed: Of the grammar and its sentences.
-        sentences: How many of them.
-        length: Tokens of a text, where it is no sentence of the grammar.
-        prompt_words: Words of a prompt.
+        kept: Directory of the tokenizer, if it is there; else it is what the options say.
 
     Raises:
-        InputError: If there is no such file, or nothing in it.
+        InputError: If there is no such file, nothing in it, or something is too long.
     """
-    if sentences < 1:
-        raise InputError(f"expected 1 or more sentences, got {sentences}")
+    if options.sentences < 1:
+        raise InputError(f"expected 1 or more sentences, got {options.sentences}")
+    name, words, length = options.corpus, options.prompt_words, options.context
     if name == "grammar":
-        return pgjax.text.grammar_corpus(pgjax.text.grammar(seed), jax.random.key(seed), sentences, prompt_words)
-    text = pgjax.text.python_docs() if name == "python-docs" else pgjax.text.read_text(name)
-    return pgjax.text.text_corpus(text, f"{name} ({pgjax.text.digest(text)})", length, prompt_words)
+        if options.tokenizer != Texts.tokenizer:
+            raise InputError(f"expected --tokenizer characters for the grammar, got {options.tokenizer}")
+        sentences, key = pgjax.text.grammar(seed), jax.random.key(seed)
+        return widened(pgjax.text.grammar_corpus(sentences, key, options.sentences, words), options.prompt_tokens)
+    pairs = pgjax.text.load_pairs(name, options.chat) if name.endswith(".jsonl") else None
+    if pairs is not None:
+        text = "\n".join(pair.prompt + pair.answer for pair in pairs)
+    else:
+        text = pgjax.text.python_docs() if name == "python-docs" else pgjax.text.read_text(name)
+    title = f"{name} ({pgjax.text.digest(text)})"
+    tokenizer = pgjax.text.load_subwords(kept) if kept and kept.exists() else tokenizer_named(options.tokenizer, text)
+    if pairs is not None:
+        corpus = pgjax.text.pairs_corpus(pairs, title, length, tokenizer, options.skip_long)
+    else:
+        corpus = pgjax.text.text_corpus(text, title, length, words, tokenizer=tokenizer)
+    return widened(corpus, options.prompt_tokens)
+
+
+def widened(corpus: pgjax.text.Corpus, tokens: int) -> pgjax.text.Corpus:
+    """A corpus whose prompts have room for so many tokens, bos included; of 0 tokens, as it is.
+
+    Raises:
+        InputError: If its own prompts have more.
+    """
+    width = corpus.prompts.shape[1]
+    if tokens and tokens < width:
+        raise InputError(f"expected --prompt-tokens of {width} or more, as the corpus has them, got {tokens}")
+    room = max(tokens - width, 0)
+    return corpus._replace(prompts=np.pad(corpus.prompts, ((0, 0), (room, 0)), constant_values=pgjax.text.PAD))
+
+
+def tokenizer_named(name: str, text: str) -> pgjax.text.Subwords | None:
+    """A tokenizer: bpe:V, trained on a text, or that of a file; None for characters.
+
+    Raises:
+        InputError: If there is no such file, or it is no tokenizer.
+    """
+    kind, _, count = name.partition(":")
+    if name == Texts.tokenizer:
+        return None
+    if kind == "bpe":
+        if not count.isdecimal():
+            raise InputError(f"expected --tokenizer bpe: with a number of tokens, as in bpe:2000, got {name}")
+        return pgjax.text.train_subwords(text, int(count))
+    return pgjax.text.load_subwords(name)
 
 
 def gold_named(name: str, corpus: pgjax.text.Corpus, seed: int) -> rlhf.Gold:

@@ -138,7 +138,7 @@ def optimise(
 ) -> tuple[Any, rlhf.LearnedReward]:
     """θ after a round, each leaf [1, …], and the reward that it was optimised for."""
     print(f"fitting {len(made.external.mask)} rankings, then {options.updates} updates", flush=True)
-    said = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(made.external)]
+    said = [np.asarray(leaf) for leaf in jax.tree.leaves(made.external)]
     results = pgjax.sweep(
         loop.algorithm,
         iterations=options.updates,
@@ -149,7 +149,7 @@ def optimise(
         out=options.out / "people" / f"model-{turn + 1}",
         configuration={
             "corpus": corpus.name,
-            "rankings": pgjax.text.digest("".join(said)),
+            "rankings": pgjax.text.digest(*said),
             "model": [options.width, options.layers, options.heads, options.length],
             "method": options.method,
             "baseline": options.baseline,

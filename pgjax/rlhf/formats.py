@@ -10,19 +10,26 @@ adds: `shown` (indices in the order in which the outputs stood there, the first 
 `again` (whether this annotator had ranked it before), `question` and `id`. All other fields are kept as they are.
 
 A line `{"withdraws": ID}` takes back the line above it with this `id`.
+
+Lines as TRL has them, `{"prompt": …, "chosen": …, "rejected": …}`, are read as comparisons of two outputs. A prompt may
+be the messages of a chat, `[{"role": …, "content": …}, …]`, and so may an output, which then is a single one.
 """
 
 import hashlib
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pgjax.errors import InputError
 from pgjax.paths import full_path, replacing
+from pgjax.text import json_lines
+from pgjax.text.json_lines import CHAT, Template, answer_of, objects, prompt_of
 
+Kept = TypeVar("Kept")
+FIELDS = "prompt, outputs and ranking"
 OURS = ("prompt", "outputs", "ranking", "annotator", "ended")
 
 
@@ -55,68 +62,52 @@ def task_id(prompt: str, outputs: Sequence[str], ended: Sequence[bool]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def ranking_lines(paths: str | Path | Sequence[str | Path]) -> list[RankingLine]:
+def ranking_lines(paths: str | Path | Sequence[str | Path], template: Template = CHAT) -> list[RankingLine]:
     """The rankings of one or more files, skips included, without those that were withdrawn.
+
+    Args:
+        paths: The files.
+        template: Of a chat's messages, see `pgjax.text.prompt_of`.
 
     Raises:
         InputError: If a file cannot be read or is empty, or a line is not as the module says: it names the line.
     """
+    return kept_of(paths, lambda where, line: line, template)
+
+
+def kept_of(
+    paths: str | Path | Sequence[str | Path], keep: Callable[[str, RankingLine], Kept], template: Template = CHAT
+) -> list[Kept]:
+    """What is kept of each of `ranking_lines`, so that no more than this is in memory.
+
+    Args:
+        paths: The files.
+        keep: From the words that say where a line stands, and the ranking, to what is kept of it.
+        template: Of a chat's messages.
+    """
     several = [paths] if isinstance(paths, str | Path) else list(paths)
     if not several:
         raise InputError("expected one or more files of rankings, got none")
-    return [line for path in several for line in _lines_of_file(full_path(path))]
-
-
-def where_of(paths: str | Path | Sequence[str | Path]) -> list[tuple[str, RankingLine]]:
-    """`ranking_lines`, each with the words that say where it stands."""
-    several = [paths] if isinstance(paths, str | Path) else list(paths)
-    return [pair for path in several for pair in _located(full_path(path))]
-
-
-def _lines_of_file(path: Path) -> list[RankingLine]:
-    return [line for _, line in _located(path)]
-
-
-def _located(path: Path) -> list[tuple[str, RankingLine]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"expected rankings in UTF-8 in {path}, got a byte that is none at {error.start}") from error
-    except OSError as error:
-        raise InputError(f"expected a file of rankings, got {path}: {error.strerror}") from error
-    if not text.strip():
-        raise InputError(f"expected one or more rankings in {path}, got an empty file")
-    found: dict[object, tuple[str, RankingLine]] = {}
-    lines = text.rstrip(" \t\n").split("\n")  # splitlines() would also split at what may stand in a text: U+2028
-    for number, written in enumerate(lines, 1):
-        where = f"{path}, line {number}"
-        fields = parsed(where, written)
-        if "withdraws" in fields:
-            if found.pop(f"id {fields['withdraws']}", None) is None:
-                raise InputError(f"{where}: expected a line above to withdraw, got {str(fields['withdraws'])[:40]!r}")
-        else:
-            line = checked_line(where, fields)
-            found[f"id {line.more['id']}" if "id" in line.more else number] = where, line
+    found: dict[object, Kept] = {}
+    for path in several:
+        for where, fields in objects(path, "rankings", FIELDS):
+            if "withdraws" in fields:
+                taken = str(fields["withdraws"])
+                if (path, taken) not in found:
+                    raise InputError(f"{where}: expected a line above to withdraw, got {taken[:40]!r}")
+                del found[path, taken]
+            else:
+                line = checked_line(where, fields, template)
+                found[(path, str(line.more["id"])) if "id" in line.more else where] = keep(where, line)
     return list(found.values())
 
 
 def parsed(where: str, written: str) -> dict[str, Any]:
-    """A line's fields.
-
-    Raises:
-        InputError: If it is no object of JSON, in a sentence that begins with `where`.
-    """
-    try:
-        fields = json.loads(written)
-    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and brackets as deep
-        why = error.msg if isinstance(error, json.JSONDecodeError) else error
-        raise InputError(f"{where}: expected JSON, got {written[:40]!r}: {why}") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{where}: expected an object with prompt, outputs and ranking, got {type(fields).__name__}")
-    return fields
+    """A line's fields; errors are those of `pgjax.text.json_lines.parsed`."""
+    return json_lines.parsed(where, written, FIELDS)
 
 
-def checked_line(where: str, fields: Mapping[str, Any]) -> RankingLine:
+def checked_line(where: str, fields: Mapping[str, Any], template: Template = CHAT) -> RankingLine:
     """The ranking that a line's fields are.
 
     Raises:
@@ -127,13 +118,22 @@ def checked_line(where: str, fields: Mapping[str, Any]) -> RankingLine:
         if not condition:
             raise InputError(f"{where}: expected {expected}, got {came}")
 
-    missing = {"prompt", "outputs", "ranking"} - set(fields)
-    expect(not missing, "prompt, outputs and ranking", f"no {min(missing, default='')}")
-    prompt, outputs, who = fields["prompt"], fields["outputs"], fields.get("annotator", "")
-    expect(isinstance(prompt, str), "a prompt that is a text", type(prompt).__name__)
+    compared = "chosen" in fields and "outputs" not in fields
+    names = ("prompt", "chosen", "rejected") if compared else ("prompt", "outputs", "ranking")
+    missing = set(names) - set(fields)
+    expect(not missing, f"{names[0]}, {names[1]} and {names[2]}", f"no {min(missing, default='')}")
+    if compared:
+        two = {"outputs": [fields["chosen"], fields["rejected"]], "ranking": [0, 1]}
+        # An id is a name of a ranking here, and of who knows what there.
+        fields = {name: value for name, value in fields.items() if name not in (*names[1:], "id")} | two
+    outputs, who = fields["outputs"], fields.get("annotator", "")
     expect(isinstance(who, str), "an annotator that is a text", type(who).__name__)
-    texts = isinstance(outputs, list) and all(isinstance(output, str) for output in outputs)
+    texts = isinstance(outputs, list) and all(isinstance(output, str | list) for output in outputs)
     expect(texts and len(outputs) >= 2, "two or more outputs that are texts", str(outputs)[:60])
+    try:
+        prompt, outputs = prompt_of(fields["prompt"], template), [answer_of(output, "an output") for output in outputs]
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     ended = fields.get("ended", [True] * len(outputs))
     flags = isinstance(ended, list) and len(ended) == len(outputs) and all(isinstance(flag, bool) for flag in ended)
     expect(flags, "true or false for each output in ended", str(ended)[:60])

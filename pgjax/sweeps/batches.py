@@ -17,12 +17,13 @@ from jax.experimental import multihost_utils
 from pgjax import trees
 from pgjax.algorithms.base import by_name
 from pgjax.errors import say
+from pgjax.placement import put
 from pgjax.progress import progress_of
 from pgjax.sweeps import checkpoints
 from pgjax.sweeps.checkpoints import Running
 from pgjax.sweeps.grid import Runs
 from pgjax.sweeps.looks import Report, reported
-from pgjax.sweeps.program import Plan, Program, halved, put
+from pgjax.sweeps.program import Plan, Program, halved
 from pgjax.sweeps.store import Piece, Store, completed, keeps_params, read, write
 from pgjax.trees import PyTree
 

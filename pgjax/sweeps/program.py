@@ -7,9 +7,8 @@ these take the place of one.
 """
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,8 @@ from pgjax.algorithms.base import advance as advance_run
 from pgjax.checks import whole_number
 from pgjax.errors import InputError, say
 from pgjax.hyperparameters import with_values
-from pgjax.placement import RUN, by_model
+from pgjax.placement import RUN, by_model, put
+from pgjax.sweeps.closures import Compiled, lowered
 from pgjax.trees import PyTree
 
 CPU_BLOCK = 16  # runs whose parameters stay in a core's cache, and that do not wait long for the longest episode
@@ -109,13 +109,13 @@ class Program(NamedTuple):
     """A sweep's compiled functions, for batches of devices · share runs."""
 
     plan: Plan
-    start: jax.stages.Compiled  # keys [B], values {name: [B, ...]} -> states [B]
-    advance: jax.stages.Compiled  # states, *goal -> states, metrics [B, width], iterations done by each run [B]
+    start: Compiled  # keys [B], values {name: [B, ...]} -> states [B]
+    advance: Compiled  # states, *goal -> states, metrics [B, width], iterations done by each run [B]
     segment: int  # iterations that `advance` does at most where all runs are equally far
     states: PyTree  # what stands for the states [B]: shapes, types, shardings
     metrics: PyTree  # and for the metrics [B, width]
     bytes: int  # at most in use on a device
-    digest: str = ""  # SHA-256 of `advance` as it was given to the compiler
+    digest: str = ""  # SHA-256 of `advance` as it was given to the compiler, and of what it closes over
 
     @property
     def size(self) -> int:
@@ -149,17 +149,6 @@ class Program(NamedTuple):
         count = min(self.segment, most, iterations - least)
         numbers = (np.int32(done - least), np.int32(count), np.int32(iterations - least))
         return put(numbers, self.advance.input_shardings[0][1:])
-
-
-def put(tree: PyTree, shardings: PyTree) -> PyTree:
-    """A tree on devices, perhaps of several processes, each of which has the whole of it."""
-
-    def one(leaf: Any, sharding: Any) -> jax.Array:
-        if sharding is None or sharding.is_fully_addressable:  # None: it is not used
-            return jax.device_put(leaf, sharding)
-        return jax.make_array_from_callback(np.shape(leaf), sharding, lambda index: leaf[index])
-
-    return jax.tree.map(one, tree, shardings)
 
 
 def compile_program(
@@ -214,31 +203,27 @@ def compile_program(
     values = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((B, *leaf.shape), leaf.dtype, sharding=sharding), dict(inputs)
     )
-    lowered = jax.jit(over_devices(start, runs, runs)).lower(keys, values)
-    started = lowered.compile()
+    on_all = NamedSharding(mesh, everywhere)
+    starting = lowered(over_devices(start, runs, runs), (keys, values), on_all)
+    started = starting.compile()
     states = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        lowered.out_info,
+        starting.out_info,
         started.output_shardings,
     )
     ahead = jax.ShapeDtypeStruct((B,), jnp.int32, sharding=sharding)
-    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, everywhere))
+    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=on_all)
     # A segment begins where the one before ended, and every process sees the metrics whole.
-    found = NamedSharding(mesh, everywhere) if mesh.is_multi_process else None
-    advancing = jax.jit(
-        over_devices(advance, runs, runs, everywhere, everywhere),
-        donate_argnums=0,
-        out_shardings=(started.output_shardings, found, found),
-    )
-    lowered = advancing.lower(states, ahead, count, count)
-    advanced = lowered.compile()
-    _, metrics, _ = lowered.out_info
-    digest = hashlib.sha256(lowered.as_text().encode()).hexdigest()
-    used = max(map(bytes_used, (started, advanced)))
-    return Program(plan, started, advanced, segment, states, metrics, used, digest)
+    found = on_all if mesh.is_multi_process else None
+    ended = (started.output_shardings, found, found)
+    advancing = over_devices(advance, runs, runs, everywhere, everywhere)
+    lowering = lowered(advancing, (states, ahead, count, count), on_all, donated=(0,), out_shardings=ended)
+    _, metrics, _ = lowering.out_info
+    compiled = started, lowering.compile()
+    return Program(plan, *compiled, segment, states, metrics, max(map(bytes_used, compiled)), lowering.digest)
 
 
-def bytes_used(compiled: jax.stages.Compiled) -> int:
+def bytes_used(compiled: Compiled) -> int:
     """How much of a device's memory a function has in use at most, 0 if the compiler does not say."""
     memory = compiled.memory_analysis()
     if memory is None:

@@ -1,22 +1,55 @@
-"""Characters as tokens, and texts as rows of an array.
+"""Tokens, and texts as rows of an array: what a tokenizer is, and the one whose tokens are characters.
 
-Three tokens are no characters: a pad fills a row, bos begins a text, eos ends one. A row has W columns for the
-prompt, with pads to its left, and then T for the output, with pads to its right; so all outputs begin in one column.
+Three tokens stand for no text, whatever the tokenizer: a pad fills a row, bos begins a text, eos ends one. A row has W
+columns for the prompt, with pads to its left, and then T for the output, with pads to its right; so all outputs begin
+in one column.
 """
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pgjax.errors import InputError
 
 PAD, BOS, EOS = 0, 1, 2
-SPECIAL = 3  # tokens that are no characters
+SPECIAL = 3  # tokens that stand for no text
 
 
-class Tokenizer(NamedTuple):
+class Tokenizer(Protocol):
+    """Texts as tokens and back. Pad is 0, bos 1 and eos 2; no text, whatever is in it, is encoded as one of these.
+
+    `Characters` are one, `pgjax.text.Subwords` another.
+    """
+
+    @property
+    def vocabulary(self) -> int:
+        """V, how many tokens there are."""
+
+    def encode(self, text: str) -> np.ndarray:
+        """A text as tokens, [n] int32, without bos and eos.
+
+        Raises:
+            InputError: If there is no token for a part of it.
+        """
+
+    def decode(self, tokens: Any) -> str:
+        """Tokens [n] as a text: up to eos, without pads and bos.
+
+        Raises:
+            InputError: If a token is outside the vocabulary.
+        """
+
+    def spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """`encode(text)`, and where in the text each token comes from, [n, 2] int: its first character, and its end.
+
+        Raises:
+            InputError: If there is no token for a part of it.
+        """
+
+
+class Characters(NamedTuple):
     """A token for each character: the i-th is i + 3."""
 
     characters: str  # each once
@@ -44,6 +77,12 @@ class Tokenizer(NamedTuple):
                 )
         return np.asarray([known[character] for character in text], np.int32)
 
+    def spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of a text, and where each comes from, [n, 2]; of the composed text, where it has to be."""
+        tokens = self.encode(text)
+        place = np.arange(len(tokens))
+        return tokens, np.stack([place, place + 1], axis=1)
+
     def decode(self, tokens: Any) -> str:
         """Tokens [n] as a text: up to eos, without pads and bos.
 
@@ -57,7 +96,7 @@ class Tokenizer(NamedTuple):
         return "".join(self.characters[token - SPECIAL] for token in row if token >= SPECIAL)
 
 
-def tokenizer_for(text: str) -> Tokenizer:
+def tokenizer_for(text: str) -> Characters:
     """The tokenizer of the characters that a text has, in their order.
 
     Raises:
@@ -70,7 +109,22 @@ def tokenizer_for(text: str) -> Tokenizer:
     """
     if not text:
         raise InputError("expected a text with one or more characters, got an empty one")
-    return Tokenizer("".join(sorted(set(text))))
+    return Characters("".join(sorted(set(text))))
+
+
+def token_texts(tokenizer: Tokenizer) -> list[str]:
+    """What each token is worth within a text, [V]; control tokens are worth nothing.
+
+    Where a character is made of several tokens, each of them says that there is one that it does not know: U+FFFD.
+
+    Example:
+        >>> token_texts(Characters("ab"))
+        ['', '', '', 'a', 'b']
+    """
+    before = [SPECIAL]  # some tokenizers strip what begins a text
+    skip = len(tokenizer.decode(before))
+    those = (tokenizer.decode([*before, token])[skip:] for token in range(SPECIAL, tokenizer.vocabulary))
+    return [""] * SPECIAL + list(those)
 
 
 def check_tokens(tokens: Any, vocabulary: int) -> None:

@@ -10,7 +10,7 @@ from common import asking, rounds
 from pgjax import rlhf
 from pgjax.text.tokens import BOS, EOS
 
-CORPUS = pgjax.text.Corpus("letters", pgjax.text.Tokenizer("abcdefgh"), np.array([[BOS, 3, EOS]]), np.array([[BOS]]))
+CORPUS = pgjax.text.Corpus("letters", pgjax.text.Characters("abcdefgh"), np.array([[BOS, 3, EOS]]), np.array([[BOS]]))
 # What members of an ensemble say of a text: the first of them nothing, the second its last letter.
 MODEL = rlhf.RewardModel(lambda key, body: (), lambda slope, tokens: slope * tokens[:, 1].astype(float))
 

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import pgjax
-from common import launch
+from common import launch, names
 from experiments import rlhf as study
 from pgjax import rlhf
 from tests.cases import assert_refused, run_experiment
@@ -147,6 +147,18 @@ def test_a_run_fails_whose_outputs_cannot_be_compared():
         (["--beta", "-0.1"], "expected a finite beta of 0 or more, got -0.1"),
         (["--temperature", "0"], "expected annotators with a temperature τ above 0, got 0.0"),
         (["--corpus", "/nowhere.txt"], "expected a file of text, got /nowhere.txt"),
+        (["--corpus", "/nowhere.jsonl"], "expected a file of prompts and completions, got /nowhere.jsonl"),
+        (["--tokenizer", "bpe:300"], "expected --tokenizer characters for the grammar, got bpe:300"),
+        (
+            ["--corpus", "python-docs", "--tokenizer", "bpe:9"],
+            "expected a vocabulary of 259 or more tokens",
+        ),
+        (["--corpus", "python-docs", "--tokenizer", "bpe"], "expected --tokenizer bpe: with a number of tokens, as in"),
+        (
+            ["--corpus", "python-docs", "--tokenizer", "/no.json"],
+            "expected a file of a tokenizer, got /no.json",
+        ),
+        (["--prompt-tokens", "2"], "expected --prompt-tokens of 6 or more, as the corpus has them, got 2"),
         (["--gold", "fame"], "expected a gold reward words, length or letters:LETTERS, got fame"),
         (["--best-of", "99"], "expected n from 1 to 32 for best-of-n, got 99"),
         (["--heads", "3"], "expected heads that divide the width 32, got 3"),
@@ -191,6 +203,38 @@ def test_an_empty_corpus_and_a_ranking_that_names_an_output_twice_are_refused(mo
     message = f"{twice}, line 2: expected every output at most once in the ranking"
     assert run_experiment(monkeypatch, study, "--rankings", twice) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_model_learns_answers_in_subwords_and_can_be_made_again(tmp_path):
+    pairs, rankings, out = (tmp_path / name for name in ("pairs.jsonl", "rankings.jsonl", "out"))
+    chats = [[{"role": "user", "content": f"who {verb}?"}] for verb in ("eats", "sleeps", "sees")]
+    answers = [f"The {animal} eats." for animal in ("cat", "dog", "bird")]
+    several = [{"prompt": chat, "completion": answer} for chat in chats for answer in answers]
+    pairs.write_text("".join(json.dumps(pair) + "\n" for pair in [*several, {"prompt": "x" * 99, "completion": "y"}]))
+    liked = [{"prompt": chat, "chosen": answers[0], "rejected": answers[1]} for chat in chats]
+    rankings.write_text("".join(json.dumps(pair) + "\n" for pair in liked))
+    texts = ["--corpus", pairs, "--tokenizer", "bpe:290", "--skip-long", "--template", "{role}> {content}\\n"]
+    sizes = ["--seeds", "1", "--pretraining", "50", "--updates", "1", "--length", "12", "--prompt-tokens", "30"]
+    assert run_tiny(out, *texts, *sizes, "--rankings", rankings, "--gold", "letters:aeiou") == 0
+    tokenizer = pgjax.text.load_subwords(out / "tokenizer")
+    made = study.Options(corpus=str(pairs), tokenizer="bpe:290", skip_long=True, template="{role}> {content}\\n")
+    for kept in (out / "tokenizer", None):
+        corpus = names.corpus_named(made, seed=0, kept=kept)
+        assert corpus.tokenizer.model.to_str() == tokenizer.model.to_str()
+    assert tokenizer.decode(corpus.prompts[0]) == "user> who eats?\nassistant> "
+    assert json.loads((out / "summary.json").read_text())["people"]["prompts"] == 1
+    assert len(rlhf.ranking_lines(out / "rankings.jsonl")) > 0
+
+
+def test_a_corpus_and_its_tokenizer_are_found_by_their_names(tmp_path):
+    (tmp_path / "text").write_text("the cat sat on the mat\n" * 9)
+    plain = names.corpus_named(names.Texts(corpus=str(tmp_path / "text")), seed=0)
+    assert isinstance(plain.tokenizer, pgjax.text.Characters)
+    pgjax.text.train_subwords("the cat", 270).save(tmp_path / "new")
+    options = names.Texts(corpus=str(tmp_path / "text"), tokenizer=str(tmp_path / "new"), prompt_tokens=9)
+    corpus = names.corpus_named(options, seed=0)
+    assert corpus.prompts.shape[1] == 9
+    assert corpus.tokenizer.vocabulary == pgjax.text.load_subwords(tmp_path / "new").vocabulary
 
 
 def test_another_method_optimises_the_model(tmp_path):

@@ -9,7 +9,7 @@ import pgjax
 from pgjax import rlhf
 from pgjax.text.tokens import BOS, EOS, PAD
 
-TOKENIZER = pgjax.text.Tokenizer(" .ab")
+TOKENIZER = pgjax.text.Characters(" .ab")
 WORDS, VALUES = ("a", "ab", "bba"), (1.0, 10.0, 100.0)
 GOLD = jax.jit(rlhf.word_values(TOKENIZER, WORDS, VALUES, unknown=-0.25, unfinished=-3.0))
 W, T = 4, 9
@@ -62,6 +62,33 @@ def test_values_of_words_against_plain_python():
         values = dict(zip(WORDS, VALUES, strict=True))
         expected = sum(values[word] for word in set(runs) & set(WORDS)) - 0.25 * sum(run not in WORDS for run in runs)
         assert worth(prompt, output, ended) == pytest.approx(expected - (0 if ended else 3)), (prompt, output)
+
+
+def test_words_and_letters_are_the_same_whatever_a_token_is():
+    tokenizer = pgjax.text.train_subwords("a abb ba. bab.a abb b.b " * 30, 270)
+    texts = ["ab bba", "abb.a", "é ab\nbba ab", "bb", "", " a.", "b a. bab.a abb b.b é"]
+    rows = [tokenizer.encode(text) for text in texts]
+    assert sum(map(len, rows)) < 0.8 * sum(map(len, texts))  # some tokens are several words, or parts of them
+    ends = [i % 3 > 0 for i in range(len(texts))]
+    prompt = [BOS, *tokenizer.encode("b")]
+    tokens = jnp.asarray(
+        pgjax.text.right_padded(
+            [[*prompt, *row, *([EOS] if end else [])] for row, end in zip(rows, ends, strict=True)], 40
+        )
+    )
+    output = rlhf.output_of(tokens, 2)
+    values = dict(zip(WORDS, VALUES, strict=True))
+    expected = []
+    for text, end in zip(texts, ends, strict=True):
+        runs = re.split(r"[\s.]+", "b" + text)[1:]  # the first goes on with the prompt's
+        known = sum(values[word] for word in set(runs) & set(WORDS))
+        expected.append(known - 0.25 * sum(run not in WORDS for run in runs if run) - 3 * (not end))
+    gold = jax.jit(rlhf.word_values(tokenizer, WORDS, VALUES, unknown=-0.25, unfinished=-3.0))
+    np.testing.assert_allclose(gold(tokens, output), expected)
+    shares = [text.count("b") / max(1, len(text) + end) for text, end in zip(texts, ends, strict=True)]
+    plain = ["é" not in text for text in texts]  # whose two bytes are two tokens here
+    np.testing.assert_allclose(rlhf.letter_share(tokenizer, "b")(tokens, output)[np.array(plain)],
+                               np.array(shares)[plain], rtol=1e-6)  # fmt: skip
 
 
 def test_the_words_of_a_grammar_have_values_around_zero():

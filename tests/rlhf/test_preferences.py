@@ -285,7 +285,7 @@ def test_the_first_is_preferred_as_bradley_and_terry_say():
     np.testing.assert_allclose(preferred(u) + preferred(u[:, ::-1]), 1, rtol=1e-6)
 
 
-TOKENIZER = pgjax.text.Tokenizer(" .ab")
+TOKENIZER = pgjax.text.Characters(" .ab")
 W, T = 4, 6
 LINE = {
     "prompt": "a ",
@@ -400,6 +400,69 @@ def test_what_was_preferred_is_written_as_trl_reads_it(tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_preferences_as_others_have_them_are_comparisons(tmp_path):
+    pair = {"prompt": "a ", "chosen": "b", "rejected": "ab.", "score": 3, "id": "same"}
+    talk = {"prompt": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "b"}],
+            "chosen": [{"role": "assistant", "content": "a"}], "rejected": "b"}  # fmt: skip
+    path = written(tmp_path / "pairs", pair, pair | {"rejected": "b."}, talk)
+    lines = rlhf.ranking_lines(path, template="{role} {content}. ")
+    assert [line.prompt for line in lines] == ["a ", "a ", "user ab. assistant b. assistant "]
+    assert [line.outputs for line in lines] == [("b", "ab."), ("b", "b."), ("a", "b")]
+    assert {line.ranking for line in lines} == {((0,), (1,))}
+    assert lines[0].more == {"score": 3}
+    assert rlhf.ranking_lines(path, template=lambda messages: messages[0]["content"])[2].prompt == "ab"
+    rankings, names = rlhf.load_rankings(written(tmp_path / "two", pair), TOKENIZER, W, T)
+    np.testing.assert_array_equal(rankings.order, [[0, 1]])
+    assert names == ("",)
+    rlhf.save_preferences(tmp_path / "again", lines)
+    assert [line.outputs for line in rlhf.ranking_lines(tmp_path / "again")] == [line.outputs for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"chosen": "a", "rejected": "a"}, "expected outputs that differ in the ranking, got 'a' twice or more"),
+        ({"chosen": "a"}, "expected prompt, chosen and rejected, got no rejected"),
+        ({"prompt": [], "chosen": "a", "rejected": "b"}, "expected a prompt that is a text, got list"),
+        ({"prompt": [{"role": "user"}], "chosen": "a", "rejected": "b"}, "expected messages with a role and a content"),
+        ({"chosen": [{"role": "a", "content": "b"}] * 2, "rejected": "b"}, "expected an output of one message, got 2"),
+    ],
+)
+def test_preferences_that_say_nothing_are_named(tmp_path, line, message):
+    path = written(tmp_path / "pairs", LINE, {"prompt": "a", **line})
+    with pytest.raises(pgjax.InputError, match=f"pairs, line 2: {message}"):
+        rlhf.load_rankings(path, TOKENIZER, W, T)
+    with pytest.raises(pgjax.InputError, match=r"expected a template with \{role\} and \{content\}, got '\{role\}'"):
+        rlhf.ranking_lines(written(tmp_path / "talk", {**LINE, "prompt": [{"role": "a", "content": "b"}]}), "{role}")
+
+
+def test_what_is_too_long_is_left_out_and_counted_if_that_is_asked_for(tmp_path, capsys):
+    long = {**LINE, "prompt": "abab"}, {**LINE, "outputs": ["ababab.", "b", ""]}
+    path = written(tmp_path / "some", long[0], LINE, long[1], LINE)
+    rankings, _ = rlhf.load_rankings(path, TOKENIZER, W, T, skip_long=True)
+    assert len(rankings.mask) == 2
+    assert capsys.readouterr().err == "2 of 4 rankings have a text that is too long, and are left out\n"
+    with pytest.raises(pgjax.InputError, match="some, line 1: expected a prompt of at most 3 tokens, got 4"):
+        rlhf.load_rankings(path, TOKENIZER, W, T)
+    with pytest.raises(pgjax.InputError, match=r"expected one or more rankings in .*, got nothing but too long ones"):
+        rlhf.load_rankings(written(tmp_path / "all", *long), TOKENIZER, W, T, skip_long=True)
+    with pytest.raises(pgjax.InputError, match="line 2: expected a ranking of indices"):
+        rlhf.load_rankings(written(tmp_path / "bad", LINE, {**LINE, "ranking": 1}), TOKENIZER, W, T, skip_long=True)
+
+
+def test_rankings_in_subwords_come_back(tmp_path):
+    tokenizer = pgjax.text.train_subwords("ab ab. b ab " * 9, 265)
+    line = {
+        "prompt": "é <eos>",
+        "outputs": ["ab ab.", " ab\r\n", "שלום"],
+        "ranking": [2, 0],
+        "ended": [True, False, True],
+    }
+    rankings, names = rlhf.load_rankings(written(tmp_path / "one", line), tokenizer, 12, 12)
+    rlhf.save_rankings(tmp_path / "two", rankings, tokenizer, 12, names)
+    assert rlhf.ranking_lines(tmp_path / "two") == rlhf.ranking_lines(tmp_path / "one")
+
+
 def test_a_task_is_told_by_its_texts():
     task = rlhf.task_id("p", ["a", "b"], [True, False])
     assert len(task) == 16
@@ -409,7 +472,7 @@ def test_a_task_is_told_by_its_texts():
 
 @pytest.mark.parametrize("ensure_ascii", [True, False])
 def test_files_of_other_programs_are_read(tmp_path, ensure_ascii):
-    tokenizer = pgjax.text.Tokenizer(" aé")
+    tokenizer = pgjax.text.Characters(" aé")
     lines = [{"prompt": "", "outputs": ["e\u0301", "a"], "ranking": [1, 0]}] * 2
     text = "\r\n".join(json.dumps(line, ensure_ascii=ensure_ascii) for line in lines) + "\r\n\r\n  \n"
     (tmp_path / "rankings.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -427,7 +490,7 @@ def test_a_relative_file_of_rankings_and_one_at_home(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\x0c", "\x85", "\u2028", "\u2029", '"', "\\", "ρ"])
 def test_a_character_of_an_output_ends_no_line(tmp_path, character):
-    tokenizer, path = pgjax.text.Tokenizer("a" + character), tmp_path / "rankings.jsonl"
+    tokenizer, path = pgjax.text.Characters("a" + character), tmp_path / "rankings.jsonl"
     tokens = np.array([[[1, 3, 4, EOS], [1, 4, EOS, PAD]]], np.int32)
     saved = rlhf.Rankings(tokens, np.array([[1, 0]], np.int32), np.array([True]), np.zeros(1, np.int32))
     rlhf.save_rankings(path, saved, tokenizer, 1)
@@ -484,7 +547,7 @@ def test_rankings_that_cannot_be_written_are_refused_and_leave_nothing(tmp_path)
         ({**LINE, "ranking": [1]}, "expected two or more outputs in the ranking, got 1"),
         ({**LINE, "ended": [True]}, "expected true or false for each output in ended"),
         ({**LINE, "prompt": "c"}, "expected characters of the vocabulary ' .ab', got 'c' as character 0"),
-        ({**LINE, "prompt": "aaaa"}, "expected a prompt of at most 3 characters, got 4"),
+        ({**LINE, "prompt": "aaaa"}, "expected a prompt of at most 3 tokens, got 4"),
         ({**LINE, "outputs": ["aaaaaa", "b", ""]}, "expected outputs of at most 6 tokens, eos included, got 7"),
     ],
 )

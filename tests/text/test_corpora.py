@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import jax
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pgjax
-from pgjax.text.corpora import whole_word
+from pgjax.text.corpora import next_window, words_of
 from pgjax.text.tokens import BOS, EOS, PAD, right_padded
 
 
@@ -54,7 +55,7 @@ def test_what_is_no_sentence_has_no_probability():
     grammar = pgjax.text.grammar()
     a, b = grammar.words[:2]
     texts = [f"{a} {b}", f"{a}  {b}.", f"x{a}.", ".", f" {a}.", f"{a}.{b}."]
-    letters = pgjax.text.Tokenizer(grammar.tokenizer.characters)
+    letters = pgjax.text.Characters(grammar.tokenizer.characters)
     rows = []
     for text in texts:
         known = "".join(c if c in letters.characters else letters.characters[-1] for c in text)
@@ -98,7 +99,8 @@ def test_windows_follow_each_other_from_word_to_word():
     assert (corpus.texts[:, 0] == BOS).all()
     # "three " and "seven " are more than half of the columns.
     assert [corpus.tokenizer.decode(row) for row in corpus.prompts] == ["one ", "five ", "nine "]
-    assert [whole_word("one two", 0, end) for end in (2, 3, 4, 5, 7)] == [2, 4, 4, 4, 4]
+    _, blank, begins = words_of("one two", pgjax.text.tokenizer_for("one two"))
+    assert [next_window(blank, begins, 0, end) for end in (2, 3, 4, 5, 7)] == [2, 4, 4, 4, 4]
 
 
 @settings(deadline=None, max_examples=50)
@@ -123,6 +125,8 @@ def test_the_documentation_of_python_is_read_as_it_is():
     assert "assignment" in text
     assert pgjax.text.digest(text) == pgjax.text.digest(pgjax.text.python_docs())
     assert len(pgjax.text.digest(text)) == 16
+    array = np.arange(700_000)[::2].reshape(2, -1)  # of which the bytes are not beside each other
+    assert pgjax.text.digest(array, "ab") == pgjax.text.digest(array.tobytes().hex() + "ab")
 
 
 def test_a_byte_order_mark_and_accents_in_two_parts_are_no_other_text(monkeypatch, tmp_path):
@@ -133,6 +137,52 @@ def test_a_byte_order_mark_and_accents_in_two_parts_are_no_other_text(monkeypatc
     apart, whole = (pgjax.text.text_corpus(form, "t", 20, 1) for form in ("cafe\u0301 au lait, et cetera", text))
     assert apart.tokenizer == whole.tokenizer
     np.testing.assert_array_equal(apart.texts, whole.texts)
+
+
+def lines(path, *fields):
+    path.write_text("".join(json.dumps(line) + "\n" for line in fields))
+    return path
+
+
+def test_prompts_with_answers_are_texts_whose_answers_are_learned(tmp_path):
+    chat = {"prompt": [{"role": "user", "content": "b"}], "completion": [{"role": "assistant", "content": "aa"}]}
+    path = lines(tmp_path / "pairs.jsonl", {"prompt": "ab", "completion": "b", "more": 1}, chat)
+    pairs = pgjax.text.load_pairs(path, template="{content}>")
+    assert [pair[:2] for pair in pairs] == [("ab", "b"), ("b>", "aa")]
+    corpus = pgjax.text.pairs_corpus(pairs, "pairs", length=6)
+    more, a, b = corpus.tokenizer.encode(">ab")
+    np.testing.assert_array_equal(corpus.texts, [[BOS, a, b, b, EOS, PAD], [BOS, b, more, a, a, EOS]])
+    np.testing.assert_array_equal(corpus.learned, [[0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1]])
+    np.testing.assert_array_equal(corpus.prompts, [[BOS, a, b], [BOS, b, more]])
+
+
+def test_pairs_that_are_too_long_are_named_or_counted(tmp_path, capsys):
+    path = lines(tmp_path / "pairs.jsonl", {"prompt": "a", "completion": "b"}, {"prompt": "aab", "completion": "ba"})
+    pairs = pgjax.text.load_pairs(path)
+    with pytest.raises(pgjax.InputError, match=r"pairs.jsonl, line 2: expected at most 5 tokens, bos and eos incl"):
+        pgjax.text.pairs_corpus(pairs, "pairs", length=5)
+    assert len(pgjax.text.pairs_corpus(pairs, "pairs", length=5, skip_long=True).texts) == 1
+    assert capsys.readouterr().err == "1 of 2 pairs have more than 5 tokens, and are left out\n"
+    with pytest.raises(pgjax.InputError, match="expected one or more prompts with answers of at most 3 tokens in few"):
+        pgjax.text.pairs_corpus(pairs, "few", length=3, skip_long=True)
+    other = [*pairs[:1], pairs[1]._replace(answer="c")]
+    with pytest.raises(pgjax.InputError, match="line 2: expected characters of the vocabulary 'ab', got 'c' as char"):
+        pgjax.text.pairs_corpus(other, "pairs", length=9, tokenizer=pgjax.text.Characters("ab"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"prompt": "a"}, "expected prompt and completion, got no completion"),
+        ({"prompt": 1, "completion": "a"}, "expected a prompt that is a text, got int"),
+        ({"prompt": "a", "completion": [{"content": "a"}]}, "expected messages with a role and a content that are tex"),
+        ([], "expected an object with prompt and completion, got list"),
+    ],
+)
+def test_a_line_that_is_no_pair_is_named(tmp_path, line, message):
+    path = lines(tmp_path / "pairs", {"prompt": "a", "completion": "b"}, line)
+    with pytest.raises(pgjax.InputError, match=f"pairs, line 2: {message}"):
+        pgjax.text.load_pairs(path)
 
 
 @pytest.mark.parametrize(

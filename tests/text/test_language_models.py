@@ -38,6 +38,27 @@ def test_what_is_learned_from_is_every_token_after_the_first_and_nothing_after_e
     np.testing.assert_array_equal(np.asarray(examples.observation)[:, 2, 0], [BOS, A, A, A])
 
 
+def test_answers_alone_are_learned_from():
+    # Of the first text b and eos, of the second nothing, of the third its last two: b→eos and a→b twice, a→a once.
+    learned = np.array([[0, 0, 1, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1]], bool)
+    table = np.full((V, V), 0.05)
+    table[A, A], table[A, B], table[B, EOS] = 0.5, 0.3, 0.8
+    logits = jnp.log(jnp.asarray(table))
+    p = table / table.sum(1, keepdims=True)
+    expected = np.log(p[A, B]) + np.log(p[B, EOS]) + np.log(p[A, A]) + np.log(p[A, B])
+    assert pgjax.text.mean_log_prob(bigram(), TEXTS, learned)(logits) == pytest.approx(expected / 4, rel=1e-5)
+    algorithm = pgjax.text.pretraining(bigram(), TEXTS, learned=learned, batch=3, steps=30, held_out=0.0)
+    state, _ = jax.jit(pgjax.train(algorithm, 4))(jax.random.key(0), algorithm.hyperparameters(learning_rate=0.1))
+    found = np.asarray(jax.nn.softmax(state.params))
+    assert found[B, EOS] > 0.95
+    np.testing.assert_allclose(found[A, [A, B]], [1 / 3, 2 / 3], atol=0.1)
+    assert not state.params[BOS].any()  # what stands in prompts is not learned
+    with pytest.raises(pgjax.InputError, match=r"expected what is learned from to be of shape \(3, 5\), got \(3, 4\)"):
+        pgjax.text.next_tokens(TEXTS, learned[:, 1:])
+    with pytest.raises(pgjax.InputError, match="with 1 or more labelled steps, got 0"):
+        pgjax.text.pretraining(bigram(), TEXTS, learned=np.zeros_like(learned))
+
+
 def test_a_bigram_model_learns_the_frequencies():
     many = np.concatenate([TEXTS] * 20)
     algorithm = pgjax.text.pretraining(bigram(), many, batch=60, steps=60, held_out=0.0)

@@ -4,12 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pgjax
-from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer, check_tokens, left_padded, right_padded, tokenizer_for
+from pgjax.text.tokens import BOS, EOS, PAD, Characters, check_tokens, left_padded, right_padded, tokenizer_for
 
 
 def test_pad_bos_and_eos_are_three_tokens_and_no_characters():
     tokenizer = tokenizer_for("banana")
-    assert tokenizer == Tokenizer("abn")
+    assert tokenizer == Characters("abn")
     assert tokenizer.vocabulary == 6
     np.testing.assert_array_equal(tokenizer.encode("ban"), [4, 3, 5])
     assert not {PAD, BOS, EOS} & set(tokenizer.encode("abn").tolist())
@@ -27,10 +27,10 @@ def test_a_text_comes_back(text, left, right):
 
 
 def test_accents_in_two_parts_are_composed_if_they_have_to_be():
-    assert Tokenizer("aé").encode("e\u0301a").tolist() == Tokenizer("aé").encode("éa").tolist() == [4, 3]
-    assert len(Tokenizer("ae\u0301").encode("e\u0301")) == 2
+    assert Characters("aé").encode("e\u0301a").tolist() == Characters("aé").encode("éa").tolist() == [4, 3]
+    assert len(Characters("ae\u0301").encode("e\u0301")) == 2
     with pytest.raises(pgjax.InputError, match="got 'e' as character 0"):
-        Tokenizer("ab").encode("e\u0301")
+        Characters("ab").encode("e\u0301")
 
 
 def test_rows_become_one_array():
@@ -44,8 +44,8 @@ def test_rows_become_one_array():
     ("call", "message"),
     [
         (lambda: tokenizer_for(""), "expected a text with one or more characters, got an empty one"),
-        (lambda: Tokenizer("ab").encode("abc"), "expected characters of the vocabulary 'ab', got 'c' as character 2"),
-        (lambda: Tokenizer("ab").decode([3, 5]), r"expected tokens from 0 to 4, got 5 at \[1\]"),
+        (lambda: Characters("ab").encode("abc"), "expected characters of the vocabulary 'ab', got 'c' as character 2"),
+        (lambda: Characters("ab").decode([3, 5]), r"expected tokens from 0 to 4, got 5 at \[1\]"),
         (lambda: check_tokens([[3, -1]], 5), r"expected tokens from 0 to 4, got -1 at \[0, 1\]"),
         (lambda: check_tokens([0.5], 5), "expected tokens as integers, got an array of float64"),
         (lambda: right_padded([np.arange(4)], 3), "expected rows of at most 3 tokens, got 4 in row 0"),

@@ -113,6 +113,9 @@ def tasks_of_tokens(
 ) -> list[Task]:
     """Tasks of outputs that a model wrote, each once, without those for which there are no K that differ.
 
+    Of subwords, other tokens may be the same text, and halves of a character one that has more tokens than there is
+    room for: such outputs are in no task either.
+
     Args:
         tokens: [N, K, W + T].
         enough: Whether K differ, [N] bool.
@@ -129,5 +132,8 @@ def tasks_of_tokens(
             more=dict(more or {}),
         )
         same = frozenset(zip(task.outputs, task.ended, strict=True))
-        found.setdefault((task.prompt, same), task)
+        room = rows.shape[1] - width
+        fits = all(len(tokenizer.encode(output)) + ended <= room for output, ended in same)
+        if fits and len(same) == len(rows):
+            found.setdefault((task.prompt, same), task)
     return list(found.values())

@@ -5,7 +5,7 @@ import pytest
 import pgjax
 from pgjax.rlhf.formats import checked_line, written_line
 from pgjax.rlhf.people import Desk, DeskSettings, Task, load_tasks, save_tasks, tasks_of_tokens, tokens_of_tasks
-from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer
+from pgjax.text.tokens import BOS, EOS, PAD, Characters
 
 TASKS = [Task(f"p{i}", ("a", "b"), (True, False), {"round": 1, "asked": "uniform"}) for i in range(20)]
 ONCE = DeskSettings(again=0.0)
@@ -226,6 +226,15 @@ def test_tasks_of_what_a_model_wrote():
         [[BOS, 3, 4, 4], [BOS, 3, 4, EOS]],  # the same ones the other way round
         [[BOS, 3, EOS, PAD], [BOS, 3, EOS, PAD]],
     ]
-    tasks = tasks_of_tokens(tokens, [True, True, False], Tokenizer("ab"), 2, {"round": 2})
+    tasks = tasks_of_tokens(tokens, [True, True, False], Characters("ab"), 2, {"round": 2})
     assert tasks == [Task("a", ("b", "bb"), (True, False), {"round": 2})]
-    assert tokens_of_tasks(tasks, Tokenizer("ab"), 2, 2).tolist() == [tokens[0]]
+    assert tokens_of_tasks(tasks, Characters("ab"), 2, 2).tolist() == [tokens[0]]
+
+
+def test_outputs_whose_texts_are_the_same_or_do_not_come_back_are_in_no_task():
+    tokenizer = pgjax.text.train_subwords("ab ab ab", 260)
+    a, b, ab = (int(tokenizer.encode(text)[0]) for text in ("a", "b", "ab"))
+    half = int(tokenizer.encode("é")[0])  # one byte of two, which is shown as U+FFFD, of three bytes
+    tokens = [[[BOS, ab, EOS], [BOS, a, b]], [[BOS, a, b], [BOS, ab, PAD]], [[BOS, a, half], [BOS, a, EOS]]]
+    tasks = tasks_of_tokens(tokens, [True] * 3, tokenizer, 1)
+    assert [(task.outputs, task.ended) for task in tasks] == [(("ab", "ab"), (True, False))]
