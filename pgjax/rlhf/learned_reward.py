@@ -10,7 +10,7 @@ from pgjax.rlhf.diversity import distinct_n, self_overlap
 from pgjax.rlhf.gold import Gold
 from pgjax.rlhf.preferences import Rankings
 from pgjax.rlhf.reward_models import RewardModel, ensemble_score, reward_modelling
-from pgjax.text.environment import Judge, Judgement
+from pgjax.text.environment import Judge, Judgement, Texts
 from pgjax.trees import PyTree
 
 
@@ -36,7 +36,8 @@ def learned_judge(model: RewardModel, gold: Gold | None, vocabulary: int) -> Jud
     and, where it is known, gold.
     """
 
-    def judge(tokens: jax.Array, output: jax.Array, reward: LearnedReward) -> Judgement:
+    def judge(texts: Texts, reward: LearnedReward) -> Judgement:
+        tokens, output = texts.tokens, texts.output
         scores = ensemble_score(model, reward.params, tokens, reward.uncertainty_penalty)
         proxy = (scores - reward.mean) / reward.spread
         distinct = jnp.broadcast_to(distinct_n(tokens, output, 2, vocabulary), proxy.shape)

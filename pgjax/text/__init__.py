@@ -5,7 +5,7 @@ What is listed here is public; the rest may change.
 
 from pgjax.text.corpora import Corpus, Grammar, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
 from pgjax.text.decoder import TransformerConfig, transformer, transformer_value
-from pgjax.text.environment import Judgement, TextParams, outputs, text_environment, written
+from pgjax.text.environment import Judgement, TextParams, Texts, outputs, text_environment, written
 from pgjax.text.language_models import language_model, mean_log_prob, next_tokens, pretraining
 from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded, tokenizer_for
 
@@ -17,6 +17,7 @@ __all__ = [
     "Grammar",
     "Judgement",
     "TextParams",
+    "Texts",
     "Tokenizer",
     "TransformerConfig",
     "digest",

@@ -18,7 +18,7 @@ from pgjax.imitation.demonstrations import Demonstrations
 from pgjax.policies.base import Policy
 from pgjax.text.corpora import Corpus
 from pgjax.text.decoder import TransformerConfig, context_of, transformer
-from pgjax.text.environment import Judgement, text_environment
+from pgjax.text.environment import Judgement, Texts, text_environment
 from pgjax.text.tokens import BOS, EOS, PAD
 
 
@@ -118,7 +118,7 @@ def language_model(
         vocabulary=V, context=max(W + length, corpus.texts.shape[1]), width=width, layers=layers, heads=heads
     )
 
-    def no_judge(tokens: jax.Array, output: jax.Array, params: Any) -> Judgement:
-        return Judgement(jnp.zeros(len(tokens)))
+    def no_judge(texts: Texts, params: Any) -> Judgement:
+        return Judgement(jnp.zeros(len(texts.tokens)))
 
     return transformer(text_environment(corpus.prompts, V, length, no_judge), config), config

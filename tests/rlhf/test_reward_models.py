@@ -37,7 +37,7 @@ def test_the_score_is_that_of_the_last_token_whatever_pads_stand_beside():
 
 def test_it_begins_with_a_language_model_where_that_is_given():
     environment = pgjax.text.text_environment(
-        [[BOS]], V, 7, lambda tokens, output, params: pgjax.text.Judgement(jnp.zeros(len(tokens)))
+        [[BOS]], V, 7, lambda texts, params: pgjax.text.Judgement(jnp.zeros(len(texts.tokens)))
     )
     body = pgjax.text.transformer(environment, SIZES).init(jax.random.key(3))
     params = MODEL.init(jax.random.key(0), body)
