@@ -29,7 +29,7 @@ def unfitted(model: RewardModel, members: int, key: jax.Array, uncertainty_penal
     return LearnedReward(params, mean=jnp.zeros(()), spread=jnp.ones(()), uncertainty_penalty=uncertainty_penalty)
 
 
-def learned_judge(model: RewardModel, gold: Gold | None, vocabulary: int) -> Judge:
+def learned_judge(model: RewardModel, gold: Gold | None) -> Judge:
     """The judge of texts whose reward is a `LearnedReward`, its params.
 
     It notes proxy, that very reward, distinct_2 and self_overlap (`pgjax.rlhf.distinct_n`, `pgjax.rlhf.self_overlap`)
@@ -40,8 +40,8 @@ def learned_judge(model: RewardModel, gold: Gold | None, vocabulary: int) -> Jud
         tokens, output = texts.tokens, texts.output
         scores = ensemble_score(model, reward.params, tokens, reward.uncertainty_penalty)
         proxy = (scores - reward.mean) / reward.spread
-        distinct = jnp.broadcast_to(distinct_n(tokens, output, 2, vocabulary), proxy.shape)
-        overlap = self_overlap(tokens, output, vocabulary)
+        distinct = jnp.broadcast_to(distinct_n(tokens, output, 2), proxy.shape)
+        overlap = self_overlap(tokens, output)
         notes = {} if gold is None else {"gold": gold(tokens, output)}
         return Judgement(proxy, notes | {"proxy": proxy, "distinct_2": distinct, "self_overlap": overlap})
 
