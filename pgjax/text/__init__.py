@@ -3,6 +3,7 @@
 What is listed here is public; the rest may change.
 """
 
+from pgjax.text.arithmetic import Additions, additions, answer_check, worked, worked_examples
 from pgjax.text.corpora import Corpus, Grammar, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
 from pgjax.text.decoder import TransformerConfig, transformer, transformer_value
 from pgjax.text.environment import Judgement, TextParams, Texts, outputs, text_environment, written
@@ -13,6 +14,7 @@ __all__ = [
     "BOS",
     "EOS",
     "PAD",
+    "Additions",
     "Corpus",
     "Grammar",
     "Judgement",
@@ -20,6 +22,8 @@ __all__ = [
     "Texts",
     "Tokenizer",
     "TransformerConfig",
+    "additions",
+    "answer_check",
     "digest",
     "grammar",
     "grammar_corpus",
@@ -37,5 +41,7 @@ __all__ = [
     "tokenizer_for",
     "transformer",
     "transformer_value",
+    "worked",
+    "worked_examples",
     "written",
 ]
