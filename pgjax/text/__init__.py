@@ -7,6 +7,7 @@ from pgjax.text.arithmetic import Additions, additions, answer_check, worked, wo
 from pgjax.text.corpora import Corpus, Grammar, digest, grammar, grammar_corpus, python_docs, read_text, text_corpus
 from pgjax.text.decoder import TransformerConfig, transformer, transformer_value
 from pgjax.text.environment import Judgement, TextParams, Texts, outputs, text_environment, written
+from pgjax.text.host import HostText, host_reward
 from pgjax.text.language_models import language_model, mean_log_prob, next_tokens, pretraining
 from pgjax.text.tokens import BOS, EOS, PAD, Tokenizer, left_padded, right_padded, tokenizer_for
 
@@ -17,6 +18,7 @@ __all__ = [
     "Additions",
     "Corpus",
     "Grammar",
+    "HostText",
     "Judgement",
     "TextParams",
     "Texts",
@@ -27,6 +29,7 @@ __all__ = [
     "digest",
     "grammar",
     "grammar_corpus",
+    "host_reward",
     "language_model",
     "left_padded",
     "mean_log_prob",
