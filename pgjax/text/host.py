@@ -20,6 +20,9 @@ from pgjax.text.tokens import EOS, PAD
 from pgjax.trees import PyTree
 
 SHOWN = 60  # characters of a text that an error quotes
+# Bytes of an array that a callback gets. JAX copies larger ones in the background, by the very threads that wait for
+# the callbacks of all devices to return, if there are no more of them: then all wait for ever (2 cores, 2 devices).
+PIECE = 2**16
 
 
 class HostText(NamedTuple):
@@ -63,27 +66,33 @@ def host_reward(function: HostFunction, decode: Callable[[Any], str], time_limit
         raise InputError(f"expected a time limit above 0 s for a reward on the host, got {time_limit}")
     one_at_a_time = threading.Lock()
 
-    def called(tokens: Any, output: Any, prompt: Any) -> np.ndarray:
-        tokens, output, prompt = (np.asarray(array) for array in (tokens, output, prompt))  # [..., E, L], [..., E]
-        rows = (array.reshape(-1, array.shape[-1]) for array in (tokens, output))
+    def called(*pieces: Any) -> np.ndarray:
+        rows = np.concatenate([np.asarray(piece) for piece in pieces])
         texts = [
             HostText(
-                prompt=decode(row[~inside & (row != PAD)]),
-                output=decode(row[inside]),
-                ended=bool((row[inside] == EOS).any()),
-                number=int(number),
+                prompt=decode(~row[1:][row[1:] < ~PAD]),
+                output=decode(row[1:][row[1:] >= 0]),
+                ended=bool((row[1:] == EOS).any()),
+                number=int(row[0]),
             )
-            for row, inside, number in zip(*rows, prompt.reshape(-1), strict=True)
+            for row in rows
         ]
         with one_at_a_time:
-            rewards = within(time_limit, lambda: checked(function, texts), texts)
-        return rewards.reshape(prompt.shape)
+            return within(time_limit, lambda: checked(function, texts), texts)
+
+    @jax.custom_batching.custom_vmap
+    def rewards(rows: jax.Array) -> jax.Array:
+        pieces = jnp.array_split(rows, min(len(rows), -(-rows.size * rows.dtype.itemsize // PIECE)))
+        return jax.pure_callback(called, jax.ShapeDtypeStruct(rows.shape[:1], jnp.result_type(float)), *pieces)
+
+    @rewards.def_vmap
+    def of_all_runs(runs: int, _: Any, rows: jax.Array) -> tuple[jax.Array, bool]:
+        return rewards(rows.reshape(-1, rows.shape[-1])).reshape(runs, -1), True
 
     def judge(texts: Texts, params: PyTree) -> Judgement:
-        kind = jax.ShapeDtypeStruct(texts.prompt.shape, jnp.result_type(float))
-        return Judgement(
-            jax.pure_callback(called, kind, texts.tokens, texts.output, texts.prompt, vmap_method="broadcast_all")
-        )
+        # A row is the number of its prompt and the text: ~token in the prompt, which is below 0, token in the output.
+        coded = jnp.where(texts.output, texts.tokens, ~texts.tokens)
+        return Judgement(rewards(jnp.concatenate([texts.prompt[:, None], coded], axis=1)))
 
     return judge
 

@@ -11,6 +11,7 @@ import pytest
 
 import pgjax
 from pgjax.errors import HostError, raised_on_host
+from pgjax.text import host
 from pgjax.text.host import HostText, checked, within
 from pgjax.text.tokens import BOS, EOS, PAD
 from tests.text.exact_texts import A, B, T, V, by_context
@@ -154,6 +155,18 @@ def test_an_error_of_anything_else_has_no_such_sentence():
     assert raised_on_host(ValueError("no HostError: expected b")) is None
     assert str(raised_on_host(ValueError("a\n  pgjax.errors.HostError: expected b\n\nc"))) == "expected b"
     assert str(raised_on_host(ValueError("a\nHostError: expected b"))) == "expected b"
+
+
+@pytest.mark.parametrize("piece", [1, 100, 10**6])
+def test_texts_that_come_in_pieces_are_one_list(monkeypatch, piece):
+    monkeypatch.setattr(host, "PIECE", piece)
+    judge = pgjax.text.host_reward(lambda texts: [100 * len(texts) + 10 * t.number + t.ended for t in texts], str)
+    tokens = jnp.array([[PAD, BOS, A, B, EOS], [PAD, BOS, A, B, B], [BOS, EOS, A, EOS, PAD]])
+    texts = pgjax.text.Texts(tokens, (jnp.arange(5)[None] > 1) & (tokens != PAD), jnp.array([4, 5, 6]))
+    assert jax.jit(lambda texts: judge(texts, ()).reward)(texts).tolist() == [341, 350, 361]
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), texts)
+    found = jax.vmap(lambda texts: judge(texts, ()).reward)(both)
+    assert found.tolist() == [[641, 650, 661], [661, 650, 641]]
 
 
 def test_two_devices_do_not_call_it_at_once():
