@@ -418,8 +418,8 @@ def language_models(seeds: Sequence[int], repetitions: int, gflops: float, block
     slots, width, V = 64, 4, 50
 
     def model(length: int) -> tuple[pgjax.Environment, pgjax.Policy]:
-        def judge(tokens: jax.Array, output: jax.Array, params: Any) -> pgjax.text.Judgement:
-            return pgjax.text.Judgement(jnp.sum((tokens == V - 1) & output, axis=1).astype(jnp.float32))
+        def judge(texts: pgjax.text.Texts, params: Any) -> pgjax.text.Judgement:
+            return pgjax.text.Judgement(jnp.sum((texts.tokens == V - 1) & texts.output, axis=1).astype(jnp.float32))
 
         texts = pgjax.text.text_environment(np.full((1, width), pgjax.text.BOS), V, length, judge)
         policy = pgjax.text.transformer(

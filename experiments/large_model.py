@@ -58,8 +58,8 @@ class Options:
 def environment(options: Options, config: text.TransformerConfig) -> pgjax.Environment:
     """Texts to random prompts, better the more of their tokens are even; nobody ends one."""
 
-    def judge(tokens: jax.Array, output: jax.Array, params: Any) -> text.Judgement:
-        return text.Judgement(jnp.mean(tokens[:, options.prompt :] % 2 == 0, axis=1, dtype=jnp.float32))
+    def judge(texts: text.Texts, params: Any) -> text.Judgement:
+        return text.Judgement(jnp.mean(texts.tokens[:, options.prompt :] % 2 == 0, axis=1, dtype=jnp.float32))
 
     if min(options.texts, options.prompt, options.updates) < 1 or options.rank < 0:
         raise pgjax.InputError("expected 1 or more texts, tokens and updates, and a rank of 0 or more, got fewer")

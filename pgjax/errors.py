@@ -1,5 +1,6 @@
 """What a person is told: the one exception that a wrong input raises, and sentences beside a progress bar."""
 
+import re
 import sys
 
 from tqdm import tqdm
@@ -13,9 +14,19 @@ class InputError(ValueError):
     """
 
 
+class HostError(InputError):
+    """What a function on the host did, or did not do, in the midst of a compiled program."""
+
+
 def say(sentence: str) -> None:
     """Print a sentence to the standard error stream, above a progress bar if there is one."""
     tqdm.write(sentence, file=sys.stderr)
+
+
+def raised_on_host(error: Exception) -> HostError | None:
+    """The `HostError` that JAX quotes when a compiled program ends with it; None if it is another error."""
+    raised = re.findall(rf"^ *(?:{HostError.__module__}\.)?{HostError.__name__}: (.*)$", str(error), re.MULTILINE)
+    return HostError(raised[-1]) if raised else None
 
 
 def first_line(error: Exception) -> str:

@@ -122,6 +122,7 @@ def episode_step(
         time=slots.time,
         rows=jnp.int32(0),
         log_prob=jnp.where(running, distribution.log_prob(action), 0),
+        notes={name: jnp.where(running, note, 0) for name, note in outcome.notes.items()},
     )
     return Stepped(state=state, observation=outcome.observation, memory=memory, played=played, row=row)
 

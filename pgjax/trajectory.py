@@ -24,7 +24,7 @@ class Trajectory(NamedTuple):
     time: jax.Array  # [T, E] int32, steps since the episode began, 0 at its first
     rows: jax.Array  # [] int32, rows in use; all later ones are padding (row `rows` may hold final observations)
     log_prob: Any = None  # ln f(X_t)_{A_t} when A_t was drawn, [T, E]; 0 in padding; None if no policy drew it
-    notes: Mapping[str, jax.Array] = {}  # what a score noted, each [T, E]; 0 in padding
+    notes: Mapping[str, jax.Array] = {}  # what a score noted (and before it: what steps did), [T, E]; 0 in padding
 
     @property
     def last(self) -> jax.Array:

@@ -21,8 +21,8 @@ MESHES = {"one": None, "slots": (4, 1), "split": (4, 2)}  # devices of a run, an
 COMPARED = {"recurrent": ["one", "slots"], "transformer": [*MESHES]}  # others: one, split
 
 
-def even_tokens(tokens, output, params):
-    return Judgement(jnp.sum(jnp.where(output, tokens % 2 == 0, 0), axis=1).astype(jnp.float32))
+def even_tokens(texts, params):
+    return Judgement(jnp.sum(jnp.where(texts.output, texts.tokens % 2 == 0, 0), axis=1).astype(jnp.float32))
 
 
 def algorithms():

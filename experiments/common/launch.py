@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import logging
 import math
 import os
 import platform
@@ -19,7 +20,7 @@ import tyro
 from filelock import FileLock, Timeout
 
 from pgjax.algorithms.base import run_keys
-from pgjax.errors import InputError, say
+from pgjax.errors import HostError, InputError, raised_on_host, say
 from pgjax.paths import full_path
 
 Options = TypeVar("Options")
@@ -72,6 +73,7 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         description: Its docstring, shown by --help.
     """
     command: Any = Command[options]  # type: ignore[valid-type]
+    logging.getLogger("jax._src.callback").addFilter(is_news)
     try:
         try:
             check_names(sys.argv[1:], {field.name for field in fields(options)})  # type: ignore[arg-type]
@@ -88,7 +90,11 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         end(None, 128 + signal.SIGPIPE)
     except InputError as error:
-        end(f"error: {error}", 2)
+        end(f"error: {error}", 2, at_once=isinstance(error, HostError))
+    except jax.errors.JaxRuntimeError as error:
+        if (told := raised_on_host(error)) is None:
+            raise
+        end(f"error: {told}", 2, at_once=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             raise
@@ -104,6 +110,11 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         if isinstance(ended.code, int) and ended.code:
             end(None, ended.code)
         raise
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether what JAX logs of functions on the host is more than what a sentence will say of it."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HostError)
 
 
 def check_names(arguments: Sequence[str], known: Collection[str]) -> None:
@@ -142,11 +153,15 @@ def with_full_paths(options: Options) -> Options:
     return replace(options, **paths)  # type: ignore[type-var]
 
 
-def end(sentence: str | None, status: int) -> NoReturn:
-    """Print a sentence and end this process with a status; one of several at once, as JAX would wait for the others."""
+def end(sentence: str | None, status: int, at_once: bool = False) -> NoReturn:
+    """Print a sentence and end this process with a status.
+
+    One of several ends at once, as JAX would wait for the others; so does one whose program has failed in its midst, of
+    which JAX would tell again.
+    """
     if sentence is not None:
         print(sentence, file=sys.stderr)
-    if jax.distributed.is_initialized():
+    if at_once or jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

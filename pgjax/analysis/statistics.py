@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from pgjax.checks import whole_number
 from pgjax.errors import InputError
 
 
@@ -228,6 +229,34 @@ def proportion_interval(successes: int, runs: int, confidence: float = 0.95) -> 
     """
     interval = stats.binomtest(successes, runs).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def pass_at_k(right: Any, n: int, k: int) -> np.ndarray:
+    """The probability that at least one of k answers is right, estimated without bias from n answers, [...].
+
+    It is 1 − C(n − c, k) / C(n, k), where c of the n are right: the mean over all choices of k among them. What
+    1 − (1 − c/n)^k says instead is too low.
+
+    Args:
+        right: c, answers that are right to each question, [...], from 0 to n.
+        n: Answers to each question.
+        k: From 1 to n.
+
+    Raises:
+        InputError: If k is out of range, or a count is.
+
+    Source: Chen et al., *Evaluating large language models trained on code*, 2021, §2.1.
+
+    Example:
+        >>> pass_at_k([0, 1, 3], n=4, k=2).tolist()  # C(4, 2) = 6 pairs: none, 3, or all of them have a right one
+        [0.0, 0.5, 1.0]
+    """
+    c = np.asarray(right)
+    whole_number("k", k, 1, whole_number("answers to each question", n, 1))
+    if ((c < 0) | (c > n)).any():
+        raise InputError(f"expected from 0 to {n} right answers to a question, got {c[(c < 0) | (c > n)][0]}")
+    drawn = np.arange(k)  # C(n − c, k) / C(n, k) = Π_i (n − c − i) / (n − i), and a factor is 0 where n − c < k
+    return 1 - np.prod(np.maximum(n - c[..., None] - drawn, 0) / (n - drawn), axis=-1)
 
 
 def summarize(results: xr.Dataset, solved_at: float | None = None, episodes: int = 100) -> list[dict[str, Any]]:

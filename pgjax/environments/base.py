@@ -25,6 +25,7 @@ class Step(NamedTuple):
     reward: jax.Array | float  # R_{t+1}, []
     terminated: jax.Array | bool = False  # [], bool or an integer 0 or 1
     truncated: jax.Array | bool = False  # [], likewise
+    notes: Mapping[str, Any] = {}  # more numbers, each [], that a `score` finds in the trajectory; nobody else does
 
 
 class Score(NamedTuple):
@@ -134,8 +135,8 @@ def check_environment(environment: Environment) -> None:
     Raises:
         InputError: If the horizon is no integer of 1 or more, the bounds of a space make no sense, actions of a `Box`
             are integers, a function cannot be traced or returns something else than the contract says, an observation
-            is not of its space, a reward or an end is not a scalar, `step` changes the shape of the state, or a score
-            is not [T, E].
+            is not of its space, a reward, an end or a note is not a scalar, `step` changes the shape of the state, or a
+            score is not [T, E].
     """
     name, actions = environment.name, environment.action_space
     if not isinstance(environment.horizon, int | np.integer) or environment.horizon < 1:
@@ -163,6 +164,8 @@ def check_environment(environment: Environment) -> None:
     check_shape(f"the reward of {name}", step.reward, ())
     check_truth(f"terminated of {name}", step.terminated, ())
     check_truth(f"truncated of {name}", step.truncated, ())
+    for noted, number in step.notes.items():
+        check_shape(f"the note {noted!r} of a step of {name}", number, ())
     if environment.score is not None:
         T, E = int(environment.horizon) + 1, 2
 
@@ -181,6 +184,7 @@ def check_environment(environment: Environment) -> None:
             time=rows(dtype=jnp.int32),
             rows=count,
             log_prob=rows(),
+            notes={noted: rows(dtype=jnp.result_type(number)) for noted, number in step.notes.items()},
         )
         traced(
             f"a score of {name}",

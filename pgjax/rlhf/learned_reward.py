@@ -10,7 +10,7 @@ from pgjax.rlhf.diversity import distinct_n, self_overlap
 from pgjax.rlhf.gold import Gold
 from pgjax.rlhf.preferences import Rankings
 from pgjax.rlhf.reward_models import RewardModel, ensemble_score, reward_modelling
-from pgjax.text.environment import Judge, Judgement
+from pgjax.text.environment import Judge, Judgement, Texts
 from pgjax.trees import PyTree
 
 
@@ -29,18 +29,19 @@ def unfitted(model: RewardModel, members: int, key: jax.Array, uncertainty_penal
     return LearnedReward(params, mean=jnp.zeros(()), spread=jnp.ones(()), uncertainty_penalty=uncertainty_penalty)
 
 
-def learned_judge(model: RewardModel, gold: Gold | None, vocabulary: int) -> Judge:
+def learned_judge(model: RewardModel, gold: Gold | None) -> Judge:
     """The judge of texts whose reward is a `LearnedReward`, its params.
 
     It notes proxy, that very reward, distinct_2 and self_overlap (`pgjax.rlhf.distinct_n`, `pgjax.rlhf.self_overlap`)
     and, where it is known, gold.
     """
 
-    def judge(tokens: jax.Array, output: jax.Array, reward: LearnedReward) -> Judgement:
+    def judge(texts: Texts, reward: LearnedReward) -> Judgement:
+        tokens, output = texts.tokens, texts.output
         scores = ensemble_score(model, reward.params, tokens, reward.uncertainty_penalty)
         proxy = (scores - reward.mean) / reward.spread
-        distinct = jnp.broadcast_to(distinct_n(tokens, output, 2, vocabulary), proxy.shape)
-        overlap = self_overlap(tokens, output, vocabulary)
+        distinct = jnp.broadcast_to(distinct_n(tokens, output, 2), proxy.shape)
+        overlap = self_overlap(tokens, output)
         notes = {} if gold is None else {"gold": gold(tokens, output)}
         return Judgement(proxy, notes | {"proxy": proxy, "distinct_2": distinct, "self_overlap": overlap})
 

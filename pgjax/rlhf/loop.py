@@ -31,7 +31,7 @@ from pgjax.rlhf.direct import Direct, at_rest, fit_policy
 from pgjax.rlhf.gold import Gold
 from pgjax.rlhf.learned_reward import LearnedReward, fit_reward, learned_judge, unfitted
 from pgjax.rlhf.likelihood import pair_accuracy
-from pgjax.rlhf.preferences import Rankings
+from pgjax.rlhf.preferences import Rankings, no_rankings, together_with
 from pgjax.rlhf.reward_models import RewardModel, ensemble_score
 from pgjax.rlhf.settings import FeedbackHyperparameters, FeedbackSettings, check_parts, check_settings, hyperparameters
 from pgjax.rollout import collect
@@ -55,7 +55,7 @@ class FeedbackState(NamedTuple):
     iteration: jax.Array  # [] int32
     hyperparameters: FeedbackHyperparameters
     policy: ReinforceState  # REINFORCE's; the reward model, β and θ_SL are in its environment's params
-    rankings: Rankings  # of all rounds so far, and the external ones, [R · N + G, K]
+    rankings: Rankings  # by simulated annotators, of all rounds so far, [R · N, K]; the rest is room for more
     first_outputs: jax.Array  # [S, W + T], some of the supervised model's, under which scores are normalised
     measured: Mapping[str, jax.Array]  # each [], what rankings that it has not seen say of this round's reward model
 
@@ -166,7 +166,7 @@ def feedback(
     check_settings(settings, gold, external)
     check_parts(policy, model, W, settings, external, held_out)
     like = jax.eval_shape(lambda key: unfitted(model, settings.members, key, jnp.zeros(())), jax.random.key(0))
-    texts = text_environment(prompts, V, T, learned_judge(model, gold, V), zeros_like(like))
+    texts = text_environment(prompts, V, T, learned_judge(model, gold), zeros_like(like))
     environment = kl_penalty(texts, policy, zeros_like(jax.eval_shape(policy.init, jax.random.key(0))))
     direct = None
     if isinstance(method, Direct):  # its learner samples, for what is reported
@@ -223,18 +223,7 @@ def begin(parts: Parts, key: jax.Array, hyperparameters: FeedbackHyperparameters
     )
     learned = parts.learner.init(learner_key, numbers)
     optimizer = parts.optimizer(hyperparameters.learning_rate).init(first)
-    N, columns = settings.rounds * settings.rankings, texts.params.prompts.shape[1] + settings.length
-    rankings = Rankings(
-        tokens=jnp.zeros((N, settings.outputs, columns), jnp.int32),
-        order=jnp.zeros((N, settings.outputs), jnp.int32),
-        mask=jnp.zeros(N, bool),
-        annotator=jnp.zeros(N, jnp.int32),
-        tied=None if parts.external is None or parts.external.tied is None else jnp.zeros((N, settings.outputs), bool),
-    )
-    if parts.external is not None:
-        rankings = jax.tree.map(
-            lambda room, these: jnp.concatenate([room, jnp.asarray(these)]), rankings, parts.external
-        )
+    columns = texts.params.prompts.shape[1] + settings.length
     names = [] if parts.annotate is None else ["accuracy", "bayes_accuracy", "identical_texts"]
     names += [] if parts.held_out is None else ["held_out_accuracy"]
     return FeedbackState(
@@ -242,7 +231,7 @@ def begin(parts: Parts, key: jax.Array, hyperparameters: FeedbackHyperparameters
         iteration=jnp.int32(0),
         hyperparameters=hyperparameters,
         policy=learned._replace(params=first, optimizer=optimizer),
-        rankings=rankings,
+        rankings=no_rankings(settings.rounds * settings.rankings, settings.outputs, columns),
         first_outputs=parts.write(first_key, theta, start.environment),
         measured=dict.fromkeys(names, jnp.zeros(())),
     )
@@ -257,19 +246,16 @@ def next_round(parts: Parts, state: FeedbackState) -> FeedbackState:
     if parts.annotate is not None:
         keys = (sample_key, rank_key, test_key, jax.random.fold_in(state.key, settings.rounds))
         annotated = parts.annotate(keys, learned.params, params.environment, numbers.annotators, numbers.comparisons)
-        if rankings.tied is not None:
-            annotated = annotated._replace(
-                rankings=annotated.rankings._replace(tied=jnp.zeros_like(annotated.rankings.order, bool))
-            )
         first = turn * settings.rankings
         rankings = jax.tree.map(
             lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0),
             rankings,
             annotated.rankings,
         )
+    ranked = rankings if parts.external is None else together_with(rankings, parts.external)
     reward = fit_reward(
         parts.model,
-        rankings,
+        ranked,
         state.first_outputs,
         fit_key,
         members=settings.members,
@@ -282,7 +268,7 @@ def next_round(parts: Parts, state: FeedbackState) -> FeedbackState:
     )
     params = params._replace(environment=params.environment._replace(judge=reward))
     if parts.direct is not None:
-        theta = fit_policy(parts.direct, parts.policy, rankings, params, fit_key, numbers.learning_rate)
+        theta = fit_policy(parts.direct, parts.policy, ranked, params, fit_key, numbers.learning_rate)
         learned = learned._replace(params=theta)
     return state._replace(
         policy=learned._replace(hyperparameters=learned.hyperparameters._replace(environment=params)),

@@ -25,6 +25,27 @@ class Rankings(NamedTuple):
     tied: Any = None  # [N, K] bool, as good as what `order` has in the place before; None where nothing is
 
 
+def no_rankings(n: int, K: int, columns: int) -> Rankings:
+    """Room for n rankings of K outputs in rows of so many tokens."""
+    return Rankings(
+        tokens=jnp.zeros((n, K, columns), jnp.int32),
+        order=jnp.zeros((n, K), jnp.int32),
+        mask=jnp.zeros(n, bool),
+        annotator=jnp.zeros(n, jnp.int32),
+    )
+
+
+def together_with(rankings: Rankings, others: Rankings) -> Rankings:
+    """Rankings [N, K], and after them others [G, K], as [N + G, K]; where one of both has ties, all can have them."""
+
+    def with_ties(these: Rankings) -> Rankings:
+        return these if these.tied is not None else these._replace(tied=np.zeros(np.shape(these.order), bool))
+
+    if rankings.tied is not None or others.tied is not None:
+        rankings, others = with_ties(rankings), with_ties(others)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, jnp.asarray(b, a.dtype)]), rankings, others)
+
+
 class Annotators(NamedTuple):
     """How simulated annotators choose: traced scalars, so any can be swept. Biases and tastes are in nats."""
 

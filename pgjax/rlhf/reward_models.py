@@ -21,6 +21,8 @@ from pgjax.text.decoder import TransformerConfig, check_config, token_values
 from pgjax.text.tokens import PAD
 from pgjax.trees import PyTree
 
+SCORED = 1024  # texts that are scored at once, where there may be many
+
 
 class RewardModel(NamedTuple):
     """A score of texts with parameters of its own, as pure functions.
@@ -74,14 +76,27 @@ def reward_model(config: TransformerConfig) -> RewardModel:
     return RewardModel(init, score, config)
 
 
+def in_batches(score: Callable[[jax.Array], jax.Array], tokens: jax.Array, most: int = SCORED) -> jax.Array:
+    """What a function says of texts [N, L], [N], of `most` of them at once: many take no more memory than these."""
+    N, L = tokens.shape
+    if most >= N:
+        return score(tokens)
+    batches = -(-N // most)
+    size = -(-N // batches)
+    filled = jnp.pad(tokens, ((0, batches * size - N), (0, 0)), mode="edge")
+    return jax.lax.map(score, filled.reshape(batches, size, L)).reshape(-1)[:N]
+
+
 def scores_of(model: RewardModel, params: PyTree, tokens: jax.Array) -> jax.Array:
-    """The scores [N, K] of K outputs to each of N prompts, [N, K, L]."""
+    """The scores [N, K] of K outputs to each of N prompts, [N, K, L]; of many, in batches."""
     N, K, L = tokens.shape
-    return model.score(params, tokens.reshape(N * K, L)).reshape(N, K)
+    return in_batches(lambda texts: model.score(params, texts), tokens.reshape(N * K, L)).reshape(N, K)
 
 
 def ensemble_score(model: RewardModel, params: PyTree, tokens: jax.Array, uncertainty_penalty: Any = 0.0) -> jax.Array:
     """What several models say of texts [N, L] together, [N]: their mean less `uncertainty_penalty` standard deviations.
+
+    Many texts are scored in batches.
 
     Args:
         model: Of which architecture.
@@ -91,8 +106,12 @@ def ensemble_score(model: RewardModel, params: PyTree, tokens: jax.Array, uncert
 
     Source: Coste et al., *Reward model ensembles help mitigate overoptimization*, 2023.
     """
-    scores = jax.vmap(model.score, (0, None))(params, tokens)
-    return jnp.mean(scores, axis=0) - uncertainty_penalty * jnp.std(scores, axis=0)
+
+    def score(texts: jax.Array) -> jax.Array:
+        scores = jax.vmap(model.score, (0, None))(params, texts)
+        return jnp.mean(scores, axis=0) - uncertainty_penalty * jnp.std(scores, axis=0)
+
+    return in_batches(score, tokens)
 
 
 def preference_disagreement(model: RewardModel, params: PyTree, tokens: jax.Array) -> jax.Array:

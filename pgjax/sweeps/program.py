@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pgjax.algorithms.base import Algorithm, run_keys
 from pgjax.algorithms.base import advance as advance_run
 from pgjax.checks import whole_number
-from pgjax.errors import InputError, say
+from pgjax.errors import InputError, raised_on_host, say
 from pgjax.hyperparameters import with_values
 from pgjax.placement import RUN, by_model, put
 from pgjax.sweeps.closures import Compiled, lowered
@@ -263,8 +263,10 @@ def halved(plan: Plan, error: jax.errors.JaxRuntimeError) -> Plan:
 
     Raises:
         JaxRuntimeError: The error, if it says anything else.
-        InputError: If there is no half of a single run.
+        InputError: If there is no half of a single run, or a function on the host failed (`HostError`).
     """
+    if told := raised_on_host(error):
+        raise told from None
     if "RESOURCE_EXHAUSTED" not in str(error):
         raise error
     if plan.share == 1:

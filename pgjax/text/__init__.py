@@ -3,6 +3,7 @@
 What is listed here is public; the rest may change.
 """
 
+from pgjax.text.arithmetic import Additions, additions, answer_check, worked, worked_examples
 from pgjax.text.corpora import (
     Corpus,
     Pair,
@@ -15,9 +16,10 @@ from pgjax.text.corpora import (
     text_corpus,
 )
 from pgjax.text.decoder import transformer, transformer_value
-from pgjax.text.environment import Judgement, TextParams, outputs, text_environment, written
+from pgjax.text.environment import Judgement, TextParams, Texts, outputs, text_environment, written
 from pgjax.text.generation import generate
 from pgjax.text.grammars import Grammar, grammar
+from pgjax.text.host import HostText, host_reward
 from pgjax.text.json_lines import prompt_of
 from pgjax.text.language_models import language_model, mean_log_prob, next_tokens, pretraining
 from pgjax.text.layouts import GPT2, LLAMA, PLAIN, Layout, TransformerConfig
@@ -32,20 +34,26 @@ __all__ = [
     "LLAMA",
     "PAD",
     "PLAIN",
+    "Additions",
     "Characters",
     "Corpus",
     "Grammar",
+    "HostText",
     "Judgement",
     "Layout",
     "Pair",
     "Subwords",
     "TextParams",
+    "Texts",
     "Tokenizer",
     "TransformerConfig",
+    "additions",
+    "answer_check",
     "digest",
     "generate",
     "grammar",
     "grammar_corpus",
+    "host_reward",
     "language_model",
     "left_padded",
     "load_gpt2",
@@ -69,5 +77,7 @@ __all__ = [
     "train_subwords",
     "transformer",
     "transformer_value",
+    "worked",
+    "worked_examples",
     "written",
 ]

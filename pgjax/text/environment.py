@@ -27,6 +27,16 @@ class TextParams(NamedTuple):
 
     prompts: jax.Array  # [N, W] int32
     judge: PyTree  # what the judge needs: the parameters of a reward model, …
+    data: PyTree = ()  # what belongs to each prompt, such as the right answer to it; each leaf [N, ...]
+
+
+class Texts(NamedTuple):
+    """Whole texts, as a judge gets them."""
+
+    tokens: jax.Array  # [E, W + T]
+    output: jax.Array  # [E, W + T] bool, where their output is, eos included
+    prompt: jax.Array  # [E] int32, which of the N prompts each goes on from
+    data: PyTree = ()  # what belongs to these prompts, each leaf [E, ...]
 
 
 class Judgement(NamedTuple):
@@ -36,8 +46,7 @@ class Judgement(NamedTuple):
     notes: Mapping[str, jax.Array] = {}  # more numbers, each [E], which metrics report
 
 
-# Of texts [E, W + T], where their output is [E, W + T] bool, and the params' `judge`.
-Judge = Callable[[jax.Array, jax.Array, PyTree], Judgement]
+Judge = Callable[[Texts, PyTree], Judgement]  # of texts, and the params' `judge`
 
 
 def written(trajectory: Trajectory, length: int) -> jax.Array:
@@ -54,6 +63,7 @@ class TextState(NamedTuple):
 
     window: jax.Array  # [W] int32, its last tokens
     length: jax.Array  # [] int32, tokens of the output so far
+    prompt: jax.Array  # [] int32, which of the prompts it goes on from
 
 
 def text_environment(
@@ -64,6 +74,7 @@ def text_environment(
     params: PyTree = (),
     name: str = "text",
     forbid: Sequence[int] = (),
+    data: PyTree = (),
 ) -> Environment:
     """The environment in which a text is written, a token a step.
 
@@ -80,11 +91,12 @@ def text_environment(
         params: What the judge needs.
         name: What errors call it.
         forbid: Tokens that policies for it never write, beside pad and bos: eos, for texts of T tokens each, or others.
+        data: What belongs to each prompt and the judge is to see with its texts: arrays [N, ...].
 
     Raises:
         InputError: If there is no prompt, prompts have unequal lengths, the vocabulary has no character, a token is
             outside of it, a prompt has a pad that is not to its left or ends in one, the length is below 1, every token
-            is forbidden, or what the judge returns is no `Judgement` of [E] numbers.
+            is forbidden, data are not of N prompts, or what the judge returns is no `Judgement` of [E] numbers.
     """
     try:
         given = np.asarray(prompts)
@@ -108,21 +120,26 @@ def text_environment(
     W, tokens = given.shape[1], Discrete(vocabulary, tuple(sorted({PAD, BOS, *map(int, forbid)})))
     if not tokens.allowed.any():
         raise InputError(f"expected 1 or more tokens to write with, got {vocabulary}, all of them forbidden")
-    check_judge(judge, W + length, params)
+    data = data_of_prompts(data, len(given))
+    check_judge(judge, W + length, params, data)
 
     def reset(key: jax.Array, params: TextParams) -> tuple[TextState, jax.Array]:
-        window = params.prompts[jax.random.randint(key, (), 0, len(params.prompts))]
-        return TextState(window, jnp.int32(0)), window
+        prompt = jax.random.randint(key, (), 0, len(params.prompts))
+        window = params.prompts[prompt]
+        return TextState(window, jnp.int32(0), prompt), window
 
     def step(key: jax.Array, state: TextState, action: jax.Array, params: TextParams) -> tuple[TextState, Step]:
         window = jnp.concatenate([state.window[1:], action[None].astype(state.window.dtype)])
         count = state.length + 1
-        return TextState(window, count), Step(window, reward=0.0, terminated=(action == EOS) | (count >= length))
+        over = (action == EOS) | (count >= length)
+        return TextState(window, count, state.prompt), Step(window, 0.0, over, notes={"prompt": state.prompt})
 
     def score(trajectory: Trajectory, params: TextParams) -> Score:
         tokens = written(trajectory, length)
         output = jnp.concatenate([jnp.zeros_like(tokens[:, :W], bool), trajectory.mask[:length].T], axis=1)
-        judgement = judge(tokens, output, params.judge)
+        prompt = trajectory.notes["prompt"][0]  # every episode begins in the first row
+        theirs = jax.tree.map(lambda leaf: leaf[prompt], params.data)
+        judgement = judge(Texts(tokens, output, prompt, theirs), params.judge)
 
         def at_the_end(number: jax.Array) -> jax.Array:
             return jnp.where(trajectory.last, number[None], 0)
@@ -136,26 +153,45 @@ def text_environment(
         observation_space=Box(low=0, high=vocabulary - 1, shape=(W,), dtype=jnp.int32),
         action_space=tokens,
         horizon=length,
-        params=TextParams(jnp.asarray(given, jnp.int32), params),
+        params=TextParams(jnp.asarray(given, jnp.int32), params, data),
         score=score,
         name=name,
     )
 
 
-def check_judge(judge: Judge, columns: int, params: PyTree) -> None:
+def data_of_prompts(data: PyTree, N: int) -> PyTree:
+    """What belongs to each of N prompts, as arrays [N, ...].
+
+    Raises:
+        InputError: If an array is not of N prompts.
+    """
+    arrays = jax.tree.map(jnp.asarray, data)
+    for leaf in jax.tree.leaves(arrays):
+        if leaf.shape[:1] != (N,):
+            raise InputError(f"expected data of {N} prompts, arrays [{N}, ...], got one of shape {leaf.shape}")
+    return arrays
+
+
+def check_judge(judge: Judge, columns: int, params: PyTree, data: PyTree) -> None:
     """Raise unless a judge returns a number for each text; nothing is computed.
 
     Args:
         judge: Whose.
         columns: W + T.
         params: What it needs.
+        data: What belongs to each prompt, arrays [N, ...].
 
     Raises:
         InputError: If it returns something else.
     """
     E = 2
-    tokens = jax.ShapeDtypeStruct((E, columns), jnp.int32)
-    judgement = traced("a judge of texts", judge, tokens, jax.ShapeDtypeStruct(tokens.shape, bool), params)
+
+    def like(shape: tuple[int, ...], dtype: Any = jnp.int32) -> Any:
+        return jax.ShapeDtypeStruct((E, *shape), dtype)
+
+    theirs = jax.tree.map(lambda leaf: like(leaf.shape[1:], leaf.dtype), data)
+    texts = Texts(tokens=like((columns,)), output=like((columns,), bool), prompt=like(()), data=theirs)
+    judgement = traced("a judge of texts", judge, texts, params)
     if not isinstance(judgement, Judgement):
         raise InputError(f"expected a judge that returns a Judgement, got a {type(judgement).__name__}")
     numbers = {"the reward": judgement.reward, **{f"the note {name!r}": note for name, note in judgement.notes.items()}}

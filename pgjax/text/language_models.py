@@ -19,7 +19,7 @@ from pgjax.imitation.demonstrations import Demonstrations
 from pgjax.policies.base import Policy
 from pgjax.text.corpora import Corpus
 from pgjax.text.decoder import TransformerConfig, context_of, transformer
-from pgjax.text.environment import Judgement, text_environment
+from pgjax.text.environment import Judgement, Texts, text_environment
 from pgjax.text.tokens import BOS, EOS, PAD
 
 
@@ -138,6 +138,6 @@ def language_model(
     return transformer(text_environment(corpus.prompts, V, length, unjudged), config), config
 
 
-def unjudged(tokens: jax.Array, output: jax.Array, params: Any) -> Judgement:
+def unjudged(texts: Texts, params: Any) -> Judgement:
     """The judge to whom all texts are worth the same."""
-    return Judgement(jnp.zeros(len(tokens)))
+    return Judgement(jnp.zeros(len(texts.tokens)))

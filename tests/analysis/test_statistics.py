@@ -1,3 +1,6 @@
+import itertools
+import math
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -148,3 +151,35 @@ def test_proportion_interval_by_the_formula():
     centre = (k + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
     np.testing.assert_allclose(pgjax.analysis.proportion_interval(k, n), (centre - half, centre + half), rtol=1e-6)
+
+
+def test_pass_at_k_is_the_mean_over_all_choices_of_k_answers():
+    n = 6
+    for c in range(n + 1):
+        answers = [True] * c + [False] * (n - c)
+        for k in range(1, n + 1):
+            expected = np.mean([any(chosen) for chosen in itertools.combinations(answers, k)])
+            assert pgjax.analysis.pass_at_k(c, n, k) == pytest.approx(expected, abs=1e-12)
+    found = pgjax.analysis.pass_at_k([[0, 1], [150, 200]], 200, 100)  # where factorials are too large for a float
+    np.testing.assert_allclose(found, [[0, 0.5], [1, 1]])
+
+
+def test_pass_at_k_is_unbiased():
+    # Of a question answered right with probability p, over all outcomes of n answers: 1 − (1 − p)^k.
+    n, p = 5, 0.3
+    chances = [math.comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
+    for k in range(1, n + 1):
+        assert pgjax.analysis.pass_at_k(np.arange(n + 1), n, k) @ chances == pytest.approx(1 - (1 - p) ** k)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1, 4, 5), "expected k to be an integer from 1 to 4, got 5"),
+        ((1, 4, 0), "expected k to be an integer from 1 to 4, got 0"),
+        (([0, 5], 4, 1), "expected from 0 to 4 right answers to a question, got 5"),
+    ],
+)
+def test_pass_at_k_of_answers_that_there_are_not_is_refused(arguments, message):
+    with pytest.raises(pgjax.InputError, match=message):
+        pgjax.analysis.pass_at_k(*arguments)

@@ -5,6 +5,7 @@ import pytest
 
 import pgjax
 from pgjax import rlhf
+from pgjax.rlhf.reward_models import in_batches
 from pgjax.text.tokens import BOS, EOS
 
 pytestmark = pytest.mark.slow
@@ -37,7 +38,7 @@ def test_the_score_is_that_of_the_last_token_whatever_pads_stand_beside():
 
 def test_it_begins_with_a_language_model_where_that_is_given():
     environment = pgjax.text.text_environment(
-        [[BOS]], V, 7, lambda tokens, output, params: pgjax.text.Judgement(jnp.zeros(len(tokens)))
+        [[BOS]], V, 7, lambda texts, params: pgjax.text.Judgement(jnp.zeros(len(texts.tokens)))
     )
     body = pgjax.text.transformer(environment, SIZES).init(jax.random.key(3))
     params = MODEL.init(jax.random.key(0), body)
@@ -106,3 +107,26 @@ def test_counts_out_of_range_are_refused(options, message):
 def test_no_ranking_is_refused():
     with pytest.raises(pgjax.InputError, match=r"expected rankings of tokens \[N, K, L\]"):
         rlhf.reward_modelling(MODEL, jax.tree.map(lambda leaf: leaf[:0], pairs(4)))
+
+
+@pytest.mark.parametrize("most", [1, 4, 6, 11, 12])
+def test_many_texts_are_scored_in_batches_to_the_same_numbers(most):
+    tokens = jax.random.randint(jax.random.key(0), (11, 3), 0, 9)
+    calls = []
+
+    def score(texts):
+        calls.append(texts.shape)
+        return texts @ jnp.array([1, 10, 100])
+
+    np.testing.assert_array_equal(in_batches(score, tokens, most), score(tokens))
+    assert set(calls) <= {(11, 3), (min(most, -(-11 // -(-11 // most))), 3)}
+
+
+def test_scores_of_many_texts_need_no_more_memory_than_those_of_a_batch():
+    params, tokens = MODEL.init(jax.random.key(0), ()), jnp.full((1024, 8), BOS)
+
+    def peak(most):
+        scored = jax.jit(lambda params, tokens: in_batches(lambda texts: MODEL.score(params, texts), tokens, most))
+        return scored.lower(params, tokens).compile().memory_analysis().temp_size_in_bytes
+
+    assert peak(64) < peak(1024) / 4

@@ -42,16 +42,16 @@ OUTPUT = TOKENS > 0
 
 def test_distinct_ngrams_by_hand():
     # Tokens: 4 + 3 + 5 + 1, of which 3, 4 and 5 differ. Bigrams: 34 43 34 | 34 45 | 55 55 55 55.
-    assert rlhf.distinct_n(TOKENS, OUTPUT, 1, 6) == pytest.approx(3 / 13)
-    assert rlhf.distinct_n(TOKENS, OUTPUT, 2, 6) == pytest.approx(4 / 9)
-    assert rlhf.distinct_n(TOKENS, OUTPUT, 3, 6) == pytest.approx(4 / 6)  # 343 434 | 345 | 555 555 555
-    assert rlhf.distinct_n(TOKENS, jnp.zeros_like(OUTPUT), 2, 6) == 0
+    assert rlhf.distinct_n(TOKENS, OUTPUT, 1) == pytest.approx(3 / 13)
+    assert rlhf.distinct_n(TOKENS, OUTPUT, 2) == pytest.approx(4 / 9)
+    assert rlhf.distinct_n(TOKENS, OUTPUT, 3) == pytest.approx(4 / 6)  # 343 434 | 345 | 555 555 555
+    assert rlhf.distinct_n(TOKENS, jnp.zeros_like(OUTPUT), 2) == 0
 
 
 def test_overlap_is_with_others():
-    np.testing.assert_allclose(rlhf.self_overlap(TOKENS, OUTPUT, 6), [2 / 3, 1 / 2, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(rlhf.self_overlap(TOKENS, OUTPUT), [2 / 3, 1 / 2, 0, 0], atol=1e-6)
     alike = jnp.tile(TOKENS[:1], (3, 1))
-    np.testing.assert_allclose(rlhf.self_overlap(alike, alike > 0, 6), 1)
+    np.testing.assert_allclose(rlhf.self_overlap(alike, alike > 0), 1)
 
 
 def test_fits_find_the_law_that_made_the_points():

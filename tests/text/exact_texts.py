@@ -13,8 +13,9 @@ V, T, A, B = 5, 3, 3, 4
 PROMPT = np.array([[PAD, PAD, BOS]])  # so wide that the window shows the whole text
 
 
-def reward_of(tokens, output, params):
+def reward_of(written, params):
     """A reward that depends on the order: 0.7 for each a, −0.4 for each b before an a, 0.5 for an end."""
+    tokens, output = written.tokens, written.output
     is_a, is_b = (tokens == A) & output, (tokens == B) & output
     before = jnp.cumsum(is_b, axis=1) - is_b
     bad = jnp.sum(is_a * before, axis=1)
@@ -85,7 +86,7 @@ def trajectory_of(rows, policy, params, environment, env_params=None, prompt=PRO
         jnp.int32(T),
     )
     log_prob = jnp.where(mask, policy.unroll(params, trajectory).log_prob(trajectory.action), 0)
-    trajectory = trajectory._replace(log_prob=log_prob)
+    trajectory = trajectory._replace(log_prob=log_prob, notes={"prompt": jnp.zeros((T, E), jnp.int32)})
     score = environment.score(trajectory, environment.params if env_params is None else env_params)
     return trajectory._replace(reward=jnp.where(mask, score.reward, 0), notes=score.notes)
 

@@ -16,8 +16,8 @@ PROMPTS = left_padded([np.array([BOS, 3, 4, 5]), np.array([BOS]), np.array([BOS,
 SIZES = TransformerConfig(V, context=13, width=16, layers=2, heads=2)
 
 
-def judge(tokens, output, params):
-    return Judgement(jnp.zeros(len(tokens)))
+def judge(texts, params):
+    return Judgement(jnp.zeros(len(texts.tokens)))
 
 
 TEXTS = text_environment(PROMPTS, V, T, judge)

@@ -244,7 +244,7 @@ def test_a_long_text_is_not_pushed_less_for_its_length():
 
 
 def test_the_score_comes_at_the_end_and_survives_in_float32():
-    environment = texts(lambda tokens, output, params: pgjax.text.Judgement(jnp.full(len(tokens), 0.7)))
+    environment = texts(lambda written, params: pgjax.text.Judgement(jnp.full(len(written.tokens), 0.7)))
     policy = by_context()
     trajectory = trajectory_of(OUTPUTS, policy, lively(policy), environment)
     reward = np.asarray(trajectory.reward)
@@ -327,8 +327,8 @@ def test_policies_write_no_pads_and_nothing_that_is_forbidden():
 def test_without_a_reward_nothing_moves():
     start = by_context().init(jax.random.key(2))
 
-    def nothing(tokens, output, params):
-        return pgjax.text.Judgement(jnp.zeros(len(tokens)))
+    def nothing(written, params):
+        return pgjax.text.Judgement(jnp.zeros(len(written.tokens)))
 
     state, curves = trained(nothing, 0.5, 20, start)
     np.testing.assert_allclose(state.params, start, atol=1e-6)
@@ -354,17 +354,17 @@ def test_outputs_to_one_prompt_lie_beside_each_other():
         (lambda: texts(prompts=[[BOS], [BOS, A]]), r"expected prompts of one length \[N, W\]"),
         (lambda: texts(forbid=[V]), "expected tokens from 0 to 4, got 5"),
         (lambda: texts(forbid=[EOS, A, B]), "expected 1 or more tokens to write with, got 5, all of them forbidden"),
-        (lambda: texts(lambda tokens, output, params: output.sum(1)), "a judge that returns a Judgement, got a"),
+        (lambda: texts(lambda written, params: written.output.sum(1)), "a judge that returns a Judgement, got a"),
         (
-            lambda: texts(lambda tokens, output, params: pgjax.text.Judgement(output.sum(1, keepdims=True))),
+            lambda: texts(lambda written, params: pgjax.text.Judgement(written.output.sum(1, keepdims=True))),
             r"the reward that the judge returns of 2 texts to be of shape \(2,\), got \(2, 1\)",
         ),
         (
-            lambda: texts(lambda tokens, *_: pgjax.text.Judgement(jnp.zeros(len(tokens)), {"long": 1.0})),
+            lambda: texts(lambda written, _: pgjax.text.Judgement(jnp.zeros(len(written.tokens)), {"long": 1.0})),
             r"the note 'long' that the judge returns of 2 texts to be of shape \(2,\), got \(\)",
         ),
         (
-            lambda: texts(lambda tokens, output, params: pgjax.text.Judgement(1 if output.any() else 0)),
+            lambda: texts(lambda written, params: pgjax.text.Judgement(1 if written.output.any() else 0)),
             "expected a judge of texts that JAX can trace",
         ),
         (lambda: texts(prompts=np.array([[BOS, PAD]])), "expected prompts with pads to their left alone"),
@@ -418,8 +418,9 @@ def test_without_a_price_a_reference_may_exclude_what_is_written():
 
 
 def test_a_note_with_the_name_of_a_metric_is_refused():
-    def judge(tokens, output, params):
-        return pgjax.text.Judgement(jnp.zeros(len(tokens)), {"entropy": jnp.zeros(len(tokens))})
+    def judge(written, params):
+        zeros = jnp.zeros(len(written.tokens))
+        return pgjax.text.Judgement(zeros, {"entropy": zeros})
 
     algorithm = pgjax.reinforce(texts(judge), by_context(), slots=2)
     with pytest.raises(pgjax.InputError, match="expected notes with names of their own, got entropy"):
@@ -438,3 +439,52 @@ def test_a_penalty_keeps_any_policy_close():
     ours, theirs = (policy.unroll(p, trajectory).log_prob(trajectory.action) for p in (other, start))
     expected = jnp.where(trajectory.mask, -1 - 0.5 * (ours - theirs), 0)
     np.testing.assert_allclose(trajectory.reward, expected, atol=1e-5)
+
+
+def by_prompt(written, params):
+    """A judge that says which prompt it is of, and what belongs to it."""
+    noted = {"prompt_number": written.prompt.astype(float), "key": written.data["key"][:, 1].astype(float)}
+    return pgjax.text.Judgement(params + written.data["worth"], noted)
+
+
+PROMPTS = np.array([[PAD, BOS, A], [BOS, A, B], [PAD, PAD, BOS], [PAD, BOS, A]])  # the first is there twice
+DATA = {"worth": np.array([0.5, 1.0, 2.0, 4.0]), "key": np.arange(8).reshape(4, 2)}
+
+
+@pytest.mark.parametrize("wrap", [lambda environment, policy: environment, lambda e, p: pgjax.kl_penalty(e, p, 0, 0.0)])
+def test_a_judge_gets_what_belongs_to_the_prompt_that_was_drawn(wrap):
+    policy = by_context()
+    params = lively(policy)
+    environment = pgjax.text.text_environment(PROMPTS, V, T, by_prompt, jnp.float32(10.0), data=DATA)
+    environment = wrap(environment, policy)
+    if hasattr(environment.params, "reference"):
+        environment = environment._replace(params=environment.params._replace(reference=params))
+    trajectory = jax.jit(pgjax.collect(environment, policy, slots=60, group_size=3))(
+        jax.random.key(0), params, environment.params
+    )
+    which = np.asarray(trajectory.notes["prompt_number"].sum(0)).astype(int)
+    assert set(which) == {0, 1, 2, 3}  # prompts that look alike are told apart
+    assert (which.reshape(20, 3) == which[::3, None]).all()  # a group has one
+    np.testing.assert_array_equal(trajectory.observation[0], PROMPTS[which])
+    np.testing.assert_allclose(trajectory.reward.sum(0), 10 + DATA["worth"][which])
+    np.testing.assert_array_equal(trajectory.notes["key"].sum(0), DATA["key"][which, 1])
+    assert "prompt" not in trajectory.notes
+
+
+def test_data_of_prompts_can_differ_from_run_to_run():
+    environment = pgjax.text.text_environment(PROMPTS, V, T, by_prompt, jnp.float32(0.0), data=DATA)
+    policy = by_context()
+    params, run = lively(policy), pgjax.collect(environment, policy, slots=8)
+
+    def rewards(worth):
+        data = {**environment.params.data, "worth": worth}
+        return run(jax.random.key(0), params, environment.params._replace(data=data)).reward.sum(0)
+
+    worth = jnp.stack([jnp.arange(4.0), 3 * jnp.arange(4.0)])
+    one, three = jax.jit(jax.vmap(rewards))(worth)
+    np.testing.assert_allclose(3 * one, three)
+
+
+def test_data_of_other_prompts_are_refused():
+    with pytest.raises(pgjax.InputError, match=r"expected data of 4 prompts, arrays \[4, ...\], got one of shape \(3,"):
+        pgjax.text.text_environment(PROMPTS, V, T, by_prompt, 0.0, data={**DATA, "worth": np.zeros(3)})

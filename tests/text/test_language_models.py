@@ -90,7 +90,7 @@ def test_a_transformer_comes_near_to_the_entropy_of_a_grammar():
         corpus.prompts,
         corpus.tokenizer.vocabulary,
         12,
-        lambda tokens, output, params: pgjax.text.Judgement(jnp.zeros(len(tokens))),
+        lambda texts, params: pgjax.text.Judgement(jnp.zeros(len(texts.tokens))),
     )
     written = jax.jit(pgjax.text.outputs(environment, policy, 200))(jax.random.key(2), state.params, environment.params)
     rows = [row[row != PAD] for row in np.asarray(written)]
@@ -116,7 +116,7 @@ def test_texts_that_say_nothing_are_refused(build, message):
 
 def test_a_text_longer_than_the_context_is_refused():
     environment = pgjax.text.text_environment(
-        [[BOS]], V, 3, lambda tokens, output, params: pgjax.text.Judgement(jnp.zeros(len(tokens)))
+        [[BOS]], V, 3, lambda texts, params: pgjax.text.Judgement(jnp.zeros(len(texts.tokens)))
     )
     policy = pgjax.text.transformer(environment, pgjax.text.TransformerConfig(V, context=3, width=8, layers=1, heads=2))
     with pytest.raises(pgjax.InputError, match="expected texts of at most 4 tokens, as the context allows, got 5"):

@@ -21,7 +21,7 @@ CONFIGS = {
     "llama": SIZES._replace(layout=LLAMA, kv_heads=2),
     "one key for all": SIZES._replace(layout=LLAMA, kv_heads=1, remat=True),
 }
-TEXTS = text_environment(PROMPTS, V, T, lambda tokens, output, params: Judgement(jnp.zeros(len(tokens))))
+TEXTS = text_environment(PROMPTS, V, T, lambda texts, params: Judgement(jnp.zeros(len(texts.tokens))))
 WORDS = jnp.array([[BOS, 3, 5, 4, EOS]])
 
 
