@@ -107,7 +107,7 @@ def text_corpus(
     """
     if length < 3:
         raise InputError(f"expected windows of 3 or more tokens, got {length}")
-    text = text if tokenizer else unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", text) if tokenizer is None else text
     paragraphs = [part.strip("\r\n") for part in re.split(r"\n\s*\n", text) if part.strip()]
     if not paragraphs:
         raise InputError(f"expected a text with one or more characters in {name}, got an empty one")
@@ -226,7 +226,9 @@ def pairs_corpus(
         >>> [corpus.tokenizer.decode(text[learned]) for text, learned in zip(corpus.texts, corpus.learned)]
         ['2', '3=5']
     """
-    chosen = tokenizer or tokenizer_for("".join(pair.prompt + pair.answer for pair in pairs))
+    chosen = tokenizer
+    if chosen is None:
+        chosen = tokenizer_for("".join(pair.prompt + pair.answer for pair in pairs))
     rows, starts, long = [], [], 0
     for pair in pairs:
         try:
