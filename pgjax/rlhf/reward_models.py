@@ -21,6 +21,8 @@ from pgjax.text.decoder import TransformerConfig, check_config, token_values
 from pgjax.text.tokens import PAD
 from pgjax.trees import PyTree
 
+AT_ONCE = 4096  # texts that are scored together
+
 
 class RewardModel(NamedTuple):
     """A score of texts with parameters of its own, as pure functions.
@@ -76,7 +78,14 @@ def reward_model(config: TransformerConfig) -> RewardModel:
 def scores_of(model: RewardModel, params: PyTree, tokens: jax.Array) -> jax.Array:
     """The scores [N, K] of K outputs to each of N prompts, [N, K, L]."""
     N, K, L = tokens.shape
-    return model.score(params, tokens.reshape(N * K, L)).reshape(N, K)
+    return scored(model, params, tokens.reshape(N * K, L)).reshape(N, K)
+
+
+def scored(model: RewardModel, params: PyTree, tokens: jax.Array) -> jax.Array:
+    """The scores [N] of texts [N, L]; of many texts, a part after another, as all their attention takes gigabytes."""
+    if len(tokens) <= AT_ONCE:
+        return model.score(params, tokens)
+    return jax.lax.map(lambda text: model.score(params, text[None])[0], tokens, batch_size=AT_ONCE // 16)
 
 
 def ensemble_score(model: RewardModel, params: PyTree, tokens: jax.Array, uncertainty_penalty: Any = 0.0) -> jax.Array:
@@ -90,7 +99,7 @@ def ensemble_score(model: RewardModel, params: PyTree, tokens: jax.Array, uncert
 
     Source: Coste et al., *Reward model ensembles help mitigate overoptimization*, 2023.
     """
-    scores = jax.vmap(model.score, (0, None))(params, tokens)
+    scores = jax.vmap(lambda member: scored(model, member, tokens))(params)
     return jnp.mean(scores, axis=0) - uncertainty_penalty * jnp.std(scores, axis=0)
 
 

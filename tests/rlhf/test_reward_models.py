@@ -5,6 +5,7 @@ import pytest
 
 import pgjax
 from pgjax import rlhf
+from pgjax.rlhf import reward_models
 from pgjax.text.tokens import BOS, EOS
 
 pytestmark = pytest.mark.slow
@@ -33,6 +34,27 @@ def test_the_score_is_that_of_the_last_token_whatever_pads_stand_beside():
     np.testing.assert_allclose(MODEL.score(params, jnp.pad(tokens, ((0, 0), (2, 2)))), score, atol=1e-5)
     assert abs(MODEL.score(params, tokens.at[0, 1].set(B)) - score) > 1e-4
     assert abs(MODEL.score(params, tokens[:, :3]) - score) > 1e-4
+
+
+def test_many_texts_are_scored_a_part_after_another(monkeypatch):
+    tokens, params = pairs(50).tokens, MODEL.init(jax.random.key(0), ())
+    members = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+
+    def both(params, members, tokens):
+        return rlhf.scores_of(MODEL, params, tokens), rlhf.ensemble_score(MODEL, members, tokens[:, 0], 0.5)
+
+    # Of functions of their own, as what is compiled of one is not compiled again.
+    whole = jax.jit(lambda *arguments: both(*arguments))
+    expected, needed = whole(params, members, tokens), memory(whole, params, members, tokens)
+    monkeypatch.setattr(reward_models, "AT_ONCE", 32)  # two texts at once
+    parts = jax.jit(lambda *arguments: both(*arguments))
+    for one, other in zip(parts(params, members, tokens), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert memory(parts, params, members, tokens) < needed / 4
+
+
+def memory(function, *arguments):
+    return function.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
 
 def test_it_begins_with_a_language_model_where_that_is_given():
