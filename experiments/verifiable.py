@@ -8,7 +8,7 @@ answers is worked out right throughout.
 
 Writes a directory of results for each of the two sweeps, summary.json, samples.txt and verifiable.png into the
 directory --out, and prints a table. The same command again goes on where it was stopped. With the defaults it takes
-about five minutes on two cores.
+about four minutes on two cores.
 """
 
 from collections.abc import Mapping, Sequence
