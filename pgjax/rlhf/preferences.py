@@ -36,7 +36,13 @@ def no_rankings(n: int, K: int, columns: int) -> Rankings:
 
 
 def joined(rankings: Rankings | None, others: Rankings | None) -> Rankings:
-    """Rankings [N, K], and after them others [G, K], as [N + G, K]; where one of both has ties, all can have them."""
+    """Rankings [N, K], and after them others [G, K], as [N + G, K]; where one of both has ties, all can have them.
+
+    Where there are none, it is the others, and the other way round.
+
+    Raises:
+        AssertionError: If there are neither.
+    """
 
     def with_ties(these: Rankings) -> Rankings:
         return these if these.tied is not None else these._replace(tied=np.zeros(np.shape(these.order), bool))
