@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import annotate
 import pgjax
 from common import launch, names
 from experiments import rlhf as study
@@ -267,6 +268,10 @@ def test_a_model_begins_with_given_weights(given, tmp_path):
     assert not (tmp_path / "new" / "pretraining").exists()
     saved = json.loads((tmp_path / "new" / "model.json").read_text())
     assert (saved["width"], saved["layers"], saved["heads"], saved["pretraining"]) == (16, 1, 2, 0)
+    again = annotate.options_of(tmp_path / "new")
+    theta = study.supervised_of(again, study.language_model(again, corpus)[1], tmp_path / "new")
+    for leaf, first in zip(*map(jax.tree.leaves, (theta, policy.init(jax.random.key(0)))), strict=True):
+        np.testing.assert_array_equal(leaf, [first, first])
 
 
 def test_given_weights_can_be_pretrained_further(given, tmp_path):
