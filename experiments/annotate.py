@@ -90,7 +90,7 @@ def drawn(options: Options, results: Path) -> list[people.Task]:
     """
     made = options_of(results)
     corpus = names.corpus_named(made, seed=0, kept=results / study.TOKENIZER)
-    policy, config = pgjax.text.language_model(corpus, made.length, made.width, made.layers, made.heads)
+    made, policy, config = study.language_model(made, corpus)
     judge = rlhf.reward_model(config)
     external = rounds.nobody(options.ranked, corpus.prompts.shape[1] + made.length)
     settings = rlhf.FeedbackSettings(
@@ -98,8 +98,7 @@ def drawn(options: Options, results: Path) -> list[people.Task]:
     )
     loop = rlhf.feedback(policy, judge, None, corpus.prompts, settings, external=external)
     key = pgjax.run_keys(options.study, range(1))[0]
-    like = jax.eval_shape(policy.init, jax.random.key(0))
-    theta: Any = pgjax.load_params(results / "pretraining", like)
+    theta: Any = study.supervised_of(made, policy, results)
     reward = None
     if options.model == "tuned":
         numbers = loop.algorithm.hyperparameters()

@@ -10,7 +10,8 @@ nobody is simulated, unless --comparisons asks for it, and the reward model is m
 of the prompts, none of which it was fitted to.
 
 With texts of your own: --corpus FILE --tokenizer bpe:2000 learns from a text in subwords, --corpus FILE.jsonl from
-completions of prompts, and --rankings also reads preferences, {"prompt": …, "chosen": …, "rejected": …}.
+completions of prompts, and --rankings also reads preferences, {"prompt": …, "chosen": …, "rejected": …}. With a model
+of your own: --model model.safetensors --tokenizer tokenizer.json begins with the weights of a model of GPT-2's family.
 
 Writes a directory of results for each of the two sweeps, summary.json, samples.txt, rankings.jsonl (some of the
 simulated annotators', in the format that --rankings reads), rlhf.png and a tokenizer of subwords into the directory
@@ -18,10 +19,11 @@ simulated annotators', in the format that --rankings reads), rlhf.png and a toke
 about three minutes on two cores.
 """
 
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +42,7 @@ from pgjax import rlhf
 from pgjax.analysis.plotting import add_legend, band, dress
 from pgjax.devices import use_every_core
 from pgjax.environments.drawings import COLOURS
+from pgjax.text.language_models import unjudged
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,16 @@ class Options(names.Texts, asking.Asking, launch.Runs):
     """Width of the transformers: of the language model and of the reward model."""
     layers: int = 2
     """Layers of both."""
-    heads: int = 4
-    """Heads in each layer."""
+    heads: int | None = None
+    """Heads in each layer; by default 4, of a --model a 64th of its width."""
+    model: Path | None = None
+    """File of weights (.safetensors) of GPT-2's family to begin with, whose --tokenizer is a file too; its sizes take
+    the place of --width and --layers. By default none."""
     length: int = 24
     """Tokens of an output at most, eos included."""
-    pretraining: int = 1000
-    """Gradient steps of supervised pretraining, rounded up to a multiple of 50."""
+    pretraining: int | None = None
+    """Gradient steps of supervised pretraining, rounded up to a multiple of 50; by default 1000, of a --model 0, which
+    leaves it as it is."""
     pretraining_rate: float = 3e-3
     """Learning rate η of supervised pretraining."""
     rounds: int = 2
@@ -116,6 +123,7 @@ CANDIDATES = 32  # outputs to each prompt, of which the best of n is chosen
 PROMPTS = 64  # that models are compared on
 SHOWN = 8  # samples
 STORED = 64  # rankings
+JUDGED = 64  # texts that say how good a model is that is not pretrained here
 TOKENIZER = "tokenizer"  # directory of it
 PRETRAINING_STEPS = 50  # of an update
 HELD_OUT = 0.2  # of the prompts that people ranked outputs to
@@ -132,7 +140,10 @@ def check(options: Options) -> None:
     """
     if options.method == "dpo" and options.beta == 0:
         raise pgjax.InputError("expected a --beta above 0 beside --method dpo, which else learns nothing, got 0.0")
-    launch.check_counts({"seeds": options.seeds, "gradient steps of pretraining": options.pretraining})
+    launch.check_counts({"seeds": options.seeds})
+    least = 0 if options.model else 1
+    if options.pretraining is not None and options.pretraining < least:
+        raise pgjax.InputError(f"expected {least} or more gradient steps of pretraining, got {options.pretraining}")
     if not 0 < options.top_p <= 1:
         raise pgjax.InputError(f"expected a probability above 0 and at most 1 for samples, got {options.top_p}")
     if options.method != "reinforce" and options.baseline != Options.baseline:
@@ -148,9 +159,43 @@ def check(options: Options) -> None:
         raise pgjax.InputError(f"expected n from 1 to {CANDIDATES} for best-of-n, got {options.best_of}")
 
 
-def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) -> xr.Dataset:
-    """The sweep of supervised pretraining."""
+def language_model(
+    options: Options, corpus: pgjax.text.Corpus
+) -> tuple[Options, pgjax.Policy, pgjax.text.TransformerConfig]:
+    """The model that is pretrained or begun with, its configuration, and the options with all its sizes.
+
+    Raises:
+        InputError: If there is no such model, or it does not fit the tokens or the texts.
+    """
+    if options.model is None:
+        steps = 1000 if options.pretraining is None else options.pretraining
+        options = replace(options, heads=options.heads or 4, pretraining=steps)
+        made = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads or 4)
+        return options, *made
+    if not isinstance(corpus.tokenizer, pgjax.text.Subwords) or options.tokenizer.startswith("bpe:"):
+        raise pgjax.InputError(
+            f"expected the file of its tokens as --tokenizer beside --model, got {options.tokenizer}"
+        )
+    config, weights = pgjax.text.load_gpt2(options.model, heads=options.heads, ids=corpus.tokenizer.ids)
+    policy = pgjax.text.transformer(
+        pgjax.text.text_environment(corpus.prompts, config.vocabulary, options.length, unjudged), config
+    )
+    options = replace(options, width=config.width, layers=config.layers, heads=config.heads)
+    return replace(options, pretraining=options.pretraining or 0), policy._replace(init=lambda key: weights), config
+
+
+def supervised_of(options: Options, policy: pgjax.Policy, results: Path) -> Any:
+    """θ_SL of all runs: what pretraining ended with, or else what the model began with."""
+    if options.pretraining:
+        return pgjax.load_params(results / "pretraining", jax.eval_shape(policy.init, jax.random.key(0)))
+    return jax.vmap(policy.init)(launch.keys_after_training(options))
+
+
+def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) -> xr.Dataset | None:
+    """The sweep of supervised pretraining, if there is any."""
     algorithm = pgjax.text.pretraining(policy, corpus.texts, learned=corpus.learned, steps=PRETRAINING_STEPS)
+    if not options.pretraining:
+        return None
     print(f"1. supervised pretraining on {len(corpus.texts)} texts of {corpus.name}", flush=True)
     return pgjax.sweep(
         algorithm,
@@ -163,9 +208,15 @@ def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) 
             "corpus": corpus.name,
             "texts": pgjax.text.digest(corpus.texts),
             "model": [options.width, options.layers, options.heads, options.length],
+            **begun_with(options),
         },
         block=options.block,
     )
+
+
+def begun_with(options: Options) -> dict[str, str]:
+    """What tells the weights that a model began with from others, if it began with any."""
+    return {} if options.model is None else {"weights": hashlib.sha256(options.model.read_bytes()).hexdigest()}
 
 
 def people_of(options: Options) -> rlhf.Annotators:
@@ -237,7 +288,7 @@ def tune(
              "members", "slots", "group_size", "baseline")  # fmt: skip
     method = () if options.method == "reinforce" else ("method",)  # so that results of before there were others go on
     configuration = {name: getattr(options, name) for name in (*chosen, *method)}
-    configuration |= {"comparisons": comparisons_of(options), "corpus": corpus.name}
+    configuration |= {"comparisons": comparisons_of(options), "corpus": corpus.name, **begun_with(options)}
     configuration["prompts"] = pgjax.text.digest(corpus.prompts)
     for name, part in {} if people is None else {"external": people.external, "held_out": people.held_out}.items():
         ties = "" if part.tied is None else str(part.tied.tolist())
@@ -312,13 +363,13 @@ def comparison(
 
 
 def without_failed(
-    options: Options, pretrained: xr.Dataset, results: xr.Dataset, compare: Callable[..., Any], runs: Any
+    options: Options, pretrained: xr.Dataset | None, results: xr.Dataset, compare: Callable[..., Any], runs: Any
 ) -> tuple[np.ndarray, Any]:
     """Compare the models of those runs whose numbers are all finite.
 
     Args:
         options: The study's.
-        pretrained: The sweep of supervised pretraining.
+        pretrained: The sweep of supervised pretraining, if there was any.
         results: The sweep of the rounds of feedback.
         compare: See `comparison`.
         runs: What it takes, stacked.
@@ -329,7 +380,9 @@ def without_failed(
     Raises:
         InputError: If there is none; the summary names them then, and holds nothing else.
     """
-    good = ~(pgjax.analysis.failed(pretrained).values | pgjax.analysis.failed(results).values)
+    good = ~pgjax.analysis.failed(results).values
+    if pretrained is not None:
+        good &= ~pgjax.analysis.failed(pretrained).values
     found = None
     if good.any():
         chosen = jax.tree.map(lambda leaf: leaf[good], runs)
@@ -429,7 +482,7 @@ def side_by_side(
 
 
 def draw(
-    pretrained: xr.Dataset,
+    pretrained: xr.Dataset | float,
     tuned: xr.Dataset,
     corpus: pgjax.text.Corpus,
     rewards: Mapping[str, Any],
@@ -447,7 +500,10 @@ def draw(
         x = each * np.arange(1, runs.shape[1] + 1)
         band(axes, x, pgjax.interquartile_mean(runs), pgjax.confidence_interval(runs), colour, label)
 
-    curve(panels[0, 0], pretrained, "held_out_loss", COLOURS[1], "held-out texts", PRETRAINING_STEPS)
+    if isinstance(pretrained, float):
+        panels[0, 0].axhline(pretrained, color=COLOURS[1], label="texts, as the model began")
+    else:
+        curve(panels[0, 0], pretrained, "held_out_loss", COLOURS[1], "held-out texts", PRETRAINING_STEPS)
     if corpus.grammar is not None:
         panels[0, 0].axhline(corpus.grammar.floor, color="0.35", linestyle="--", label="entropy of the grammar")
     reward = "gold" if "gold" in rewards else "learned"
@@ -563,7 +619,7 @@ def main(options: Options) -> None:
     launch.check_directory_of_study(options.out, FILES)
     corpus = names.corpus_named(options, seed=0)
     gold = None if options.gold == "none" or options.people else names.gold_named(options.gold, corpus, seed=0)
-    policy, config = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads)
+    options, policy, config = language_model(options, corpus)
     model, people = rlhf.reward_model(config), ranked_by_people(options, corpus)
     make = partial(loop_of, options, corpus, policy, model, gold)
     loop = make(people)
@@ -574,8 +630,7 @@ def main(options: Options) -> None:
         annotators=people_of(options),
     )
     pretrained = pretrain(options, corpus, policy)
-    like = jax.eval_shape(policy.init, jax.random.key(0))
-    supervised = pgjax.load_params(pretrained, like)
+    supervised = supervised_of(options, policy, options.out)
     if options.people:
         keep_model(options, corpus)
         rounds.play(options, corpus, model, make, tuning, supervised)
@@ -603,9 +658,15 @@ def main(options: Options) -> None:
     table = shown.to_string(index=False, justify="left")
     tables.write_text(options.out / "samples.txt", table + "\n")
 
-    seconds = {"pretraining": float(pretrained.seconds.sum()), "feedback": float(results.seconds.sum())}
+    seconds = {"pretraining": 0.0, "feedback": float(results.seconds.sum())}
     rate = float(results.steps.sum()) / seconds["feedback"]
-    pretrained, results = pretrained.isel(seed=good), results.isel(seed=good)
+    results = results.isel(seed=good)
+    if pretrained is None:
+        some = None if corpus.learned is None else corpus.learned[:JUDGED]
+        loss = -float(jax.jit(pgjax.text.mean_log_prob(policy, corpus.texts[:JUDGED], some))(start))
+    else:
+        seconds["pretraining"], pretrained = float(pretrained.seconds.sum()), pretrained.isel(seed=good)
+        loss = float(pretrained.held_out_loss.isel(iteration=-1).mean())
     rewards = {
         reward: {name: pgjax.analysis.mean_interval(values) for name, values in found[reward].items()}
         for reward in REWARDS
@@ -627,7 +688,7 @@ def main(options: Options) -> None:
         "best_of_n_kl": float(rlhf.best_of_n_kl(options.best_of)),
         **judged,
         "length": {name: float(lengths.mean()) for name, lengths in found["length"].items()},
-        "negative_log_likelihood": float(pretrained.held_out_loss.isel(iteration=-1).mean()),
+        "negative_log_likelihood": loss,
         "floor": None if corpus.grammar is None else corpus.grammar.floor,
         "seeds": options.seeds,
         "failed_seeds": np.asarray(launch.seeds_of(options))[~good].tolist(),
@@ -636,7 +697,16 @@ def main(options: Options) -> None:
         "device": results.attrs["device"],
     }
     tables.write_json(options.out / "summary.json", summary)
-    draw(pretrained, results, corpus, rewards, options.best_of, method, trusts, options.out / "rlhf.png")
+    draw(
+        loss if pretrained is None else pretrained,
+        results,
+        corpus,
+        rewards,
+        options.best_of,
+        method,
+        trusts,
+        options.out / "rlhf.png",
+    )
     print("to the same prompts" + (":" if gold is None else f", in brackets the {REWARDS['gold']}:"))
     print(table)
     print_found(summary, options.out)

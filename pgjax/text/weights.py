@@ -54,7 +54,7 @@ def published(name: str) -> str:
 
 
 def load_gpt2(
-    path: str | Path, *, heads: int | None = None, ids: Sequence[int] | None = None
+    path: str | Path, *, heads: int | None = None, ids: Sequence[int] | np.ndarray | None = None
 ) -> tuple[TransformerConfig, PyTree]:
     """The configuration and the parameters, in float32, of a model of GPT-2's family.
 
@@ -103,7 +103,9 @@ def load_gpt2(
     return config, jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def save_gpt2(path: str | Path, config: TransformerConfig, params: PyTree, *, ids: Sequence[int] | None = None) -> None:
+def save_gpt2(
+    path: str | Path, config: TransformerConfig, params: PyTree, *, ids: Sequence[int] | np.ndarray | None = None
+) -> None:
     """Write the parameters of a model of GPT-2's family as `load_gpt2` reads them; a file that is there is replaced.
 
     Args:
@@ -167,7 +169,7 @@ def parameters_of(config: TransformerConfig) -> PyTree:
     return jax.eval_shape(Transformer(config).init, jax.random.key(0), jnp.full((1, 1), BOS, jnp.int32))
 
 
-def checked_ids(ids: Sequence[int], rows: int, where: str) -> np.ndarray:
+def checked_ids(ids: Sequence[int] | np.ndarray, rows: int, where: str) -> np.ndarray:
     """A table of ids [V] as an array.
 
     Raises:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import annotate
 import pgjax
 from common import launch, names
 from experiments import rlhf as study
 from pgjax import rlhf
+from pgjax.text.language_models import unjudged
 from tests.cases import assert_refused, run_experiment
 
 TINY = ["--seeds", "2", "--width", "8", "--layers", "1", "--heads", "2", "--sentences", "200", "--pretraining", "100"]
@@ -235,6 +237,68 @@ def test_a_corpus_and_its_tokenizer_are_found_by_their_names(tmp_path):
     corpus = names.corpus_named(options, seed=0)
     assert corpus.prompts.shape[1] == 9
     assert corpus.tokenizer.vocabulary == pgjax.text.load_subwords(tmp_path / "new").vocabulary
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """A text, a tokenizer of it, and the random weights of a small model, in files; and the options that name them."""
+    out = tmp_path_factory.mktemp("given")
+    (out / "text").write_text("the cat sat on the mat\n" * 20)
+    tokenizer = pgjax.text.train_subwords("the cat sat", 270)
+    tokenizer.save(out)
+    config = pgjax.text.TransformerConfig(tokenizer.vocabulary, 64, 16, layers=1, heads=2, layout=pgjax.text.GPT2)
+    init = pgjax.text.transformer(pgjax.text.text_environment([[1]], config.vocabulary, 4, unjudged), config).init
+    pgjax.text.save_gpt2(out / "model.safetensors", config, init(jax.random.key(5)), ids=tokenizer.ids)
+    return out, ["--corpus", out / "text", "--tokenizer", out, "--model", out / "model.safetensors"]
+
+
+def test_a_model_begins_with_given_weights(given, tmp_path):
+    directory, options = given
+    assert run_tiny(tmp_path / "new", *options, "--pretraining", "0", "--updates", "2", "--length", "6") == 0
+    summary = json.loads((tmp_path / "new" / "summary.json").read_text())
+    model = directory / "model.safetensors"
+    made = study.Options(corpus=str(directory / "text"), tokenizer=str(directory), model=model, heads=2, length=6)
+    corpus = names.corpus_named(made, seed=0)
+    _, policy, config = study.language_model(made, corpus)
+    assert config[:5] == (corpus.tokenizer.vocabulary, 64, 16, 1, 2)
+    score = pgjax.text.mean_log_prob(policy, corpus.texts[: study.JUDGED])(policy.init(jax.random.key(0)))
+    assert summary["negative_log_likelihood"] == pytest.approx(-float(score), rel=1e-5)
+    assert summary["seconds"]["pretraining"] == 0
+    assert 0 < abs(summary["kl"]["mean"]) < 1  # from those weights
+    assert not (tmp_path / "new" / "pretraining").exists()
+    saved = json.loads((tmp_path / "new" / "model.json").read_text())
+    assert (saved["width"], saved["layers"], saved["heads"], saved["pretraining"]) == (16, 1, 2, 0)
+    again = annotate.options_of(tmp_path / "new")
+    theta = study.supervised_of(again, study.language_model(again, corpus)[1], tmp_path / "new")
+    for leaf, first in zip(*map(jax.tree.leaves, (theta, policy.init(jax.random.key(0)))), strict=True):
+        np.testing.assert_array_equal(leaf, [first, first])
+
+
+def test_given_weights_can_be_pretrained_further(given, tmp_path):
+    _, options = given
+    assert run_tiny(tmp_path / "new", *options, "--pretraining", "50", "--updates", "1", "--length", "6") == 0
+    summary = json.loads((tmp_path / "new" / "summary.json").read_text())
+    assert summary["negative_log_likelihood"] < 4.5 < np.log(261)  # what random weights say
+
+
+def test_weights_that_do_not_fit_are_refused(given, monkeypatch, capsys, tmp_path):
+    options = [*given[1], "--heads", 2, "--out", tmp_path / "new"]
+    (tmp_path / "bad.safetensors").write_text("no weights")
+    pgjax.text.train_subwords("the cat sat on the mat. " * 9, 280).save(tmp_path)
+    for more, message in (
+        (
+            ["--tokenizer", "characters"],
+            "expected the file of its tokens as --tokenizer beside --model, got characters",
+        ),
+        (["--tokenizer", "bpe:270"], "expected the file of its tokens as --tokenizer beside --model, got bpe:270"),
+        (["--tokenizer", tmp_path], "a larger vocabulary"),
+        (["--model", tmp_path / "bad.safetensors"], "expected a file of weights (.safetensors) at"),
+        (["--length", 64], "expected a context of"),
+        (["--context", 90], "expected texts of at most 65 tokens, as the context allows, got"),
+        (["--pretraining", -1], "expected 0 or more gradient steps of pretraining, got -1"),
+    ):
+        assert_refused(monkeypatch, capsys, study, [*options, *more], message)
+    assert not (tmp_path / "new").exists()
 
 
 def test_another_method_optimises_the_model(tmp_path):
