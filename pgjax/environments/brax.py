@@ -44,7 +44,7 @@ def from_brax(name: str, horizon: int = 1000, **options: Any) -> Environment:
         ) from error
 
     def reset(key: jax.Array, params: PyTree) -> tuple[PyTree, jax.Array]:
-        state = strong(environment.reset(key))
+        state = strong(jax.tree.map(jnp.asarray, environment.reset(key)))  # some have numbers of Python in it
         return state, state.obs
 
     def step(key: jax.Array, state: PyTree, action: jax.Array, params: PyTree) -> tuple[PyTree, Step]:

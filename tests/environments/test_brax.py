@@ -95,7 +95,13 @@ def test_without_brax_it_is_said_how_to_install_it(monkeypatch):
         pgjax.from_brax("ant")
 
 
-def test_brax_itself():
-    pytest.importorskip("brax", reason="brax is an optional extra")
-    environment = pgjax.from_brax("fast", horizon=5)
+@pytest.mark.filterwarnings(
+    "ignore:JAXopt is no longer maintained:DeprecationWarning", "ignore:Brax System:UserWarning"
+)
+@pytest.mark.parametrize("name", ["inverted_pendulum", "hopper", "halfcheetah", "ant"])
+def test_brax_itself(name):
+    environment = pgjax.from_brax(name, backend="spring", horizon=5)
     check_environment(environment)
+    first, observation = environment.reset(jax.random.key(0), environment.params)
+    assert np.isfinite(observation).all()
+    assert observation.shape == environment.observation_space.shape
