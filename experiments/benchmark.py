@@ -36,7 +36,7 @@ import pgjax
 from common import launch, tables
 from pgjax.algorithms.base import Algorithm
 from pgjax.devices import use_every_core
-from pgjax.placement import sweep_mesh
+from pgjax.placement import RUN, sweep_mesh
 from pgjax.policies.sampling import adjusted
 from pgjax.sweeps.program import Program, compile_program, first_plan
 
@@ -217,10 +217,10 @@ def with_memory(environment: pgjax.Environment) -> tuple[Case, pgjax.Policy]:
     return Case(slots=16, algorithm=algorithm, learning_rate=1e-3, iterations={"start": 2, "end": 1}), policy
 
 
-def compiled(case: Case, runs: int, iterations: int, block: int | None) -> Program:
+def compiled(case: Case, runs: int, iterations: int, block: int | None, run_devices: int = 1) -> Program:
     """Compile a program for a batch of so many runs, and segments of so many iterations."""
-    mesh = sweep_mesh(runs)
-    plan = first_plan(case.algorithm, runs, mesh.devices.size, batch=runs, block=block)
+    mesh = sweep_mesh(runs, run_devices)
+    plan = first_plan(case.algorithm, runs, mesh.shape[RUN], batch=runs, block=block)
     return compile_program(case.algorithm, case.numbers, {}, iterations, plan, mesh)
 
 
@@ -413,7 +413,8 @@ def language_models(seeds: Sequence[int], repetitions: int, gflops: float, block
     An update writes 64 texts of 32 tokens, to prompts of 4, with a transformer of about 106 thousand parameters, scores
     them by a function, with and without the KL penalty, for which the supervised model reads them too, and makes a step
     of Adam. Beside the rate at which texts are written alone stands its ratio to that at which the same model reads
-    them in one pass, in the same process, in which a version of jax that writes slowly is seen on any machine.
+    them in one pass, in the same process, in which a version of jax that writes slowly is seen on any machine. A single
+    run is also spread over all devices.
     """
     slots, width, V = 64, 4, 50
 
@@ -438,11 +439,16 @@ def language_models(seeds: Sequence[int], repetitions: int, gflops: float, block
         algorithm = pgjax.reinforce(
             environment, policy, slots=slots, group_size=4, baseline=pgjax.leave_one_out(group_size=4)
         )
-        for n in seeds:
-            program = compiled(Case(slots=slots, algorithm=algorithm, learning_rate=1e-4, iterations={}), n, 4, block)
+        case, cores = (
+            Case(slots=slots, algorithm=algorithm, learning_rate=1e-4, iterations={}),
+            jax.local_device_count(),
+        )
+        for n, spread in [*((n, 1) for n in seeds), *([(1, cores)] if 1 in seeds and cores > 1 else [])]:
+            program = compiled(case, n, 4, block, spread)
             row = throughput(program, None, 4, repetitions, flop, gflops)
             rate = row.pop("real_steps_per_second")
-            rows.append({"seeds": n, "kl_penalty": penalty, "tokens_per_second": rate, **row})
+            told = {"seeds": n, "devices_a_run": spread, "kl_penalty": penalty, "tokens_per_second": rate}
+            rows.append({**told, **row})
     sampling = []
     for length in LENGTHS:
         texts, policy = model(length)
@@ -462,7 +468,9 @@ def language_models(seeds: Sequence[int], repetitions: int, gflops: float, block
 
 def report_language_models(found: dict[str, Any]) -> None:
     """Print what `language_models` found, as tables."""
-    rows = pd.DataFrame(found["rows"])[["seeds", "kl_penalty", "tokens_per_second", "roofline_share", "cores_busy"]]
+    rows = pd.DataFrame(found["rows"])[
+        ["seeds", "devices_a_run", "kl_penalty", "tokens_per_second", "roofline_share", "cores_busy"]
+    ]
     rows["tokens_per_second"] = (rows["tokens_per_second"] / 1e3).map("{:.1f} k".format)
     rows["roofline_share"] = rows["roofline_share"].map("{:.0%}".format)
     rows["cores_busy"] = rows["cores_busy"].map("{:.1f}".format)

@@ -11,7 +11,6 @@ adapters of low rank. The compiler's account of memory is printed before anythin
 
 import resource
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from common import launch
 from pgjax import text
 from pgjax.devices import use_every_core
 from pgjax.policies import frozen, low_rank
+from pgjax.sweeps.closures import lowered
 
 SIZES = {
     "tiny": text.TransformerConfig(100, context=32, width=16, layers=2, heads=2, layout=text.GPT2),
@@ -79,15 +79,11 @@ def first_weights(options: Options, config: text.TransformerConfig, policy: pgja
     return weights
 
 
-def learner(options: Options, config: text.TransformerConfig) -> Callable[[Any], pgjax.Algorithm]:
-    """From weights, which are the reference too, to the algorithm that goes on from them."""
+def learner(options: Options, config: text.TransformerConfig, weights: Any) -> pgjax.Algorithm:
+    """The algorithm that goes on from some weights, which are the reference too."""
     policy = text.transformer(texts := environment(options, config), config)
-
-    def make(weights: Any) -> pgjax.Algorithm:
-        own = low_rank(policy, weights, options.rank) if options.rank else policy._replace(init=lambda key: weights)
-        return pgjax.reinforce(pgjax.kl_penalty(texts, frozen(policy, weights), (), 0.05), own, slots=options.texts)
-
-    return make
+    own = low_rank(policy, weights, options.rank) if options.rank else policy._replace(init=lambda key: weights)
+    return pgjax.reinforce(pgjax.kl_penalty(texts, frozen(policy, weights), (), 0.05), own, slots=options.texts)
 
 
 def main(options: Options) -> None:
@@ -95,10 +91,12 @@ def main(options: Options) -> None:
     size, clock = SIZES[options.size], time.perf_counter()
     config = size._replace(remat=options.remat, compute=jnp.bfloat16 if options.bfloat16 else None)
     weights = first_weights(options, size, text.transformer(environment(options, size), size))
-    algorithm = pgjax.algorithms.made_with(learner(options, config), weights)
+    algorithm = learner(options, config, weights)
     count = sum(leaf.size for leaf in jax.tree.leaves(weights))
-    state = jax.jit(algorithm.init, donate_argnums=1)(jax.random.key(0), algorithm.hyperparameters(learning_rate=1e-5))
-    update = jax.jit(algorithm.update, donate_argnums=0).lower(state).compile()
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # where the weights are, which are no constants
+    first = jax.random.key(0), algorithm.hyperparameters(learning_rate=1e-5)
+    state = lowered(algorithm.init, first, here).compile()(*first)
+    update = lowered(algorithm.update, (state,), here, donated=(0,)).compile()
     own = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     print(f"{count:,} parameters, {own:,} are trained; begun and compiled in {time.perf_counter() - clock:.0f} s")
     account: Any = update.memory_analysis()

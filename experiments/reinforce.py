@@ -46,6 +46,10 @@ class Options(names.Parts, launch.Runs):
     """Runs computed together; by default as many as memory and cache allow."""
     block: int | None = None
     """Runs vmapped together on a device; by default 16 on a CPU (32 for asynchronous runs), all elsewhere."""
+    run_devices: int = 1
+    """Devices over which the slots of each run are split, for runs that are too large for one."""
+    model_devices: int = 1
+    """Devices of these over which its parameters are split, too."""
     checkpoint_seconds: float = 60.0
     """Seconds between two saves of the running batch; 0 to save after every tenth of it."""
     out: Path = Path("results/reinforce")
@@ -78,7 +82,7 @@ def main(options: Options) -> None:
     grid = {name: values for name, values in given.items() if values is not None}
     varied = {name: values for name, values in grid.items() if len(values) != 1}
     fixed = {name: values[0] for name, values in grid.items() if name not in varied}
-    not_computed = {"block", "checkpoint_seconds", "solved_at"}
+    not_computed = {"block", "run_devices", "model_devices", "checkpoint_seconds", "solved_at"}
     not_computed |= {name for name in NEW if getattr(options, name) == getattr(Options, name)}
     if options.method == "reinforce":  # whose results have the name that they had before there were others
         not_computed |= {"method", *names.OF_METHODS}
@@ -93,6 +97,8 @@ def main(options: Options) -> None:
         configuration=launch.configuration_of_options(options, not_computed),
         batch=options.batch,
         block=options.block,
+        run_devices=options.run_devices,
+        model_devices=options.model_devices,
         checkpoint_seconds=options.checkpoint_seconds,
     )
     launch.leave_to_the_first_process()

@@ -7,7 +7,7 @@ half of the probability; and the probability that all plays so far were of one w
 It falls like t^−α with α = (K − 1) / (K η r), where r is what that arm pays and K the number of arms.
 
 Writes rows.json, summary.json and any_step_size.png into the directory --out, and prints a table. The same command
-again goes on where it was stopped. With the defaults it takes about five minutes on two cores.
+again goes on where it was stopped. With the defaults it takes about seven minutes of one core.
 """
 
 import functools

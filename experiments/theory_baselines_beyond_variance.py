@@ -8,7 +8,7 @@ none. Beside the share of thousands of runs that end wrong stand two numbers tha
 start, and the probability that all plays are of one wrong arm.
 
 Writes rows.json, summary.json and baselines_beyond_variance.png into the directory --out, and prints a table. The same
-command again goes on where it was stopped. With the defaults it takes about two minutes on two cores.
+command again goes on where it was stopped. With the defaults it takes a few minutes.
 """
 
 import functools

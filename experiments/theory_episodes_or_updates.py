@@ -9,8 +9,8 @@ whether that is what happens; so do runs on CartPole, of 100 steps at most, with
 episodes until their mean gradient is longer than its standard error, and updates only then.
 
 Writes a directory of results for each number of episodes, summary.json and episodes_or_updates.png into the directory
---out, and prints tables. The same command again goes on where it was stopped. With the defaults it takes about ten
-minutes on two cores.
+--out, and prints tables. The same command again goes on where it was stopped. With the defaults it takes about
+seven minutes on two cores.
 """
 
 import functools
@@ -31,7 +31,7 @@ import pgjax
 from common import launch, tables
 from pgjax import exact
 from pgjax.analysis import area_under_curve, interquartile_mean, median_steps, steps_to_return
-from pgjax.analysis.plotting import COLOURS, STYLES, add_legend, band, curve_points, dress, dress_curves
+from pgjax.analysis.plotting import COLOURS, STYLES, band, curve_points, dress, dress_curves
 from pgjax.analysis.statistics import confidence_interval, plain_interval
 from pgjax.devices import use_every_core
 from pgjax.trees import PyTree
@@ -191,12 +191,14 @@ def draw(found: Mapping[str, Any], runs: Mapping[str, Mapping[str, xr.Dataset]],
     for E, use, colour, style in zip(options.episodes, found["use"], COLOURS, styles, strict=False):
         left.plot(found["returns"], use, linestyle=style, color=colour, linewidth=1.8, label=name_of(E, False))
     for axes, (env, curves) in zip(others, runs.items(), strict=True):
-        dress_curves(axes, f"{env}, tried", "environment steps of a run", "episode return")
+        dress_curves(
+            axes, f"{env.capitalize() if env == 'maze' else env}, tried", "environment steps of a run", "episode return"
+        )
         for (name, results), colour, style in zip(curves.items(), COLOURS_OF_RUNS, styles, strict=False):
             steps, returns = curve_points(results, "episode_return")
             band(axes, steps, interquartile_mean(returns), confidence_interval(returns), colour, name, style)
         axes.set_xlim(0, options.steps or task_named(env).steps)
-    add_legend(axes, "lower right")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.savefig(path, dpi=150)
 
 

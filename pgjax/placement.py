@@ -53,10 +53,12 @@ def sweep_mesh(runs: int, run_devices: int = 1, model_devices: int = 1) -> Mesh:
         groups = max(1, min(runs, len(devices) // run_devices))
     else:
         groups, left = divmod(jax.device_count(), run_devices)
+        if not groups:
+            raise InputError(f"expected runs on at most the {jax.device_count()} devices that are, got {run_devices}")
         if left or run_devices % len(devices):
             raise InputError(
-                f"expected runs on a number of devices that divides all {jax.device_count()} and is divided by the "
-                f"{len(devices)} of a process, or is below that, got {run_devices}"
+                f"expected runs on at most the {len(devices)} devices of a process, or on a multiple of them that "
+                f"divides all {jax.device_count()}, got {run_devices}"
             )
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     chosen = np.asarray(devices[: groups * run_devices])

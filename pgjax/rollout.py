@@ -151,6 +151,7 @@ def player(
         return jax.vmap(environment.reset, (0, None))(keys, env_params)
 
     def idle(key: jax.Array, env_params: PyTree) -> Slots:
+        check_slots(E)
         # In some state, which the first fresh start replaces.
         state, observation = fresh_starts(key, env_params)
         none = jnp.zeros(E, bool)
@@ -334,7 +335,6 @@ def collect(
                 made,
             )
 
-        check_slots(E)
         slots = by_slot(idle(key, env_params))
         _, rows = jax.eval_shape(play, key, params, env_params, slots, jnp.int32(0), slots.running)
         first = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), rows)

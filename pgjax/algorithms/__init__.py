@@ -17,18 +17,15 @@ from pgjax.algorithms.family import (
     rloo,
     trpo,
 )
-from pgjax.algorithms.given import Given, made_with
 from pgjax.algorithms.on_policy import reinforce
 
 __all__ = [
     "Algorithm",
-    "Given",
     "a2c",
     "actor_critic",
     "dr_grpo",
     "grpo",
     "gspo",
-    "made_with",
     "natural",
     "natural_gradient",
     "ppo",

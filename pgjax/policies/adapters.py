@@ -37,8 +37,8 @@ def low_rank(
     An optimizer so keeps moments of the adapters alone. They begin with B = 0, where the policy is the given one. The
     sum is made at each use, as long as there are as many parameters; `merged` makes it once, for export.
 
-    What is given becomes part of every program that uses the policy, unless it is an argument of it: see
-    `pgjax.algorithms.made_with`.
+    What is given is a constant of a program that uses the policy, but where a sweep compiles it: there large arrays are
+    arguments (`pgjax.sweeps.closures`).
 
     Args:
         policy: Any; what it observes for its own moments stays as it is given.

@@ -31,7 +31,7 @@ from pgjax.rlhf.direct import Direct, at_rest, fit_policy
 from pgjax.rlhf.gold import Gold
 from pgjax.rlhf.learned_reward import LearnedReward, fit_reward, learned_judge, unfitted
 from pgjax.rlhf.likelihood import pair_accuracy
-from pgjax.rlhf.preferences import Rankings, no_rankings, together_with
+from pgjax.rlhf.preferences import Rankings, joined, no_rankings
 from pgjax.rlhf.reward_models import RewardModel, ensemble_score
 from pgjax.rlhf.settings import FeedbackHyperparameters, FeedbackSettings, check_parts, check_settings, hyperparameters
 from pgjax.rollout import collect
@@ -55,7 +55,7 @@ class FeedbackState(NamedTuple):
     iteration: jax.Array  # [] int32
     hyperparameters: FeedbackHyperparameters
     policy: ReinforceState  # REINFORCE's; the reward model, β and θ_SL are in its environment's params
-    rankings: Rankings  # by simulated annotators, of all rounds so far, [R · N, K]; the rest is room for more
+    rankings: Rankings | None  # by simulated annotators, of all rounds so far and room for more, [R · N, K]
     first_outputs: jax.Array  # [S, W + T], some of the supervised model's, under which scores are normalised
     measured: Mapping[str, jax.Array]  # each [], what rankings that it has not seen say of this round's reward model
 
@@ -223,7 +223,7 @@ def begin(parts: Parts, key: jax.Array, hyperparameters: FeedbackHyperparameters
     )
     learned = parts.learner.init(learner_key, numbers)
     optimizer = parts.optimizer(hyperparameters.learning_rate).init(first)
-    columns = texts.params.prompts.shape[1] + settings.length
+    room, columns = settings.rounds * settings.rankings, texts.params.prompts.shape[1] + settings.length
     names = [] if parts.annotate is None else ["accuracy", "bayes_accuracy", "identical_texts"]
     names += [] if parts.held_out is None else ["held_out_accuracy"]
     return FeedbackState(
@@ -231,7 +231,7 @@ def begin(parts: Parts, key: jax.Array, hyperparameters: FeedbackHyperparameters
         iteration=jnp.int32(0),
         hyperparameters=hyperparameters,
         policy=learned._replace(params=first, optimizer=optimizer),
-        rankings=no_rankings(settings.rounds * settings.rankings, settings.outputs, columns),
+        rankings=None if parts.annotate is None else no_rankings(room, settings.outputs, columns),
         first_outputs=parts.write(first_key, theta, start.environment),
         measured=dict.fromkeys(names, jnp.zeros(())),
     )
@@ -252,7 +252,7 @@ def next_round(parts: Parts, state: FeedbackState) -> FeedbackState:
             rankings,
             annotated.rankings,
         )
-    ranked = rankings if parts.external is None else together_with(rankings, parts.external)
+    ranked = joined(rankings, parts.external)
     reward = fit_reward(
         parts.model,
         ranked,

@@ -35,12 +35,22 @@ def no_rankings(n: int, K: int, columns: int) -> Rankings:
     )
 
 
-def together_with(rankings: Rankings, others: Rankings) -> Rankings:
-    """Rankings [N, K], and after them others [G, K], as [N + G, K]; where one of both has ties, all can have them."""
+def joined(rankings: Rankings | None, others: Rankings | None) -> Rankings:
+    """Rankings [N, K], and after them others [G, K], as [N + G, K]; where one of both has ties, all can have them.
+
+    Where there are none, it is the others, and the other way round.
+
+    Raises:
+        AssertionError: If there are neither.
+    """
 
     def with_ties(these: Rankings) -> Rankings:
         return these if these.tied is not None else these._replace(tied=np.zeros(np.shape(these.order), bool))
 
+    if rankings is None or others is None:
+        there = others if rankings is None else rankings
+        assert there is not None
+        return jax.tree.map(jnp.asarray, there)
     if rankings.tied is not None or others.tied is not None:
         rankings, others = with_ties(rankings), with_ties(others)
     return jax.tree.map(lambda a, b: jnp.concatenate([a, jnp.asarray(b, a.dtype)]), rankings, others)

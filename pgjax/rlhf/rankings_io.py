@@ -109,9 +109,9 @@ def load_rankings(
             return None
         try:
             return encoded(where, line, tokenizer, width, length, outputs)
-        except TooLongError as error:
+        except TooLongError:
             if not skip_long:
-                raise InputError(str(error)) from error
+                raise
             long += 1
             return None
 
@@ -121,9 +121,8 @@ def load_rankings(
     if not read:
         came = "too long ones" if long else "skips"
         raise InputError(f"expected one or more rankings in {path}, got nothing but {came}")
-    names = sorted(
-        {line.annotator for line in read}, key=lambda who: (0, int(who), who) if who.isdecimal() else (1, 0, who)
-    )
+    people = {line.annotator for line in read}
+    names = sorted(people, key=lambda who: (0, int(who), who) if who.isdecimal() else (1, 0, who))
     K = max(len(line.ends) - 1 for line in read) if outputs is None else outputs
     tokens = np.full((len(read), K, width + length), PAD, np.int32)
     order = np.full((len(read), K), -1, np.int32)

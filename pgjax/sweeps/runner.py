@@ -127,10 +127,10 @@ def sweep(
     runs = runs_of(study, seeds, grid, by_seed, hyperparameters)
     on = {"run_devices": run_devices, "model_devices": model_devices}
     counts = {"batch": batch, "block": block, "memory": memory, "segment": segment}
-    check_options(counts, on, checkpoint_seconds, out, configuration)
+    check_options(counts | on, checkpoint_seconds, out, configuration)
     numbers = finite_fingerprint(with_values(hyperparameters, runs.by_seed))
     key, inputs = jax.tree.map(lambda leaf: leaf[0], runs.inputs([0]))
-    curves, params = emitted(algorithm, key, with_values(hyperparameters, inputs), runs.labels, keep_params)
+    curves, params = emitted(algorithm, key, with_values(hyperparameters, inputs), runs.labels, keep_params, on)
     processes = 1 if run_devices > jax.local_device_count() else jax.process_count()  # that share the runs
     out = None if out is None else full_path(out)
     whole = whole_of(runs, iterations, numbers, configuration or {})
@@ -220,18 +220,25 @@ def maker(
 
 
 def emitted(
-    algorithm: Algorithm, key: jax.Array, hyperparameters: PyTree, axes: Collection[str], keep_params: bool
+    algorithm: Algorithm,
+    key: jax.Array,
+    hyperparameters: PyTree,
+    axes: Collection[str],
+    keep_params: bool,
+    devices: Mapping[str, int],
 ) -> tuple[list[str], PyTree]:
     """The names of the curves that a run emits, and the shapes of its final parameters; None if they are not kept.
 
     Raises:
-        InputError: If a curve has a name that results use otherwise, or parameters are to be kept and there are none.
+        InputError: If a curve has a name that results use otherwise, parameters are to be kept and there are none, or a
+            run cannot be spread over so many devices.
     """
 
     def once(key: jax.Array, hyperparameters: PyTree) -> tuple[PyTree, PyTree]:
         return algorithm.update(algorithm.init(key, hyperparameters))
 
-    state, metrics = jax.eval_shape(once, key, hyperparameters)
+    with jax.sharding.use_abstract_mesh(sweep_mesh(1, **devices).abstract_mesh):
+        state, metrics = jax.eval_shape(once, key, hyperparameters)
     names = list(by_name(metrics))
     for name in names:
         if name in {*RESERVED, *axes}:
@@ -257,20 +264,18 @@ def wait(store: Store, stop: threading.Event) -> None:
 
 def check_options(
     counts: Mapping[str, int | None],
-    devices: Mapping[str, int],
     checkpoint_seconds: float,
     out: str | Path | None,
     configuration: Mapping[str, Any] | None,
 ) -> None:
-    """Raise unless counts are counts, devices are there, and results go where they are found and told from others.
+    """Raise unless counts are counts, and results go where they can be told from others and every process finds them.
 
     Raises:
         InputError: If not.
     """
-    for name, number in {**counts, **devices}.items():
+    for name, number in counts.items():
         if number is not None:
             whole_number(name, number, 1)
-    sweep_mesh(1, **devices)
     if not checkpoint_seconds >= 0:
         raise InputError(f"expected 0 or more seconds between checkpoints, got {checkpoint_seconds}")
     if out is not None and configuration is None:

@@ -45,8 +45,8 @@ def grammar_corpus(grammar: Grammar, key: jax.Array, n: int, prompt_words: int =
     """
     own = jax.random.fold_in(key, np.uint32(SENTENCES))
     texts = np.asarray(jax.jit(grammar.sample, static_argnums=1)(own, n))
-    space = texts == grammar.tokenizer.encode(" ")[0]
-    prompts = beginnings(texts, np.roll(space, 1, axis=1), prompt_words)
+    space = texts[:, :-1] == grammar.tokenizer.encode(" ")[0]
+    prompts = beginnings(texts, np.pad(space, ((0, 0), (1, 0))), prompt_words)
     return Corpus(name="grammar", tokenizer=grammar.tokenizer, texts=texts, prompts=prompts, grammar=grammar)
 
 
@@ -57,7 +57,7 @@ def beginnings(texts: np.ndarray, starts: np.ndarray, words: int) -> np.ndarray:
 
     Args:
         texts: Which.
-        starts: Where a word of them begins, [N, L] bool; that the first one does, goes without saying.
+        starts: Where a word of them begins that is not the first, [N, L] bool.
         words: How many.
 
     Raises:
@@ -67,7 +67,7 @@ def beginnings(texts: np.ndarray, starts: np.ndarray, words: int) -> np.ndarray:
         raise InputError(f"expected prompts of 0 or more words, got {words}")
     if words == 0:
         return np.full((1, 1), BOS, np.int32)
-    counts = np.cumsum(starts & (np.arange(texts.shape[1]) > 1), axis=1)
+    counts = np.cumsum(starts, axis=1)
     ends = np.where(counts[:, -1] >= words, np.argmax(counts == words, axis=1), texts.shape[1])
     rows = [row[:end] for row, end in zip(texts, ends, strict=True) if end <= texts.shape[1] // 2]
     if not rows:
@@ -107,7 +107,7 @@ def text_corpus(
     """
     if length < 3:
         raise InputError(f"expected windows of 3 or more tokens, got {length}")
-    text = text if tokenizer else unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", text) if tokenizer is None else text
     paragraphs = [part.strip("\r\n") for part in re.split(r"\n\s*\n", text) if part.strip()]
     if not paragraphs:
         raise InputError(f"expected a text with one or more characters in {name}, got an empty one")
@@ -125,7 +125,9 @@ def text_corpus(
         for begin, end in windows(blank, begins, length):
             tail = [EOS] if end == len(tokens) and end - begin < length - 1 else []
             rows.append(np.concatenate([[BOS], tokens[begin:end], tail]))
-            starts.append(np.concatenate([[False], begins[begin:end], [False] * len(tail)]))
+            said = np.cumsum(~blank[begin:end])  # tokens with more than a blank so far
+            others = begins[begin:end] & (said > ~blank[begin:end])  # words behind the first
+            starts.append(np.concatenate([[False], others, [False] * len(tail)]))
     texts = right_padded(rows, length)
     prompts = beginnings(texts, right_padded(starts, length) > 0, prompt_words)
     return Corpus(name=name, tokenizer=tokenizer, texts=texts, prompts=prompts)
@@ -142,7 +144,8 @@ def words_of(text: str, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, n
     first = inside & ~np.append(False, inside[:-1])  # where a word begins
     begun = np.cumsum(first) - first
     begin, end = spans.T
-    return tokens, before[begin] == before[end], begun[begin] < begun[end]
+    new = np.maximum(begin, np.maximum.accumulate(np.append(0, end))[:-1])  # several tokens may make one character
+    return tokens, before[begin] == before[end], begun[new] < begun[end]
 
 
 def windows(blank: np.ndarray, begins: np.ndarray, length: int) -> Iterator[tuple[int, int]]:
@@ -223,7 +226,9 @@ def pairs_corpus(
         >>> [corpus.tokenizer.decode(text[learned]) for text, learned in zip(corpus.texts, corpus.learned)]
         ['2', '3=5']
     """
-    chosen = tokenizer or tokenizer_for("".join(pair.prompt + pair.answer for pair in pairs))
+    chosen = tokenizer
+    if chosen is None:
+        chosen = tokenizer_for("".join(pair.prompt + pair.answer for pair in pairs))
     rows, starts, long = [], [], 0
     for pair in pairs:
         try:

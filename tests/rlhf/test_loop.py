@@ -10,7 +10,7 @@ import pytest
 import pgjax
 from pgjax import rlhf
 from pgjax.rlhf.loop import controlled_beta
-from pgjax.rlhf.preferences import together_with
+from pgjax.rlhf.preferences import joined
 
 pytestmark = pytest.mark.slow
 
@@ -235,7 +235,7 @@ def test_people_may_have_ranked_everything_elsewhere_and_nobody_is_simulated():
     made = rlhf.feedback(POLICY, MODEL, None, CORPUS.prompts, **arguments({**options, "held_out": held_out}))
     numbers = made.algorithm.hyperparameters(reward_learning_rate=1e-2)
     state, metrics = jax.jit(lambda key: made.algorithm.update(made.algorithm.init(key, numbers)))(jax.random.key(0))
-    assert state.rankings.tokens.shape == (0, 2, W + T)  # what all runs share, none of them carries
+    assert state.rankings is None  # what all runs share, none of them carries
     assert metrics.notes["held_out_accuracy"] == 0
     assert {"gold", "accuracy", "bayes_accuracy", "identical_texts"}.isdisjoint(metrics.notes)
     supervised = state.policy.hyperparameters.environment.reference
@@ -263,10 +263,10 @@ def test_ties_of_people_stand_beside_rankings_by_simulated_annotators_without_an
     start = made.algorithm.init(jax.random.key(0), numbers)
     after, _ = jax.eval_shape(made.algorithm.update, start)
     assert start.rankings.tied is after.rankings.tied is None
-    both = together_with(start.rankings, tied)
+    both = joined(start.rankings, tied)
     assert both.tied.tolist() == [[False, False]] * RANKINGS * ROUNDS + [[False, True]] * 6
     np.testing.assert_array_equal(both.tokens[-6:], tied.tokens)
-    assert together_with(start.rankings, by_external_annotators()).tied is None
+    assert joined(start.rankings, by_external_annotators()).tied is None
 
 
 @pytest.mark.parametrize(

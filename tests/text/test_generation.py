@@ -91,6 +91,7 @@ def test_each_prompt_is_gone_on_from_and_the_same_key_writes_the_same():
     assert len(set(one)) > 3
 
 
+@pytest.mark.slow
 def test_a_transformer_writes_what_its_probabilities_say_whatever_else_is_asked():
     corpus = pgjax.text.Corpus("letters", TOKENIZER, np.array([[BOS, A, B, C, EOS, 0, 0]]), np.array([[BOS, A]]))
     policy, _ = pgjax.text.language_model(corpus, length=5, width=8, layers=1, heads=2)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pgjax
+from pgjax.text.corpora import words_of
 from pgjax.text.subwords import Subwords, load_subwords, numbered, train_subwords
 from pgjax.text.tokens import BOS, EOS, PAD, SPECIAL, token_texts
 
@@ -165,3 +166,27 @@ def test_windows_of_subwords_begin_where_a_word_does():
     assert all(place == 0 or text[place - 1].isspace() for place in starts)
     assert BPE.decode(corpus.prompts[0]) == "the"
     assert (corpus.prompts[:, -1] != PAD).all()
+
+
+def test_a_word_begins_with_its_first_token_alone():
+    text = "naïve 😀 the"
+    tokens, blank, begins = words_of(text, train_subwords("a", 259))  # each byte a token
+    spelled = np.frombuffer(text.encode(), np.uint8)
+    assert len(tokens) == len(spelled)
+    np.testing.assert_array_equal(blank, spelled == ord(" "))
+    np.testing.assert_array_equal(begins, np.append(True, blank[:-1]))
+    _, blank, begins = words_of("the cat  sat", BPE)  # "the", " cat", " ", " sat"
+    assert begins.tolist() == [True, True, False, True]
+    assert blank.tolist() == [False, False, True, False]
+
+
+def test_a_blank_before_a_text_is_no_word(tmp_path):
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((character, -1.0) for character in "▁theca")]
+    model = library.Tokenizer(library.models.Unigram(pieces, 0))
+    model.pre_tokenizer, model.decoder = library.pre_tokenizers.Metaspace(), library.decoders.Metaspace()
+    model.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_subwords(tmp_path)
+    assert tokenizer.decode(tokenizer.encode("the cat")) == "the cat"
+    corpus = pgjax.text.text_corpus("the cat", "pets", length=12, prompt_words=1, tokenizer=tokenizer)
+    assert tokenizer.decode(corpus.prompts[0]) == "the "
+    assert token_texts(tokenizer)[tokenizer.encode("the")[0]] == " "
