@@ -11,7 +11,7 @@ directory --out, and prints a table. The same command again goes on where it was
 about four minutes on two cores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -198,8 +198,8 @@ def practise(options: Options, algorithm: pgjax.Algorithm, numbers: Any, supervi
     )
 
 
-def measured(task: Task, keys: jax.Array, theta: Any) -> dict[str, np.ndarray]:
-    """What fresh answers of the models of all runs are worth, to problems that they have not seen, [seeds, …]."""
+def measurement(task: Task) -> Callable[[jax.Array, Any], dict[str, np.ndarray]]:
+    """A function (keys, θ) of all runs: what fresh answers to problems that are new to them are worth, [seeds, …]."""
     sampled = pgjax.collect(task.test, task.policy, PROBLEMS * ANSWERS, group_size=ANSWERS)
     greedy = pgjax.collect(task.test, pgjax.policies.top_k(task.policy, 1), PROBLEMS * 2, group_size=2)
 
@@ -217,7 +217,8 @@ def measured(task: Task, keys: jax.Array, theta: Any) -> dict[str, np.ndarray]:
             "tokens": pgjax.text.written(whole, task.test.horizon)[::ANSWERS],
         }
 
-    return jax.tree.map(np.asarray, pgjax.over_runs(one, block=1)(keys, theta))
+    measure = pgjax.over_runs(one, block=1)
+    return lambda keys, theta: jax.tree.map(np.asarray, measure(keys, theta))
 
 
 def passes(found: Mapping[str, np.ndarray], digits: int | None, k: int) -> np.ndarray:
@@ -286,7 +287,8 @@ def main(options: Options) -> None:
     print(f"3. {ANSWERS} fresh answers to each of {PROBLEMS} other problems", flush=True)
     models = {"pretrained": supervised, options.method.upper(): pgjax.load_params(results, like)}
     keys, results = launch.keys_after_training(options)[good], results.isel(seed=good)
-    found = {name: measured(task, keys, jax.tree.map(lambda leaf: leaf[good], theta)) for name, theta in models.items()}
+    measure = measurement(task)
+    found = {name: measure(keys, jax.tree.map(lambda leaf: leaf[good], theta)) for name, theta in models.items()}
     summaries = {name: summary_of(options, of) for name, of in found.items()}
     ends = {
         name: pgjax.analysis.mean_interval(results[name].isel(iteration=slice(-10, None)).mean("iteration"))
