@@ -44,11 +44,12 @@ def from_brax(name: str, horizon: int = 1000, **options: Any) -> Environment:
         ) from error
 
     def reset(key: jax.Array, params: PyTree) -> tuple[PyTree, jax.Array]:
-        state = strong(jax.tree.map(jnp.asarray, environment.reset(key)))  # some have numbers of Python in it
+        state = strong(environment.reset(key))
         return state, state.obs
 
     def step(key: jax.Array, state: PyTree, action: jax.Array, params: PyTree) -> tuple[PyTree, Step]:
-        following = environment.step(state, action)
+        own = jax.tree.map(lambda leaf: leaf, state)  # some write into the state's dictionaries
+        following = environment.step(own, action)
         following = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), following, state)
         return following, Step(following.obs, following.reward, following.done > 0)
 

@@ -95,8 +95,7 @@ def test_without_brax_it_is_said_how_to_install_it(monkeypatch):
         pgjax.from_brax("ant")
 
 
-@pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:Brax System:UserWarning")
+@pytest.mark.filterwarnings("ignore")  # brax has some about itself and about what it uses
 @pytest.mark.parametrize("name", ["inverted_pendulum", "hopper", "halfcheetah", "ant"])
 def test_brax_itself(name):
     with jax.numpy_rank_promotion("allow"):  # which brax needs
