@@ -35,7 +35,7 @@ def low_rank(
     """The policy at given parameters, some of whose matrices W are W + alpha/rank · A B; its own are A and B.
 
     An optimizer so keeps moments of the adapters alone. They begin with B = 0, where the policy is the given one. The
-    sum is made at each use, as long as there are as many parameters; `merged` makes it once, for export.
+    sum takes the memory of the weights, and is made in every pass; a compiler may take it out of the loop that samples.
 
     What is given is a constant of a program that uses the policy, but where a sweep compiles it: there large arrays are
     arguments (`pgjax.sweeps.closures`).
