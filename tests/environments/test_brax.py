@@ -97,7 +97,8 @@ def test_without_brax_it_is_said_how_to_install_it(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")  # brax has some about itself and about what it uses
 @pytest.mark.parametrize("name", ["inverted_pendulum", "hopper", "halfcheetah", "ant"])
-def test_brax_itself(name):
+def test_brax_itself(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where mujoco leaves a log
     with jax.numpy_rank_promotion("allow"):  # which brax needs
         environment = pgjax.from_brax(name, backend="spring", horizon=5)
         check_environment(environment)
