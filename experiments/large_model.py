@@ -11,6 +11,7 @@ adapters of low rank. The compiler's account of memory is printed before anythin
 
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +19,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 import pgjax
 from common import launch
 from pgjax import text
 from pgjax.devices import use_every_core
+from pgjax.placement import by_model, run_mesh, spread
 from pgjax.policies import frozen, low_rank
 from pgjax.sweeps.closures import lowered
 
@@ -53,6 +56,10 @@ class Options:
     """Whether blocks are computed again for their gradient."""
     rank: int = 0
     """Rank of adapters, which alone are trained; 0 to train all parameters."""
+    run_devices: int = 1
+    """Devices over which the texts are split; each core of a CPU is one."""
+    model_devices: int = 1
+    """Devices of these over which the parameters are split, too."""
 
 
 def environment(options: Options, config: text.TransformerConfig) -> pgjax.Environment:
@@ -86,6 +93,11 @@ def learner(options: Options, config: text.TransformerConfig, weights: Any) -> p
     return pgjax.reinforce(pgjax.kl_penalty(texts, frozen(policy, weights), (), 0.05), own, slots=options.texts)
 
 
+def split(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with its results split over the devices that parameters are split over."""
+    return lambda *arguments: by_model(function(*arguments))
+
+
 def main(options: Options) -> None:
     """Compile, say what that takes, and run."""
     size, clock = SIZES[options.size], time.perf_counter()
@@ -93,10 +105,11 @@ def main(options: Options) -> None:
     weights = first_weights(options, size, text.transformer(environment(options, size), size))
     algorithm = learner(options, config, weights)
     count = sum(leaf.size for leaf in jax.tree.leaves(weights))
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # where the weights are, which are no constants
+    mesh = run_mesh(options.run_devices, options.model_devices)
+    everywhere = NamedSharding(mesh, PartitionSpec())  # where the weights are, which are no constants
     first = jax.random.key(0), algorithm.hyperparameters(learning_rate=1e-5)
-    state = lowered(algorithm.init, first, here).compile()(*first)
-    update = lowered(algorithm.update, (state,), here, donated=(0,)).compile()
+    state = lowered(spread(split(algorithm.init), mesh), first, everywhere).compile()(*first)
+    update = lowered(spread(split(algorithm.update), mesh), (state,), everywhere, donated=(0,)).compile()
     own = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     print(f"{count:,} parameters, {own:,} are trained; begun and compiled in {time.perf_counter() - clock:.0f} s")
     account: Any = update.memory_analysis()

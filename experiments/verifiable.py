@@ -68,6 +68,8 @@ class Options(launch.Runs):
     beta: float = 0.0
     """Coefficient β of a KL penalty, which keeps the model near the pretrained one."""
     seeds: int = 8
+    study: int = 1
+    """Number of the study: its problems and its runs. The settings were chosen on those of study 0."""
     block: int = 2
     """Runs vmapped together on a device."""
     out: Path = Path("results/verifiable")
