@@ -52,8 +52,8 @@ class Options:
     updates: int = 2
     bfloat16: bool = False
     """Whether products and the cache are in bfloat16; parameters are in float32."""
-    remat: bool = True
-    """Whether blocks are computed again for their gradient."""
+    remat: bool | None = True
+    """Whether blocks are computed again for their gradient; None for where a text does not fit into memory."""
     rank: int = 0
     """Rank of adapters, which alone are trained; 0 to train all parameters."""
     run_devices: int = 1

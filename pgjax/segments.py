@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from pgjax.batching import choose, together
-from pgjax.devices import memory_budget
+from pgjax.devices import ACTIVATIONS, memory_budget
 from pgjax.placement import by_model, by_slot, parts, sum_over_parts
 from pgjax.policies.base import Policy, has_memory
 from pgjax.steps import ROWS, Steps, all_steps
@@ -31,7 +31,6 @@ def part(rows: PyTree, start: jax.Array, size: int) -> PyTree:
 
 
 STEPS = 128  # differentiated together: what measured fastest on a CPU for networks of 64 wide layers
-ACTIVATIONS = 0.25  # of a device's memory budget, for what a gradient keeps of whole episodes
 SLOTS = 16  # of whole episodes, likewise, for a transformer of that width and texts of 36 tokens
 
 
@@ -108,9 +107,10 @@ def slots_together(E: int, most: int | None = None) -> int:
 
 
 def bytes_kept(function: Callable[[PyTree], tuple[jax.Array, PyTree]], params: PyTree) -> int:
-    """How much of a function is kept for its gradient by params; nothing is computed."""
+    """About how much of a function is kept for its gradient by params, beside these; nothing is computed."""
     kept = jax.eval_shape(lambda params: jax.vjp(function, params, has_aux=True)[1], params)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+    all_of_it, own = (sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in (kept, params))
+    return max(1, all_of_it - own)
 
 
 def some_slots(rows: PyTree, i: jax.Array, size: int) -> PyTree:

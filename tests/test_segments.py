@@ -8,6 +8,7 @@ import pytest
 
 import pgjax
 from pgjax import segments
+from pgjax.devices import ACTIVATIONS
 from pgjax.policies.sampling import at_temperature
 from pgjax.segments import bytes_kept, chunk_rows, gradient_over_steps, map_over_steps, slots_together
 from tests.cases import counting, random_mdp
@@ -165,7 +166,7 @@ def test_fewer_episodes_are_differentiated_together_where_memory_is_short(monkey
     whole, _ = gradient_over_steps(policy, noted, params, trajectory, weights(trajectory))
     given = trajectory, weights(trajectory)
     kept = bytes_kept(lambda params: objective(policy.unroll(params, trajectory), *given), params)
-    monkeypatch.setattr(segments, "memory_budget", lambda: kept / 4 / segments.ACTIVATIONS)
+    monkeypatch.setattr(segments, "memory_budget", lambda: kept / 4 / ACTIVATIONS)
     some, _ = gradient_over_steps(policy, noted, params, *given)
     assert set(sizes) == {16, 4}
     chex.assert_trees_all_close(some, whole, rtol=2e-5, atol=1e-5)

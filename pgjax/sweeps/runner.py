@@ -30,7 +30,7 @@ from jax.sharding import Mesh
 
 from pgjax.algorithms.base import Algorithm, by_name
 from pgjax.checks import whole_number
-from pgjax.devices import memory_budget
+from pgjax.devices import memory_budget, within_memory
 from pgjax.errors import InputError, say
 from pgjax.hyperparameters import fingerprint, with_values
 from pgjax.paths import full_path
@@ -211,10 +211,12 @@ def maker(
     memory: int | None,
 ) -> Callable[[Plan], Program]:
     """What compiles the largest program within the memory, from a plan downwards; arguments are those of `sweep`."""
-    budget = memory_budget() if memory is None else memory
+    with within_memory(memory):
+        budget = memory_budget()
 
     def compile_plan(plan: Plan) -> Program:
-        return compile_program(algorithm, hyperparameters, inputs, segment, plan, mesh)
+        with within_memory(memory):
+            return compile_program(algorithm, hyperparameters, inputs, segment, plan, mesh)
 
     return lambda plan: compile_within(budget, compile_plan, plan)
 

@@ -62,7 +62,7 @@ class TransformerConfig(NamedTuple):
     layout: Layout = PLAIN
     multiple: int = 1  # the embedding has rows to a multiple of this, which accelerators like; they are no tokens
     compute: Any = None  # type of products and of the cache, such as jnp.bfloat16; that of the parameters if None
-    remat: bool = False  # whether a block is computed again for its gradient, so that only what enters it is kept
+    remat: bool | None = None  # whether a block is computed again for its gradient; if None, where a text needs it
 
     @property
     def features(self) -> int:

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
+from pgjax.devices import ACTIVATIONS, memory_budget
 from pgjax.placement import by_slot
+from pgjax.segments import bytes_kept
 from pgjax.text.layouts import TransformerConfig
 from pgjax.text.tokens import PAD
 from pgjax.trees import PyTree
@@ -156,7 +158,7 @@ class Transformer(linen.Module):
         self, x: jax.Array, position: jax.Array, hidden_from: jax.Array
     ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
         """What all blocks make of tokens, and the keys and values of each, see `Block.read`."""
-        if not self.config.remat or self.is_initializing():
+        if self.is_initializing() or not self.computed_again(hidden_from.shape[-1]):
             remembered = []
             for block in self.blocks:
                 x, new = block.read(x, position, hidden_from)
@@ -172,6 +174,21 @@ class Transformer(linen.Module):
         layers = [layer.variables["params"] for layer in self.blocks]
         x, (keys, values) = jax.lax.scan(one, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers))
         return x, list(zip(keys, values, strict=True))
+
+    def computed_again(self, L: int) -> bool:
+        """Whether blocks are computed again for their gradient: where it is so configured, or a text needs it."""
+        if self.config.remat is not None:
+            return self.config.remat
+        block = Block(self.config, parent=None)
+
+        def one_text(given: tuple[PyTree, jax.Array]) -> tuple[jax.Array, tuple[()]]:
+            params, x = given
+            place = jnp.arange(L), jnp.zeros((1, 1, L, L))
+            return jnp.sum(block.apply({"params": params}, x, *place, method="read")[0]), ()
+
+        x = jnp.zeros((L, self.config.width))
+        kept = self.config.layers * bytes_kept(one_text, (self.blocks[0].variables["params"], x))
+        return kept > ACTIVATIONS * memory_budget()
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Each token of texts [N, L] as [N, L, width]: the parallel pass."""

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import pgjax
+from pgjax.devices import ACTIVATIONS, memory_budget, within_memory
+from pgjax.segments import bytes_kept
 from pgjax.text.decoder import transformer
 from pgjax.text.environment import Judgement, text_environment
 from pgjax.text.layouts import GPT2, LLAMA, PLAIN, TransformerConfig
@@ -169,6 +171,23 @@ def test_rematerialisation_changes_no_gradient_and_takes_less_memory():
         np.testing.assert_allclose(repeated, plain, rtol=1e-4, atol=1e-5 * float(jnp.abs(plain).max()))
     without, with_it = (compiled[remat].memory_analysis().temp_size_in_bytes for remat in (False, True))
     assert with_it < 0.6 * without
+
+
+@pytest.mark.parametrize("layout", [GPT2, LLAMA])
+def test_blocks_are_computed_again_where_a_text_does_not_fit_into_memory(layout):
+    config = TransformerConfig(V, context=64, width=64, layers=3, heads=4, layout=layout)
+    params, tokens = jax.eval_shape(Transformer(config).init, jax.random.key(0), WORDS), jnp.full((1, 64), 3)
+
+    def kept(remat):
+        chosen = config._replace(remat=remat)
+        return bytes_kept(lambda params: (jnp.sum(Transformer(chosen).apply(params, tokens)), ()), params)
+
+    assert kept(remat=True) < 0.5 * kept(remat=False)
+    with within_memory(int(1.1 * kept(remat=False) / ACTIVATIONS)):
+        assert kept(remat=None) == kept(remat=False)
+    with within_memory(int(0.9 * kept(remat=False) / ACTIVATIONS)):
+        assert kept(remat=None) == kept(remat=True)
+    assert memory_budget() > 2**26  # as before
 
 
 def test_products_in_bfloat16_leave_parameters_and_log_probabilities_in_float32():
