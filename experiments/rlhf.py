@@ -116,6 +116,8 @@ class Options(names.Texts, asking.Asking, launch.Runs):
     """Probability of the likeliest tokens that samples are shown from."""
     block: int = 2
     """Runs vmapped together on a device."""
+    run_devices: int = 1
+    """Devices over which the texts of each run are split; with fewer runs than devices that is faster."""
     out: Path = Path("results/rlhf")
 
 
@@ -211,6 +213,7 @@ def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) 
             **begun_with(options),
         },
         block=options.block,
+        run_devices=options.run_devices,
     )
 
 
@@ -303,6 +306,7 @@ def tune(
         out=options.out / "feedback",
         configuration=configuration,
         block=options.block,
+        run_devices=options.run_devices,
     )
 
 

@@ -15,6 +15,7 @@ from pgjax.descent import Optimizer, check_optimizer, descend_minibatches
 from pgjax.errors import InputError
 from pgjax.imitation.demonstrations import Demonstrations
 from pgjax.imitation.distances import Distance, negative_log_likelihood
+from pgjax.placement import by_slot
 from pgjax.policies.base import Policy, has_memory
 from pgjax.trees import PyTree
 
@@ -103,7 +104,7 @@ def fitting(
         return batch if T == 1 else min(batch, M)
 
     def columns(examples: Demonstrations, indices: jax.Array) -> Demonstrations:
-        return jax.tree.map(lambda leaf: leaf[:, indices], examples)
+        return by_slot(jax.tree.map(lambda leaf: leaf[:, indices], examples), axis=1)
 
     def sums(params: PyTree, examples: Demonstrations) -> tuple[jax.Array, jax.Array]:
         d = distance(policy.unroll(params, examples), examples.action, examples.expert)
