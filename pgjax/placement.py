@@ -152,7 +152,8 @@ def spread(function: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]
     """
     if not {SLOT} <= set(mesh.axis_names) <= {SLOT, MODEL}:
         raise InputError(f"expected a mesh with an axis slot, and perhaps one called model, got {mesh.axis_names}")
-    whole = Mesh(mesh.devices[None], (RUN, *mesh.axis_names))  # its own axes stay the compiler's
+    names = (RUN, *mesh.axis_names)
+    whole = Mesh(mesh.devices[None], names, axis_types=(AxisType.Auto,) * len(names))  # its own stay the compiler's
     nothing = PartitionSpec()
     return jax.shard_map(function, mesh=whole, in_specs=nothing, out_specs=nothing, axis_names={RUN}, check_vma=False)
 

@@ -22,7 +22,7 @@ class Mesh(NamedTuple):
     abstract_mesh: jax.sharding.AbstractMesh
 
 
-TWO = jax.sharding.AbstractMesh((2, 1), ("slot", "model"))
+TWO = jax.sharding.AbstractMesh((2, 1), ("slot", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 
 
 @pytest.fixture(scope="module")

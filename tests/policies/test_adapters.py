@@ -32,10 +32,12 @@ def test_a_policy_of_low_rank_is_the_merged_one(name):
     whole = merged(given, own, alpha=3.0)
     trajectory, again = played(adapted, own), played(policy, whole)
     np.testing.assert_array_equal(trajectory.action, again.action)
-    np.testing.assert_array_equal(trajectory.log_prob, again.log_prob)
-    np.testing.assert_array_equal(
+    np.testing.assert_allclose(trajectory.log_prob, again.log_prob, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
         adapted.unroll(own, trajectory).log_prob(trajectory.action),
         policy.unroll(whole, trajectory).log_prob(trajectory.action),
+        rtol=1e-5,
+        atol=1e-6,
     )
     for before, after in zip(jax.tree.leaves(given), jax.tree.leaves(whole), strict=True):
         difference = np.asarray(after) - np.asarray(before)
