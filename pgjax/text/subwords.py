@@ -15,7 +15,7 @@ import numpy as np
 
 from pgjax.errors import InputError
 from pgjax.paths import full_path, replacing
-from pgjax.text.tokens import EOS, PAD, SPECIAL, check_tokens
+from pgjax.text.tokens import PAD, SPECIAL, said
 
 BYTES = 256  # tokens of a byte each, of which every text can be made
 LONGEST = 24  # characters of a token that is trained, so that no rule of dashes is one
@@ -71,11 +71,7 @@ class Subwords(NamedTuple):
         Raises:
             InputError: If a token is outside the vocabulary.
         """
-        row = np.asarray(tokens)
-        check_tokens(row, self.vocabulary)
-        ends = np.flatnonzero(row == EOS)
-        row = row[: ends[0]] if len(ends) else row
-        return self.model.decode(self.ids[row[row >= SPECIAL]].tolist(), skip_special_tokens=False)
+        return self.model.decode(self.ids[said(tokens, self.vocabulary)].tolist(), skip_special_tokens=False)
 
     def save(self, directory: str | Path) -> None:
         """Write the tokenizer into a directory as Hugging Face's are: its file, and what its control tokens are called.

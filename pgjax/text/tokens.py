@@ -89,11 +89,7 @@ class Characters(NamedTuple):
         Raises:
             InputError: If a token is outside the vocabulary.
         """
-        row = np.asarray(tokens)
-        check_tokens(row, self.vocabulary)
-        ends = np.flatnonzero(row == EOS)
-        row = row[: ends[0]] if len(ends) else row
-        return "".join(self.characters[token - SPECIAL] for token in row if token >= SPECIAL)
+        return "".join(self.characters[token - SPECIAL] for token in said(tokens, self.vocabulary))
 
 
 def tokenizer_for(text: str) -> Characters:
@@ -140,6 +136,19 @@ def check_tokens(tokens: Any, vocabulary: int) -> None:
         raise InputError(
             f"expected tokens from 0 to {vocabulary - 1}, got {array[tuple(place)]} at {[int(i) for i in place]}"
         )
+
+
+def said(tokens: Any, vocabulary: int) -> np.ndarray:
+    """Tokens [n] up to eos, without pads and bos.
+
+    Raises:
+        InputError: If a token is outside the vocabulary.
+    """
+    row = np.asarray(tokens)
+    check_tokens(row, vocabulary)
+    ends = np.flatnonzero(row == EOS)
+    row = row[: ends[0]] if len(ends) else row
+    return row[row >= SPECIAL]
 
 
 def left_padded(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
