@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy import stats
 
 from pgjax.analysis.intervals import Estimate, expanded, percentiles, resampled_means, score_interval
 from pgjax.analysis.statistics import FEW, interquartile_mean, plain_interval, winsorized
@@ -100,7 +100,7 @@ def difference_interval(
         kept = n - 2 * (n // 4) - 1, m - 2 * (m // 4) - 1
         freedom = kept[0] if paired else welch(of_a, of_b, *kept)
         value = interquartile_mean(a) - interquartile_mean(b)
-        half = stats.t.ppf(0.5 + confidence / 2, freedom) * np.sqrt(variance)
+        half = scipy.stats.t.ppf(0.5 + confidence / 2, freedom) * np.sqrt(variance)
         low, high = np.minimum(low, value - half), np.maximum(high, value + half)
     return low, high
 
@@ -182,9 +182,9 @@ def probability_of_improvement(a: Any, b: Any, confidence: float = 0.95) -> Esti
     """
     a, b = both(a, b, paired=False)
     n, m = len(a), len(b)
-    rank = stats.rankdata(np.concatenate([a, b]), axis=0)
-    better = (rank[:n] - stats.rankdata(a, axis=0)) / m  # for each run of A, the share of runs of B below it
-    worse = (rank[n:] - stats.rankdata(b, axis=0)) / n
+    rank = scipy.stats.rankdata(np.concatenate([a, b]), axis=0)
+    better = (rank[:n] - scipy.stats.rankdata(a, axis=0)) / m  # for each run of A, the share of runs of B below it
+    worse = (rank[n:] - scipy.stats.rankdata(b, axis=0)) / n
     bad = np.isnan(a).any(0) | np.isnan(b).any(0)
     value = np.where(bad, np.nan, better.mean(0))[()]
     if min(n, m) < 2:
@@ -193,7 +193,7 @@ def probability_of_improvement(a: Any, b: Any, confidence: float = 0.95) -> Esti
     variance = better.var(0, ddof=1) / n + worse.var(0, ddof=1) / m
     number = np.clip(np.nan_to_num(ratio(value * (1 - value), variance)), least, 2 * least)
     number = np.where(variance > 0, number, least)
-    low, high = score_interval(value, number, stats.norm.ppf(0.5 + confidence / 2))
+    low, high = score_interval(value, number, scipy.stats.norm.ppf(0.5 + confidence / 2))
     return Estimate(value, low, high)
 
 

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pgjax.analysis.statistics import interquartile_mean
 
@@ -64,7 +64,7 @@ def expanded(confidence: float, stretch: Any, freedom: Any) -> Any:
         >>> round(float(expanded(0.95, 10 / 9, 9)), 4)
         0.9829
     """
-    return 1 - 2 * stats.norm.sf(np.sqrt(stretch) * stats.t.ppf(0.5 + confidence / 2, freedom))
+    return 1 - 2 * scipy.stats.norm.sf(np.sqrt(stretch) * scipy.stats.t.ppf(0.5 + confidence / 2, freedom))
 
 
 def score_interval(proportion: Any, number: Any, quantile: Any) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pgjax.analysis.comparisons import Difference
 from pgjax.errors import InputError
@@ -37,7 +37,7 @@ def seeds_needed(effect: float, spread: float, power: float = 0.8, confidence: f
     if not (0 < power < 1 and 0 < confidence < 1):
         raise InputError(f"expected a power and a confidence between 0 and 1, got {power} and {confidence}")
     relative = spread / abs(effect)
-    normal = stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(power)
+    normal = scipy.stats.norm.ppf(0.5 + confidence / 2) + scipy.stats.norm.ppf(power)
     n = max(2, math.ceil(2 * (relative * max(normal, 0)) ** 2))
     while found_by(n, relative, confidence) < power:
         n += 1
@@ -51,7 +51,7 @@ def found_by(n: int, relative: float, confidence: float) -> float:
     distance, freedom = np.sqrt(n / 2) / relative, 2 * (n - 1)
     if distance > 30:
         return 1.0
-    return float(stats.nct.sf(stats.t.ppf(0.5 + confidence / 2, freedom), freedom, distance))
+    return float(scipy.stats.nct.sf(scipy.stats.t.ppf(0.5 + confidence / 2, freedom), freedom, distance))
 
 
 class Advice(NamedTuple):

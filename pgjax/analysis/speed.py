@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy import stats
 
 from pgjax.analysis.intervals import Estimate, score_interval
 from pgjax.analysis.statistics import failed
@@ -116,7 +116,7 @@ def share_reached(runs: Reached, confidence: float = 0.95) -> ReachedShare:
     if len(number) and survival[-1] == 0:  # where all have reached it, as many as before
         number[-1] = number[-2] if len(number) > 1 else len(steps)
     share, number = np.append(0.0, 1 - survival), np.append(float(len(steps)), number)
-    low, high = score_interval(share, number, stats.norm.ppf(0.5 + confidence / 2))
+    low, high = score_interval(share, number, scipy.stats.norm.ppf(0.5 + confidence / 2))
     return ReachedShare(steps=np.append(0.0, times), share=share, low=low, high=high)
 
 
@@ -165,10 +165,10 @@ def log_rank(a: Reached, b: Reached) -> float:
     """
     censored = []
     for steps, reached in (checked(a), checked(b)):
-        censored.append(stats.CensoredData(uncensored=steps[reached], right=steps[~reached]))
+        censored.append(scipy.stats.CensoredData(uncensored=steps[reached], right=steps[~reached]))
     if not checked(a)[1].any() and not checked(b)[1].any():
         return 1.0
-    return float(stats.logrank(*censored).pvalue)
+    return float(scipy.stats.logrank(*censored).pvalue)
 
 
 def checked(runs: Reached) -> tuple[np.ndarray, np.ndarray]:

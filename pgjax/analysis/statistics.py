@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy import stats
 
 from pgjax.checks import whole_number
 from pgjax.errors import InputError
@@ -26,7 +26,7 @@ def interquartile_mean(runs: Any, axis: int = 0) -> np.ndarray:
         11.0
     """
     runs = np.asarray(runs, float)
-    return np.where(np.isnan(runs).any(axis), np.nan, stats.trim_mean(runs, 0.25, axis=axis))
+    return np.where(np.isnan(runs).any(axis), np.nan, scipy.stats.trim_mean(runs, 0.25, axis=axis))
 
 
 MANY = 50  # runs, from which on the percentile bootstrap holds what it says
@@ -73,8 +73,8 @@ def confidence_interval(
         return _unknown(runs, axis)
     level = confidence
     if n < MANY:
-        level = 1 - 2 * stats.norm.sf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.5 + confidence / 2, n - 1))
-    found = stats.bootstrap(
+        level = 1 - 2 * scipy.stats.norm.sf(np.sqrt(n / (n - 1)) * scipy.stats.t.ppf(0.5 + confidence / 2, n - 1))
+    found = scipy.stats.bootstrap(
         (runs,),
         interquartile_mean,
         axis=axis,
@@ -125,7 +125,7 @@ def standard_error(runs: Any, axis: int = 0) -> np.ndarray:
 def _student_interval(runs: np.ndarray, axis: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
     """Student's t interval of the interquartile mean; as many degrees of freedom as runs are kept, less one."""
     kept = runs.shape[axis] - 2 * (runs.shape[axis] // 4)
-    half = stats.t.ppf(0.5 + confidence / 2, kept - 1) * standard_error(runs, axis)
+    half = scipy.stats.t.ppf(0.5 + confidence / 2, kept - 1) * standard_error(runs, axis)
     middle = interquartile_mean(runs, axis)
     return middle - half, middle + half
 
@@ -147,7 +147,7 @@ def mean_interval(runs: Any, confidence: float = 0.95) -> dict[str, float | None
     mean = float(runs.mean())
     if len(runs) < 2:
         return {"mean": mean, "low": None, "high": None}
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(runs) - 1) * runs.std(ddof=1) / np.sqrt(len(runs)))
+    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, len(runs) - 1) * runs.std(ddof=1) / np.sqrt(len(runs)))
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
@@ -171,7 +171,7 @@ def tolerance_interval(
     n = ordered.shape[axis]
     # What lies between the l-th and the u-th smallest is Beta(u − l, n − (u − l) + 1); the least u − l will do.
     apart = np.arange(1, n)
-    enough = apart[stats.binom.cdf(apart - 1, n, coverage) >= confidence]
+    enough = apart[scipy.stats.binom.cdf(apart - 1, n, coverage) >= confidence]
     if not len(enough):
         return _unknown(ordered, axis)
     low = (n - 1 - enough[0]) // 2
@@ -227,7 +227,7 @@ def proportion_interval(successes: int, runs: int, confidence: float = 0.95) -> 
         >>> round(low, 4), high
         (0.9852, 1.0)
     """
-    interval = stats.binomtest(successes, runs).proportion_ci(confidence, method="wilson")
+    interval = scipy.stats.binomtest(successes, runs).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -9,7 +9,7 @@ Source: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statisti
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pgjax.analysis.comparisons import probability_of_improvement
 from pgjax.analysis.intervals import Estimate, expanded, percentiles, score_interval
@@ -177,4 +177,4 @@ def performance_profile(scores: Any, levels: Any, confidence: float = 0.95) -> E
     share, variance = each.mean(0), (each * (1 - each)).mean(0) / (max(n - 1, 1) * tasks)
     with np.errstate(divide="ignore", invalid="ignore"):
         number = np.where(variance > 0, np.clip(share * (1 - share) / variance, n * tasks, 2 * n * tasks), n * tasks)
-    return Estimate(share, *score_interval(share, number, stats.norm.ppf(0.5 + confidence / 2)))
+    return Estimate(share, *score_interval(share, number, scipy.stats.norm.ppf(0.5 + confidence / 2)))

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.flatten_util import ravel_pytree
-from scipy import stats
 
 from pgjax.algorithms.on_policy import reinforce
 from pgjax.environments.finite_mdp import FiniteMDP, finite
@@ -74,7 +74,7 @@ def largest_z_by_chance(components: int, error_rate: float = 0.01) -> float:
         >>> round(largest_z_by_chance(984), 2)
         4.41
     """
-    return float(stats.norm.isf(error_rate / 2 / components))
+    return float(scipy.stats.norm.isf(error_rate / 2 / components))
 
 
 def verify(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 from pgjax.analysis.statistics import proportion_interval
 from pgjax.rlhf.formats import RankingLine, task_id
@@ -264,13 +264,13 @@ def position_bias(lines: Sequence[RankingLine]) -> Estimate:
     def slope(b: float) -> float:
         return float(np.sum(times * x / (1 + np.exp(np.clip(b * x, -500, 500)))))
 
-    n, drop = int(times.sum()), stats.chi2.ppf(0.95, 1) / 2
+    n, drop = int(times.sum()), scipy.stats.chi2.ppf(0.95, 1) / 2
     mixed = x.min() < 0 < x.max()
-    best = float(optimize.brentq(slope, -FARTHEST, FARTHEST)) if mixed else math.copysign(FARTHEST, x[0])
+    best = float(scipy.optimize.brentq(slope, -FARTHEST, FARTHEST)) if mixed else math.copysign(FARTHEST, x[0])
 
     def bound(end: float) -> float | None:
         if not mixed and end == best:
             return None
-        return float(optimize.brentq(lambda b: log_likelihood(b) - log_likelihood(best) + drop, end, best))
+        return float(scipy.optimize.brentq(lambda b: log_likelihood(b) - log_likelihood(best) + drop, end, best))
 
     return Estimate(best if mixed else None, bound(-FARTHEST), bound(FARTHEST), n)

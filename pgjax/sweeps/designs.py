@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import qmc
+import scipy
 
 from pgjax.errors import InputError
 from pgjax.hyperparameters import numbers_in
@@ -64,7 +64,7 @@ def sobol_points(space: Space, points: int, seed: int) -> Points:
         >>> np.floor(np.log10(np.sort(rates))).tolist()
         [-4.0, -3.0, -2.0, -1.0]
     """
-    sequence = qmc.Sobol(len(space), rng=np.random.default_rng(seed))
+    sequence = scipy.stats.qmc.Sobol(len(space), rng=np.random.default_rng(seed))
     return points_at(space, sequence.random_base2(math.ceil(math.log2(points)))[:points])
 
 
