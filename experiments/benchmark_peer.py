@@ -15,9 +15,10 @@
 """How fast is rejax, the nearest peer of pgjax, on this machine? Steps a second, and seconds until CartPole is solved.
 
 rejax (Liesen, Lu & Lange, 2024: "rejax", github.com/keraJLi/rejax) compiles whole runs and vmaps them over seeds, as
-pgjax does. Two measurements of its PPO on CartPole-v1, both warm:
+pgjax does. Two measurements of its PPO, both warm:
 
-- steps_per_second: networks of two hidden layers of 64 tanh units, one epoch, one minibatch; the same work repeated.
+- steps_per_second, on CartPole and on Breakout-MinAtar: one epoch, one minibatch; the same work repeated. Networks have
+  two hidden layers of 64 units, and for Breakout pgjax's convolution before them, which rejax has not by itself.
 - to_solved: rejax's own published configuration, all of its training; a run is solved if its final policy, with actions
   sampled as in training, averages 475 or more over 100 fresh episodes.
 
@@ -51,8 +52,10 @@ from typing import Any
 import jax
 import numpy as np
 import rejax
+from flax import linen
 from jax.sharding import NamedSharding, PartitionSpec
 from rejax.evaluate import evaluate
+from rejax.networks import DiscretePolicy
 
 # configs/gymnax/cartpole.yaml, `ppo`, in the source distribution of rejax 0.1.3 (the wheel does not carry it); its
 # eval_freq, 1000, is left out, as nothing is evaluated during training here.
@@ -72,8 +75,16 @@ PUBLISHED = {
     "ent_coef": 0.01,
     "vf_coef": 0.5,
 }
-STEPS = 128  # of each environment in an iteration, when steps are counted
-ITERATIONS = 4  # of one timed call, when steps are counted, and of a trial of a layout
+ONE_PASS = {"num_epochs": 1, "num_minibatches": 1, "num_steps": 128}  # when steps are counted
+COUNTED: dict[str, dict[str, Any]] = {
+    "CartPole": {
+        "env": "CartPole-v1",
+        "agent_kwargs": {"activation": "tanh", "hidden_layer_sizes": (64, 64)},
+        **ONE_PASS,
+    },
+    "Breakout": {"env": "Breakout-MinAtar", **ONE_PASS},
+}
+ITERATIONS = {"CartPole": 4, "Breakout": 1}  # of one timed call, when steps are counted, and of a trial of a layout
 TRIALS = 3  # calls of a layout that is tried
 SOLVED_AT, EPISODES = 475.0, 100
 
@@ -115,6 +126,36 @@ def timed(function: Program, batch: Any) -> tuple[float, float, Any]:
     return seconds, (time.process_time() - busy) / seconds, result
 
 
+class Pixels(linen.Module):
+    """The network of pgjax.cnn up to its last layer: 8 filters of 3 × 3 pixels, and two hidden layers of 64 units."""
+
+    @linen.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Map images [B, H, W, C] to features [B, 64]."""
+        x = linen.relu(linen.Conv(8, (3, 3), padding="VALID")(image.astype(np.float32)))
+        x = x.reshape(x.shape[0], -1)
+        for width in (64, 64):
+            x = linen.relu(linen.Dense(width)(x))
+        return x
+
+
+class PixelPolicy(DiscretePolicy):
+    """Rejax's policy, seeing images."""
+
+    def setup(self) -> None:
+        self.features = Pixels()
+        self.action_logits = linen.Dense(self.action_dim)
+
+
+class PixelValue(linen.Module):
+    """A critic that sees images."""
+
+    @linen.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Map images [B, H, W, C] to values [B]."""
+        return linen.Dense(1)(Pixels()(image)).squeeze(1)
+
+
 def ppo(configuration: dict[str, Any], iterations: int | None = None) -> Any:
     """Rejax's PPO, for all its training or some iterations, without evaluation."""
     size = configuration["num_envs"] * configuration["num_steps"]
@@ -122,6 +163,9 @@ def ppo(configuration: dict[str, Any], iterations: int | None = None) -> Any:
     algorithm = rejax.PPO.create(
         **{**configuration, "total_timesteps": steps}, eval_freq=steps, skip_initial_evaluation=True
     )
+    if len(algorithm.env.observation_space(algorithm.env_params).shape) == 3:
+        actor = PixelPolicy(algorithm.actor.action_dim, (), linen.relu)
+        algorithm = algorithm.replace(actor=actor, critic=PixelValue())
     return algorithm.replace(eval_callback=lambda algorithm, state, rng: ())
 
 
@@ -137,13 +181,15 @@ def compiled_for(algorithm: Any, layout: dict[str, Any], states: Any) -> tuple[f
     return time.perf_counter() - begun, compiled
 
 
-def fastest(configuration: dict[str, Any], seeds: int, block: int) -> tuple[dict[str, Any], list[dict[str, Any]], Any]:
+def fastest(
+    configuration: dict[str, Any], seeds: int, block: int, iterations: int
+) -> tuple[dict[str, Any], list[dict[str, Any]], Any]:
     """Try the layouts on a few iterations; return the fastest, all of them, and the first states [seeds]."""
     local = jax.local_devices() if jax.default_backend() == "cpu" else jax.local_devices()[:1]
     devices = max(n for n in range(1, len(local) + 1) if seeds % (n * (block or 1)) == 0)
     share = seeds // devices
     blocks = [n for n in CPU_BLOCKS if share % n == 0 and n < share] if jax.default_backend() == "cpu" else []
-    algorithm = ppo(configuration, ITERATIONS)
+    algorithm = ppo(configuration, iterations)
     keys = jax.device_put(
         jax.random.split(jax.random.PRNGKey(0), seeds), NamedSharding(mesh(devices), PartitionSpec("run"))
     )
@@ -157,18 +203,11 @@ def fastest(configuration: dict[str, Any], seeds: int, block: int) -> tuple[dict
     return max(tried, key=lambda layout: layout["steps_per_second"]), tried, states
 
 
-def steps_per_second(seeds: int, environments: int, repetitions: int, block: int) -> dict[str, Any]:
+def steps_per_second(task: str, seeds: int, environments: int, repetitions: int, block: int) -> dict[str, Any]:
     """Measure how many steps rejax does in a second, learning included."""
-    configuration: dict[str, Any] = {
-        "env": "CartPole-v1",
-        "agent_kwargs": {"activation": "tanh", "hidden_layer_sizes": (64, 64)},
-        "num_envs": environments,
-        "num_steps": STEPS,
-        "num_epochs": 1,
-        "num_minibatches": 1,
-    }
-    layout, tried, states = fastest(configuration, seeds, block)
-    algorithm = ppo(configuration, ITERATIONS)
+    configuration, iterations = {**COUNTED[task], "num_envs": environments}, ITERATIONS[task]
+    layout, tried, states = fastest(configuration, seeds, block, iterations)
+    algorithm = ppo(configuration, iterations)
     compile_seconds, compiled = compiled_for(algorithm, layout, states)
     timed(compiled, states)
     steps = seeds * algorithm.total_timesteps
@@ -182,7 +221,7 @@ def steps_per_second(seeds: int, environments: int, repetitions: int, block: int
         "compile_seconds": compile_seconds,
         "seeds": seeds,
         "environments": environments,
-        "iterations": ITERATIONS,
+        "iterations": iterations,
         "layout": layout,
         "layouts": tried,
         "configuration": configuration,
@@ -191,7 +230,7 @@ def steps_per_second(seeds: int, environments: int, repetitions: int, block: int
 
 def to_solved(seeds: int, block: int) -> dict[str, Any]:
     """Measure how long rejax trains by its own configuration, and how many of the runs end solved."""
-    layout, tried, states = fastest(PUBLISHED, seeds, block)
+    layout, tried, states = fastest(PUBLISHED, seeds, block, ITERATIONS["CartPole"])
     algorithm = ppo(PUBLISHED)
     compile_seconds, compiled = compiled_for(algorithm, layout, states)
     seconds, cores, states = timed(compiled, states)
@@ -237,7 +276,8 @@ def read_options() -> argparse.Namespace:
         type=lambda path: Path(path).expanduser(),
         help="file for the result, one JSON object; it is printed in any case",
     )
-    parser.add_argument("--seeds", type=int, default=256, help="runs when steps are counted; 256")
+    parser.add_argument("--seeds", type=int, default=256, help="runs when steps of CartPole are counted; 256")
+    parser.add_argument("--pixel-seeds", type=int, default=32, help="runs when steps of Breakout are counted; 32")
     parser.add_argument("--environments", type=int, default=16, help="of each run when steps are counted; 16")
     parser.add_argument("--repetitions", type=int, default=5, help="of the timed call when steps are counted; 5")
     parser.add_argument("--solve-seeds", type=int, default=128, help="runs of the published configuration; 128")
@@ -249,7 +289,7 @@ def read_options() -> argparse.Namespace:
         "--plain", action="store_true", help="as rejax's documentation has it: all seeds in one vmap, on one device"
     )
     options = parser.parse_args()
-    for name in ("seeds", "environments", "repetitions", "solve_seeds", "devices", "block"):
+    for name in ("seeds", "pixel_seeds", "environments", "repetitions", "solve_seeds", "devices", "block"):
         if (number := getattr(options, name)) is not None and number < 1:
             fail(f"expected --{name.replace('_', '-')} to be 1 or more, got {number}")
     if options.out is not None:
@@ -266,7 +306,7 @@ def main() -> None:
     """Measure, then write and print what was found."""
     options = read_options()
     jax.config.update("jax_num_cpu_devices", 1 if options.plain else options.devices)
-    for name in ("seeds", "solve_seeds"):
+    for name in ("seeds", "pixel_seeds", "solve_seeds"):
         seeds = getattr(options, name)
         if options.block is not None and seeds % options.block:
             fail(f"expected --{name.replace('_', '-')} to be a multiple of --block, got {seeds} and {options.block}")
@@ -276,12 +316,12 @@ def main() -> None:
         "versions": {name: version(name) for name in ("rejax", "gymnax", "jax", "jaxlib", "flax", "optax", "numpy")},
         "python": platform.python_version(),
         "device": device.device_kind,
-        "steps_per_second": steps_per_second(
-            options.seeds,
-            options.environments,
-            options.repetitions,
-            options.seeds if options.plain else options.block or 0,
-        ),
+        "steps_per_second": {
+            task: steps_per_second(
+                task, seeds, options.environments, options.repetitions, seeds if options.plain else options.block or 0
+            )
+            for task, seeds in (("CartPole", options.seeds), ("Breakout", options.pixel_seeds))
+        },
         "to_solved": to_solved(options.solve_seeds, options.solve_seeds if options.plain else options.block or 0),
     }
     text = json.dumps(result, indent=2)

@@ -4,26 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from common import measuring_texts
 from experiments import benchmark as study
 from tests.cases import run_experiment
 
 TINY = [
-    "--seeds",
-    "2",
-    "--repetitions",
-    "1",
-    "--solve-seeds",
-    "2",
-    "--solve-iterations",
-    "5",
-    "--scale",
-    "2",
-    "--text",
-    "1",
+    *("--seeds", "2", "--repetitions", "1", "--solve-seeds", "2", "--solve-iterations", "5", "--scale", "2"),
+    *("--pixels", "2", "--text", "1"),
 ]
 PEER = {
     "device": "cpu",
-    "steps_per_second": {"median": 1e6},
+    "steps_per_second": {"CartPole": {"median": 1e6}, "Breakout": {"median": 1e4}},
     "to_solved": {"seconds": 50.0, "solved_fraction": 0.0, "seeds": 2},
 }
 
@@ -43,7 +34,8 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "MATRIX", 64)
         patch.setattr(study, "SLOTS", 16)
-        patch.setattr(study, "LENGTHS", (4, 8))
+        patch.setattr(study, "PEER_SEEDS", {"CartPole": 2, "Breakout": 256})
+        patch.setattr(measuring_texts, "LENGTHS", (4, 8))
         patch.setattr(study.shutil, "which", lambda name: f"/bin/{name}")
         patch.setattr(study.subprocess, "run", answer)
         assert run_experiment(patch, study, *TINY, "--out", out) == 0
@@ -52,22 +44,20 @@ def measured(tmp_path_factory):
 
 def test_the_summary_holds_every_measurement(measured):
     summary, _ = measured
-    wanted = {
-        "matmul_gflops", "rows", "peer_steps_per_second", "ratio_to_peer", "solve_seconds", "solved_fraction",
-        "peer_seconds", "peer_solved_fraction", "seconds_to_peer_fraction", "compile_seconds", "peak_bytes",
-    }  # fmt: skip
-    assert wanted <= set(summary)
-    assert [(row["seeds"], row["slots"], row["phase"]) for row in summary["rows"]] == [
-        (2, 1, "start"), (2, 1, "end"), (2, 16, "start"), (2, 16, "end"),
-    ]  # fmt: skip
-    assert [len(summary[f"rows_{kind}"]) for kind in ("without_budget", "with_critic", "with_memory")] == [2, 2, 2]
-    for row in summary["rows"] + summary["rows_with_memory"]:
-        assert 9 < row["mean_return"] < 200  # not much is learned in five updates
+    cart_pole = ("1 episode", "16, budget", "16", "16, critic", "16, memory")
+    assert [(row["case"], row["seeds"], row["phase"]) for row in summary["rows"]] == [
+        *((case, 2, phase) for case in cart_pole for phase in ("start", "end")),
+        *((case, 2, "start") for case in ("pixels", "pixels, critic")),
+    ]
+    for row in summary["rows"]:
+        learned = (0, 5) if "pixels" in row["case"] else (9, 200)  # not much is learned in five updates
+        assert learned[0] <= row["mean_return"] < learned[1]
         assert 0 < row["real_fraction"] <= 1
         assert row["real_steps_per_second"] > 0
-    for row in summary["rows"]:
-        share = row["real_steps_per_second"] * summary["flop_per_step"] / 1e9 / summary["matmul_gflops"]
+    for row in summary["rows"][:2]:
+        share = row["real_steps_per_second"] * 35328 / 1e9 / summary["matmul_gflops"]
         assert row["roofline_share"] == pytest.approx(share)
+    assert set(summary["environment_steps_per_second"]) == {"CartPole-v1", "Breakout-MinAtar"}
     assert summary["solve_seconds"] is None  # nobody solves it in 5 updates
     assert summary["solved_fraction"] == 0
     assert summary["compile_seconds"] > 0
@@ -86,29 +76,32 @@ def test_the_summary_holds_every_measurement(measured):
 
 def test_the_operations_of_a_step_are_those_of_its_products():
     # 4-64-64-2: forward 2 (4·64 + 64·64 + 64·2) = 8960, twice; backward twice that, less 2·4·64 for the observation.
-    from pgjax import from_gymnax
-
-    assert study.flop_per_step(from_gymnax("CartPole-v1")) == 8960 + 8960 + 2 * 8960 - 512
+    assert study.products((4, 64, 64, 2)) == 8960 + 8960 + 2 * 8960 - 512
+    assert {case.flop for case in study.cart_pole(None)} == {35328}
     # 4-64, twice 64-192, and 64-2: forward 2 (256 + 24576 + 128) = 49920.
-    assert study.flop_with_memory(from_gymnax("CartPole-v1")) == 49920 + 49920 + 2 * 49920 - 512
+    assert study.with_memory().flop == 49920 + 49920 + 2 * 49920 - 512
+    # 8·8 places of 36 pixels by 8 filters, 512-64-64-3: forward 2 (18432 + 32768 + 4096 + 192) = 110976.
+    assert {case.flop for case in study.from_pixels()} == {4 * 110976 - 36864}
 
 
 def test_the_peer_is_asked_in_both_ways(measured):
     summary, asked = measured
     assert [command[:3] for command in asked] == [["/bin/uv", "run", "--script"]] * 2
     assert ["--plain" in command for command in asked] == [True, False]
-    assert summary["peer_steps_per_second"] == 1e6
-    assert summary["peer_seconds"] == 50
-    assert summary["ratio_to_peer"] is None  # which is for 256 seeds
-    assert summary["seconds_to_peer_fraction"] > 0
+    cart_pole = summary["peer"]["CartPole, in_blocks"]
+    slower = min(row["real_steps_per_second"] for row in summary["rows"] if row["case"] == "16, critic")
+    assert cart_pole["ratio_with_critic"] == pytest.approx(slower / 1e6)
+    assert cart_pole["seconds"] == 50
+    assert summary["peer"]["Breakout, documented"]["ratio"] is None  # which is for 256 seeds
+    assert summary["peer"]["seconds_to_its_fraction"] > 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--repetitions", "0"], "expected repetitions to be 1 or more, got 0"),
-        (["--seeds", "0"], "expected counts of seeds of 1 or more"),
-        (["--text-alone", "--text"], "expected one or more counts of language models with --text-alone, got none"),
+        (["--seeds", "0"], r"expected one or more of --seeds, and counts of 1 or more, got (0,)"),
+        (["--text"], "expected one or more of --text, and counts of 1 or more, got ()"),
         (["--solve-iterations", "-5"], "expected solve_iterations to be 1 or more, got -5"),
     ],
 )
