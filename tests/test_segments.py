@@ -19,7 +19,8 @@ FINITE = pgjax.finite(
     MDP._replace(p=SELDOM / SELDOM.sum(-1, keepdims=True)), 37
 )  # most episodes are longer than a chunk, whose borders the memory has to cross
 GRU = pgjax.recurrent(pgjax.Discrete(3), pgjax.Discrete(2), 6, ())
-POLICIES = {"recurrent": GRU, "at a temperature": at_temperature(GRU, 0.7)}
+WINDOWS = pgjax.recurrent(pgjax.Discrete(3), pgjax.Discrete(2), 6, (), truncation=5)  # none of a chunk's borders
+POLICIES = {"recurrent": GRU, "at a temperature": at_temperature(GRU, 0.7), "truncated": WINDOWS}
 
 
 def lively(policy, key=0):

@@ -76,7 +76,11 @@ class RecurrentNetwork(linen.Module):
 
 
 def recurrent(
-    observation_space: Spaces, action_space: Space, hidden: int = 64, encoder: Sequence[int] = (64,)
+    observation_space: Spaces,
+    action_space: Space,
+    hidden: int = 64,
+    encoder: Sequence[int] = (64,),
+    truncation: int | None = None,
 ) -> Policy:
     """A policy that remembers: a gated recurrent unit, whose hidden state is the memory and is zero at first.
 
@@ -87,14 +91,20 @@ def recurrent(
         action_space: What it chooses from; a Box must have shape [d].
         hidden: Width of the hidden state.
         encoder: Widths of tanh layers between the observation and the recurrent unit; may be none.
+        truncation: k, to differentiate through windows of k steps of an episode, each as if the memory that it begins
+            with did not depend on θ. The gradient is then biased: it does not see what earlier steps should have
+            remembered. All of an episode if not given.
 
     Raises:
-        InputError: If the actions are arrays of another shape than [d], or the hidden state has no width.
+        InputError: If the actions are arrays of another shape than [d], or the hidden state or a window has no width.
 
-    Source: Cho et al., *Learning Phrase Representations using RNN Encoder–Decoder*, 2014.
+    Source: Cho et al., *Learning Phrase Representations using RNN Encoder–Decoder*, 2014; truncation: Williams & Peng,
+    *An efficient gradient-based algorithm for on-line training of recurrent network trajectories*, 1990.
     """
     if hidden < 1:
         raise InputError(f"expected a hidden state of width 1 or more, got {hidden}")
+    if truncation is not None and truncation < 1:
+        raise InputError(f"expected a truncation to 1 step or more, got {truncation}")
     network = RecurrentNetwork(hidden, tuple(encoder), outputs_for(action_space))
 
     def memory(episodes: int) -> jax.Array:
@@ -108,23 +118,26 @@ def recurrent(
         h, output = network.apply(params["network"], h, features_of(observation_space, observation))
         return h, distribution_of(action_space, output, params, observation)
 
-    def read(params: PyTree, h: jax.Array, observation: PyTree, first: jax.Array) -> tuple[jax.Array, Distribution]:
-        def one(h: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            inputs, first = row
+    def read(params: PyTree, h: jax.Array, observation: PyTree, time: jax.Array, first: jax.Array) -> Any:
+        def one(h: jax.Array, row: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            inputs, time, first = row
+            if truncation is not None:
+                h = jnp.where((time % truncation == 0)[:, None], jax.lax.stop_gradient(h), h)
             h = network.apply(params["network"], jnp.where(first[:, None], 0, h), inputs, method="gru_step")
             return h, h
 
         features = features_of(observation_space, observation)
         inputs = network.apply(params["network"], features, method="inputs")
-        h, hidden_states = jax.lax.scan(one, h, (inputs, first))
+        h, hidden_states = jax.lax.scan(one, h, (inputs, time, first))
         output = network.apply(params["network"], hidden_states, method="outputs")
         return h, distribution_of(action_space, output, params, observation)
 
     def resume(params: PyTree, h: jax.Array, trajectory: Any) -> tuple[jax.Array, Distribution]:
-        return read(params, h, trajectory.observation, trajectory.first)
+        return read(params, h, trajectory.observation, trajectory.time, trajectory.first)
 
     def unroll(params: PyTree, trajectory: Any) -> Distribution:
         T, E = batch_of(observation_space, trajectory.observation)
-        return read(params, memory(E), trajectory.observation, jnp.zeros((T, E), bool))[1]
+        time = jnp.broadcast_to(jnp.arange(T)[:, None], (T, E))
+        return read(params, memory(E), trajectory.observation, time, time == 0)[1]
 
     return Policy(init=init, memory=memory, step=step, unroll=unroll, resume=resume)

@@ -63,6 +63,45 @@ def test_the_gradient_through_unroll_is_that_of_step_by_step():
     assert all(optax.tree.norm(leaf) > 1e-3 for leaf in jax.tree.leaves(whole))
 
 
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_truncated_the_gradient_is_that_of_windows_whose_first_memory_is_given(k):
+    spaces, (T, E) = (BOX, pgjax.Discrete(4)), (7, 3)
+    whole, truncated = (pgjax.recurrent(*spaces, 6, (5,), truncation=steps) for steps in (None, k))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, jax.jit(whole.init)(jax.random.key(0)))
+    observation = jax.random.normal(jax.random.key(1), (T, E, 3))
+    action = whole.unroll(params, seen(observation)).sample(jax.random.key(2))
+    weight = jax.random.normal(jax.random.key(3), (T, E))
+
+    def total(params, policy):
+        return jnp.sum(weight * policy.unroll(params, seen(observation)).log_prob(action))
+
+    def by_windows(params, given):
+        memory, total = whole.memory(E), 0.0
+        for t in range(T):
+            if t % k == 0:
+                memory = given[t] if given else memory
+            memory, distribution = whole.step(params, memory, observation[t])
+            total += jnp.sum(weight[t] * distribution.log_prob(action[t]))
+        return total
+
+    given, memory = [], whole.memory(E)
+    for row in observation:
+        given.append(memory)
+        memory, _ = whole.step(params, memory, row)
+    of_windows, of_all, expected = jax.jit(
+        lambda params: (
+            jax.grad(total)(params, truncated), jax.grad(total)(params, whole), jax.grad(by_windows)(params, given)
+        )
+    )(params)  # fmt: skip
+    np.testing.assert_allclose(total(params, truncated), total(params, whole), rtol=1e-6)
+    chex.assert_trees_all_close(of_windows, expected, rtol=1e-4, atol=1e-5)
+    if k < T:  # a bias, in the weights of what is remembered
+        recurrent = [gradient["network"]["params"]["recurrent"] for gradient in (of_windows, of_all)]
+        assert np.max(np.abs(recurrent[0] - recurrent[1])) > 0.2 * np.max(np.abs(recurrent[1]))
+    else:
+        chex.assert_trees_all_close(of_windows, of_all, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_remembers_what_no_policy_without_memory_can_know():
     environment = recall()
@@ -81,5 +120,7 @@ def test_remembers_what_no_policy_without_memory_can_know():
 def test_what_makes_no_recurrent_policy_is_refused():
     with pytest.raises(pgjax.InputError, match="width 1 or more, got 0"):
         pgjax.recurrent(BOX, pgjax.Discrete(2), 0)
+    with pytest.raises(pgjax.InputError, match="truncation to 1 step or more, got 0"):
+        pgjax.recurrent(BOX, pgjax.Discrete(2), 4, truncation=0)
     with pytest.raises(pgjax.InputError, match=r"shape \[d\], got \(2, 2\)"):
         pgjax.recurrent(BOX, pgjax.Box(0, 1, (2, 2)))
