@@ -2,32 +2,28 @@
 
 Chung et al. (2021) find baselines of equal variance that lead elsewhere, and prove that with some, natural gradients
 end at a wrong arm for any step size. Mei et al. (2022) prove that with the state's value they do not, though their
-variance is unbounded. Here a bandit of three arms is learned by softmax and by natural gradients, with the baseline b*
-of least variance, with b* − d and b* + d, of equal variance wherever the policy is, with the policy's value, and with
-none. Beside the share of thousands of runs that end wrong stand two numbers that are not sampled: the variance at the
-start, and the probability that all plays are of one wrong arm.
+variance is unbounded. Here softmax and natural gradients learn a bandit of three arms, with the baseline b* of least
+variance, b* − d and b* + d, whose variances are equal, the policy's value, and none. Exact numbers stand beside runs.
 
 Writes rows.json, summary.json and baselines_beyond_variance.png into the directory --out, and prints a table. The same
-command again goes on where it was stopped. With the defaults it takes a few minutes.
+command again goes on where it was stopped. With the defaults it takes two minutes.
 """
 
-import functools
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 import pgjax
-from common import launch, tables
-from common.bandits import chosen, directions
-from common.remembering import remembered
-from pgjax.analysis import proportion_interval
+from common import launch
+from common.bandits import alone, chosen, directions, of_uniforms
+from common.remembering import Row, Rows, report
+from common.tables import share_of, written, written_interval
 from pgjax.analysis.plotting import COLOURS
 
 
@@ -52,6 +48,7 @@ BLOCK = 20  # plays between two looks at a run
 PATHS = 40  # runs that are drawn
 MEANS = (1.0, 0.7, 0.0)  # of the arms, the best first
 GRADIENTS = ("softmax", "natural")
+NAME = "{}, η {:g}, {}"  # of a row
 BASELINES = ("b* − d", "b*", "b* + d", "value", "none")
 
 
@@ -76,47 +73,25 @@ def moved(theta: jax.Array, played: jax.Array, name: str, means: jax.Array, natu
     return theta + eta * jnp.sum(jnp.where(played, advantage, 0)) * jnp.where(played, 1.0, 0.0) @ directions(f, natural)
 
 
-def play(key: jax.Array, move: Callable[[jax.Array, jax.Array], jax.Array], K: int, steps: int) -> jax.Array:
-    """The policy after every 20 plays of a run that begins with all arms alike, [steps / 20, K]."""
-
-    def one(theta: jax.Array, u: jax.Array) -> tuple[jax.Array, None]:
-        return move(theta, chosen(jax.nn.softmax(theta), u)), None
-
-    def block(theta: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        theta, _ = jax.lax.scan(one, theta, jax.random.uniform(key, (BLOCK,), theta.dtype))
-        return theta, jax.nn.softmax(theta)
-
-    return jax.lax.scan(block, jnp.zeros(K), jax.random.split(key, steps // BLOCK))[1]
-
-
-def alone(move: Callable[[jax.Array, jax.Array], jax.Array], K: int, steps: int) -> jax.Array:
-    """Pr(all plays are of one arm) for each arm, [K]; exact."""
-
-    def one(carry: Any, _: None) -> tuple[Any, None]:
-        theta, log_probability = carry  # [K, K], a row for each arm that is played; [K]
-        log_probability = log_probability + jnp.diag(jax.nn.log_softmax(theta))
-        return (jax.vmap(move)(theta, jnp.eye(K, dtype=bool)), log_probability), None
-
-    return jnp.exp(jax.lax.scan(one, (jnp.zeros((K, K)), jnp.zeros(K)), length=steps)[0][1])
-
-
 def explored(options: Options, gradient: str, eta: float, name: str) -> dict[str, Any]:
     """A row: how a gradient fares with a baseline, in numbers of 64 bits."""
     natural, K = gradient == "natural", len(MEANS)
     with jax.enable_x64(True):
         means, d, start = jnp.array(MEANS), options.distance, jnp.full(K, 1 / K)
         keys = pgjax.run_keys(options.study, launch.seeds_of(options))
-        move = functools.partial(moved, name=name, means=means, natural=natural, eta=eta, d=d)
-        f = np.asarray(jax.jit(jax.vmap(lambda key: play(key, move, K, options.steps)))(keys))
-        never = np.asarray(jax.jit(lambda: alone(move, K, options.steps))())[1:]
+        move = partial(moved, name=name, means=means, natural=natural, eta=eta, d=d)
+
+        def played(theta: jax.Array, u: jax.Array) -> jax.Array:
+            return move(theta, chosen(jax.nn.softmax(theta), u))
+
+        run = jax.vmap(lambda key: of_uniforms(played, jnp.zeros(K), key, options.steps, BLOCK, jax.nn.softmax)[1])
+        f = np.asarray(jax.jit(run)(keys))  # [seeds, blocks, K]
+        never = np.asarray(jax.jit(lambda: jnp.exp(alone(move, K, options.steps)[-1]))())[1:]
         spread = variance(start, means, baseline(name, start, means, natural, d), natural)
-    early, wrong = (int((f[:, i, 0] < 0.5).sum()) for i in (len(f[0]) // 100 - 1, -1))
     return {
         "variance": float(spread),
-        "wrong": wrong / len(f),
-        "wrong_interval": proportion_interval(wrong, len(f)),
-        "wrong_early": early / len(f),
-        "early_interval": proportion_interval(early, len(f)),
+        **share_of("wrong", f[:, -1, 0] < 0.5),
+        **share_of("wrong_early", f[:, len(f[0]) // 100 - 1, 0] < 0.5),
         "settled_wrong": float((f[:, -1, 1:].max(-1) > 0.999).mean()),
         "alone": float(never.sum()),
         "value": float((f[:, -1] @ np.array(MEANS)).mean()),
@@ -124,64 +99,51 @@ def explored(options: Options, gradient: str, eta: float, name: str) -> dict[str
     }
 
 
-def name_of(gradient: str, eta: float, name: str) -> str:
-    """What a row is called."""
-    return f"{gradient}, η {eta:g}, {name}"
+def line_of(options: Options, row: Row) -> Row:
+    """What the table says of a row."""
+    return {
+        "variance": written(row["variance"], ".3g"),
+        f"wrong after {options.steps // 100}": written(row["wrong_early"]),
+        "95%": written_interval(row["wrong_early_interval"]),
+        "wrong at the end": written(row["wrong"]),
+        "95% interval": written_interval(row["wrong_interval"]),
+        "settled there": written(row["settled_wrong"]),
+        "one wrong arm alone": written(row["alone"], ".2g"),
+    }
 
 
-def draw(rows: Mapping[str, Mapping[str, Any]], options: Options, path: Path) -> None:
-    """Draw the first runs on the simplex, whose corners are arms, in a panel for each gradient and baseline."""
+def draw(options: Options, rows: Rows) -> Figure:
+    """The first runs on the simplex, whose corners are arms, in a panel for each gradient and baseline."""
     figure = Figure(figsize=(10, 5.4), layout="constrained")
     corners = np.array([[0.5, np.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])
     for line, gradient in zip(figure.subplots(len(GRADIENTS), 4, squeeze=False), GRADIENTS, strict=True):
-        eta = (options.natural_rate if gradient == "natural" else options.softmax_rate)[-1]
+        eta = getattr(options, f"{gradient}_rate")[-1]
         for axes, name in zip(line, BASELINES, strict=False):
-            row = rows[name_of(gradient, eta, name)]
+            row = rows[NAME.format(gradient, eta, name)]
             axes.plot(*corners[[0, 1, 2, 0]].T, color="0.6", linewidth=0.8)
             for run in sorted(np.array(row["paths"]), key=lambda run: -run[-1, 0]):  # wrong ones on top
-                right = run[-1, 0] >= 0.5
-                axes.plot(
-                    *(run @ corners).T, color=COLOURS[0] if right else COLOURS[3], linewidth=0.8 if right else 1.6
-                )
-                axes.plot(*(run[-1] @ corners), "o" if right else "X", color=COLOURS[0] if right else COLOURS[3])
+                colour, width, end = (COLOURS[0], 0.8, "o") if run[-1, 0] >= 0.5 else (COLOURS[3], 1.6, "X")
+                axes.plot(*(run @ corners).T, color=colour, linewidth=width)
+                axes.plot(*(run[-1] @ corners), end, color=colour)
             axes.set_title(f"{gradient}, {name}\n{100 * row['wrong']:.1f}% end wrong", fontsize="medium")
-            for corner, pays, below in zip(corners, MEANS, (False, True, True), strict=True):
-                shift = {"xytext": (0, -12 if below else 6), "textcoords": "offset points", "ha": "center"}
+            for corner, pays, below in zip(corners, MEANS, (6, -12, -12), strict=True):
+                shift = {"xytext": (0, below), "textcoords": "offset points", "ha": "center"}
                 axes.annotate(f"pays {pays:g}", corner, **shift, fontsize="small", color="0.3")
             axes.set(aspect="equal", xlim=(-0.15, 1.15), ylim=(-0.17, 1.0))
             axes.set_axis_off()
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def main(options: Options) -> None:
     """Play, then write, draw and print."""
-    launch.check_counts({"seeds": options.seeds, "steps": options.steps})
-    rates = {"softmax": options.softmax_rate, "natural": options.natural_rate}
-    if not options.distance > 0 or min(map(min, rates.values())) <= 0:
-        raise pgjax.InputError(f"expected a distance and learning rates above 0, got {options.distance} and {rates}")
-    if options.steps % (100 * BLOCK):
-        raise pgjax.InputError(f"expected steps to be a multiple of {100 * BLOCK}, got {options.steps}")
+    launch.check_multiple("steps", options.steps, 100 * BLOCK)
+    launch.check_positive({name: getattr(options, name) for name in ("distance", "softmax_rate", "natural_rate")})
     if options.seeds < PATHS:
         raise pgjax.InputError(f"expected {PATHS} or more seeds, which are drawn, got {options.seeds}")
-    launch.check_directory_of_study(options.out, {"rows.json", "summary.json", "baselines_beyond_variance.png"})
-    asked = {name: getattr(options, name) for name in ("distance", "steps", "seeds", "first_seed", "study")}
-    points = [(gradient, eta, name) for gradient in GRADIENTS for eta in sorted(rates[gradient]) for name in BASELINES]
-    wanted = {name_of(*point): functools.partial(explored, options, *point) for point in points}
-    rows = remembered(options.out / "rows.json", asked, wanted)
-    numbers = {name: {what: row[what] for what in row if what != "paths"} for name, row in rows.items()}
-    tables.write_json(options.out / "summary.json", {"options": asked, "rows": numbers})
-    draw(rows, options, options.out / "baselines_beyond_variance.png")
-    lines = []
-    for name, row in rows.items():
-        line = {"": name, "variance": tables.written(row["variance"], ".3g")}
-        line[f"wrong after {options.steps // 100}"] = tables.written(row["wrong_early"])
-        line["95%"] = tables.written_interval(row["early_interval"])
-        line["wrong at the end"] = tables.written(row["wrong"])
-        line["95% interval"] = tables.written_interval(row["wrong_interval"])
-        line["settled there"] = tables.written(row["settled_wrong"])
-        line["one wrong arm alone"] = tables.written(row["alone"], ".2g")
-        lines.append(line)
-    print(pd.DataFrame(lines).to_string(index=False))
+    pairs = [(gradient, eta) for gradient in GRADIENTS for eta in sorted(getattr(options, f"{gradient}_rate"))]
+    points = [(*pair, name) for pair in pairs for name in BASELINES]
+    rows = {NAME.format(*point): partial(explored, options, *point) for point in points}
+    report(options, ("distance", "steps"), rows, draw, line_of, "baselines_beyond_variance.png", {"paths"})
 
 
 if __name__ == "__main__":

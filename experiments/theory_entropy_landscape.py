@@ -11,22 +11,21 @@ Writes rows.json, summary.json and entropy_landscape.png into the directory --ou
 again goes on where it was stopped. With the defaults it takes half a minute.
 """
 
-import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 import pgjax
-from common import launch, tables
-from common.remembering import remembered
-from pgjax import exact
+from common import launch
+from common.remembering import Row, Rows, report
+from common.single_steps import estimates, improving, listed, objective
+from common.tables import written, written_interval
 from pgjax.analysis import mean_interval, proportion_interval
 from pgjax.analysis.plotting import COLOURS, STYLES, dress
 
@@ -60,53 +59,6 @@ def way(rooms: int) -> pgjax.FiniteMDP:
     p[:, 0, rooms] = p[rooms, 1, rooms] = p[np.arange(rooms), 1, np.arange(rooms) + 1] = 1
     r[rooms - 1, 1] += 1
     return pgjax.environments.tables(np.eye(rooms + 1)[0], p, r, np.arange(rooms + 1) == rooms)
-
-
-def listed(mdp: pgjax.FiniteMDP, T: int) -> exact.Episodes:
-    """The episodes that can happen."""
-    every = exact.every_episode(mdp, T)
-    possible = np.flatnonzero(np.asarray(every.dynamics) > 0)
-    return exact.Episodes(*(array[..., possible] for array in every))
-
-
-def softened(mdp: pgjax.FiniteMDP, theta: jax.Array, weight: Any) -> tuple[pgjax.FiniteMDP, jax.Array]:
-    """The problem in which an action also pays λ ln 1/f, and the policy f [S, A] with the logits θ."""
-    log_f = jax.nn.log_softmax(theta)
-    return mdp._replace(r=mdp.r - weight * log_f), jnp.exp(log_f)
-
-
-def objective(mdp: pgjax.FiniteMDP, T: int, theta: jax.Array, weight: Any) -> jax.Array:
-    """ρ(θ) + λ E[Σ_t ln 1/f(X_t)_{A_t}], []."""
-    soft, f = softened(mdp, theta, weight)
-    return exact.expected_return(soft, T, f)
-
-
-def estimates(
-    mdp: pgjax.FiniteMDP, episodes: exact.Episodes, theta: jax.Array, weight: Any
-) -> tuple[jax.Array, jax.Array]:
-    """For each of N episodes its probability [N], and the gradient that is estimated from it, [N, S, A].
-
-    It is Σ_t (G_t − v(X_t)) ∇ ln f(X_t)_{A_t}, of which G_t and v count what entropy pays.
-    """
-    soft, f = softened(mdp, theta, weight)
-    values = exact.solve(soft, len(episodes.states), f).values
-    x, a, on = episodes.states, episodes.actions, episodes.running
-    to_go = jnp.cumsum(jnp.where(on, soft.r[x, a], 0)[::-1], 0)[::-1]
-    advantage = jnp.where(on, to_go - jnp.take_along_axis(values, x, 1), 0)
-    taken = jax.nn.one_hot(x, f.shape[0])[..., None] * (jax.nn.one_hot(a, f.shape[1]) - f[x])[:, :, None]
-    return episodes.probability(f), jnp.einsum("tn,tnsa->nsa", advantage, taken)
-
-
-def improving(mdp: pgjax.FiniteMDP, episodes: exact.Episodes, theta: jax.Array, weight: Any, eta: Any) -> jax.Array:
-    """The probabilities that a step from one episode improves the objective, and that it improves ρ, [2]."""
-    T = len(episodes.states)
-    probability, step = estimates(mdp, episodes, theta, weight)
-
-    def improved(weight: Any) -> jax.Array:
-        after = jax.vmap(lambda step: objective(mdp, T, theta + eta * step, weight))(step)
-        return probability @ (after > objective(mdp, T, theta, weight) + 1e-14)
-
-    return jnp.stack([improved(weight), improved(0.0)])
 
 
 def explored(options: Options, weight: float) -> dict[str, Any]:
@@ -146,8 +98,22 @@ def explored(options: Options, weight: float) -> dict[str, Any]:
     }
 
 
-def draw(rows: Mapping[str, Mapping[str, Any]], options: Options, path: Path) -> None:
-    """Draw objectives along the line, probabilities that a step improves ρ, and shares that found."""
+def line_of(options: Options, row: Row) -> Row:
+    """What the table says of a row."""
+    return {
+        "tops": row["tops"],
+        "ρ at the highest": written(row["rho_at_best"], ".3g"),
+        "a first step improves objective": written(row["improves_at_start"][0], ".3g"),
+        "a first step improves ρ": written(row["improves_at_start"][1], ".3g"),
+        "runs worth more than leaving": written(row["found"][-1]),
+        "95%": written_interval(row["found_interval"]),
+        "ρ of runs": written(row["rho"]["mean"]),
+        "95% interval": written_interval([row["rho"]["low"], row["rho"]["high"]]),
+    }
+
+
+def draw(options: Options, rows: Rows) -> Figure:
+    """Objectives along the line, probabilities that a step improves ρ, and shares that found."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     first, second, third = figure.subplots(1, 3)
     dress(first, "Objective along a line", "logit of going on", "ρ + λ entropy, less its mean")
@@ -161,38 +127,21 @@ def draw(rows: Mapping[str, Mapping[str, Any]], options: Options, path: Path) ->
         third.plot(updates, row["found"], color=colour, linestyle=style)
     second.axvline(options.start, color="0.6", linewidth=0.8)
     figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def main(options: Options) -> None:
     """Look and run, then write, draw and print."""
     launch.check_counts({"rooms": options.rooms, "seeds": options.seeds})
+    launch.check_multiple("updates", options.updates, LOOKS)
     if options.rooms > 4 or options.seeds < 2:
         raise pgjax.InputError("expected at most 4 rooms, so that episodes can be listed, and 2 or more seeds, "
                                f"got {options.rooms} and {options.seeds}")  # fmt: skip
     if not 1 <= len(options.entropy) <= 5 or min(options.entropy) < 0 or options.learning_rate <= 0:
         raise pgjax.InputError("expected one to five weights of 0 or more and a learning rate above 0, "
                                f"got {options.entropy} and {options.learning_rate}")  # fmt: skip
-    if options.updates < LOOKS or options.updates % LOOKS:
-        raise pgjax.InputError(f"expected updates to be a multiple of {LOOKS}, got {options.updates}")
-    launch.check_directory_of_study(options.out, {"rows.json", "summary.json", "entropy_landscape.png"})
-    only = ("rooms", "learning_rate", "start", "updates", "seeds", "first_seed", "study")
-    asked = {name: getattr(options, name) for name in only}
-    wanted = {f"λ = {weight:g}": functools.partial(explored, options, weight) for weight in options.entropy}
-    rows = remembered(options.out / "rows.json", asked, wanted)
-    tables.write_json(options.out / "summary.json", {"options": asked, "rows": rows})
-    draw(rows, options, options.out / "entropy_landscape.png")
-    lines = []
-    for name, row in rows.items():
-        line = {"": name, "tops": row["tops"], "ρ at the highest": tables.written(row["rho_at_best"], ".3g")}
-        for what, number in zip(("objective", "ρ"), row["improves_at_start"], strict=True):
-            line[f"a first step improves {what}"] = tables.written(number, ".3g")
-        line["runs worth more than leaving"] = tables.written(row["found"][-1])
-        line["95%"] = tables.written_interval(row["found_interval"])
-        line["ρ of runs"] = tables.written(row["rho"]["mean"])
-        line["95% interval"] = tables.written_interval([row["rho"]["low"], row["rho"]["high"]])
-        lines.append(line)
-    print(pd.DataFrame(lines).to_string(index=False))
+    rows = {f"λ = {weight:g}": partial(explored, options, weight) for weight in options.entropy}
+    report(options, ("rooms", "learning_rate", "start", "updates"), rows, draw, line_of, "entropy_landscape.png")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from typing import Any
 
 from tqdm import tqdm
 
@@ -21,6 +22,19 @@ class HostError(InputError):
 def say(sentence: str) -> None:
     """Print a sentence to the standard error stream, above a progress bar if there is one."""
     tqdm.write(sentence, file=sys.stderr)
+
+
+def needed(module: str, extra: str) -> Any:
+    """A package that is imported only where it is used, with this module of it, or itself.
+
+    Raises:
+        InputError: If it is not installed; it says which extra of pgjax has it.
+    """
+    try:
+        return __import__(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        raise InputError(f'expected {name} to be installed (pip install "pgjax[{extra}]"), got: {error}') from error
 
 
 def raised_on_host(error: Exception) -> HostError | None:

@@ -305,6 +305,20 @@ def check_counts(counts: Mapping[str, int | Sequence[int] | None]) -> None:
                 raise InputError(f"expected 1 or more {what}, got {number}")
 
 
+def check_positive(numbers: Mapping[str, float | Sequence[float]]) -> None:
+    """Raise an `InputError` unless these numbers, {what it is: one or several}, are above 0."""
+    for what, some in numbers.items():
+        for number in some if isinstance(some, Sequence) else (some,):
+            if not number > 0:
+                raise InputError(f"expected {what} above 0, got {number}")
+
+
+def check_multiple(what: str, number: int, unit: int) -> None:
+    """Raise an `InputError` unless a count is a positive multiple of another."""
+    if number < unit or number % unit:
+        raise InputError(f"expected {what} to be a multiple of {unit}, got {number}")
+
+
 def check_directory_of_study(out: Path, ours: Collection[str]) -> None:
     """Raise unless the directory of a study with several sweeps is new or holds only what such a study writes there.
 

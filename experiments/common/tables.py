@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 
 from pgjax.analysis.comparisons import compare_methods
-from pgjax.analysis.statistics import confidence_interval, interquartile_mean, plain_interval, shown
+from pgjax.analysis.speed import Reached, median_steps
+from pgjax.analysis.statistics import (
+    confidence_interval,
+    interquartile_mean,
+    plain_interval,
+    proportion_interval,
+    shown,
+)
 from pgjax.paths import replacing
 
 
@@ -24,6 +31,17 @@ def average_of_finite(runs: np.ndarray) -> dict[str, Any]:
     return average_of(good) if len(good) else {"iqm": None, "interval": None}
 
 
+def share_of(name: str, of: np.ndarray) -> dict[str, Any]:
+    """The share of runs [n] of which something is true, and its 95% interval, as two entries of a row."""
+    return {name: int(of.sum()) / len(of), f"{name}_interval": proportion_interval(int(of.sum()), len(of))}
+
+
+def median_of(runs: Reached, scale: float = 1.0) -> dict[str, Any]:
+    """The median of when runs reached something, times a scale, and its 95% interval; None where it was not seen."""
+    half = [scale * float(number) for number in median_steps(runs)]
+    return {"median": half[0] if np.isfinite(half[0]) else None, "interval": plain_interval(half[1:])}
+
+
 def written(number: float | None, form: str = ".4g") -> str:
     """A number as tables have it, "-" if there is none."""
     return "-" if number is None else f"{number:{form}}"
@@ -32,6 +50,11 @@ def written(number: float | None, form: str = ".4g") -> str:
 def written_interval(bounds: Sequence[float] | None) -> str:
     """An interval as tables have it, "-" if there is none."""
     return "-" if bounds is None else f"[{written(bounds[0])}, {written(bounds[1])}]"
+
+
+def written_median(found: Mapping[str, Any], form: str = ".4g") -> str:
+    """What `median_of` found, as tables have it."""
+    return f"{written(found['median'], form)} {written_interval(found['interval'])}"
 
 
 def comparison_table(finals: Mapping[str, Any], paired: bool) -> pd.DataFrame:
@@ -48,6 +71,11 @@ def comparison_table(finals: Mapping[str, Any], paired: bool) -> pd.DataFrame:
         line["p (Holm)"] = written(row["p_holm"], ".2g")
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def print_lines(lines: Sequence[Mapping[str, Any]]) -> None:
+    """Print the lines of a table, {column: what it says}, with "-" where one lacks a column."""
+    print(pd.DataFrame(lines).fillna("-").to_string(index=False))
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -5,12 +5,11 @@ point are computed in several batches, there is a stream for each, of all seeds 
 """
 
 import csv
-import importlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pgjax import trees
-from pgjax.errors import InputError
+from pgjax.errors import needed
 from pgjax.paths import full_path
 from pgjax.sweeps.looks import Average, Look, Report
 
@@ -86,15 +85,3 @@ def scalars(look: Look) -> dict[str, float]:
     """The numbers of a look by name: failed, and of each metric metric/mean, metric/iqm, metric/low, metric/high."""
     averages = {f"{name}/{kind}": x for name, found in look.metrics.items() for kind, x in found._asdict().items()}
     return {"failed": float(look.failed), **averages}
-
-
-def needed(package: str, extra: str) -> Any:
-    """A package that is imported only where it is used.
-
-    Raises:
-        InputError: If it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise InputError(f'expected {package} to be installed (pip install "pgjax[{extra}]"), got: {error}') from error

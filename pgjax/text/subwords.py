@@ -8,12 +8,11 @@ the file's numbers are put into our order by it: `embedding = embedding_of_the_f
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pgjax.errors import InputError
+from pgjax.errors import InputError, needed
 from pgjax.paths import full_path, replacing
 from pgjax.text.tokens import PAD, SPECIAL, said
 
@@ -100,7 +99,7 @@ def load_subwords(path: str | Path) -> Subwords:
     Raises:
         InputError: If the library is not installed, the file cannot be read, or it has no eos.
     """
-    path, library = full_path(path), tokenizers()
+    path, library = full_path(path), needed("tokenizers", "text")
     path = path / FILE if path.is_dir() else path
     try:
         model = library.Tokenizer.from_str(path.read_text(encoding="utf-8"))
@@ -172,7 +171,7 @@ def train_subwords(text: str, vocabulary: int) -> Subwords:
         raise InputError(f"expected a vocabulary of {SPECIAL + BYTES} or more tokens of bytes, got {vocabulary}")
     if not text.strip():
         raise InputError("expected a text with one or more characters, got an empty one")
-    library = tokenizers()
+    library = needed("tokenizers", "text")
     model, bytes_of = library.Tokenizer(library.models.BPE()), library.pre_tokenizers.ByteLevel
     model.pre_tokenizer, model.decoder = bytes_of(add_prefix_space=False), library.decoders.ByteLevel()
     names = [called[0] for called in CALLED.values()]
@@ -186,16 +185,3 @@ def train_subwords(text: str, vocabulary: int) -> Subwords:
     )
     model.train_from_iterator(text.splitlines(keepends=True), trainer)
     return numbered(model, range(SPECIAL))
-
-
-def tokenizers() -> ModuleType:
-    """The library.
-
-    Raises:
-        InputError: If it is not installed.
-    """
-    try:
-        import tokenizers as library
-    except ImportError as error:
-        raise InputError(f'expected tokenizers to be installed (pip install "pgjax[text]"), got: {error}') from error
-    return library

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.errors import InputError, first_line
+from pgjax.errors import InputError, first_line, needed
 from pgjax.paths import full_path, replacing
 from pgjax.text.layouts import GPT2, TransformerConfig, check_config
 from pgjax.text.network import Transformer
@@ -200,26 +200,13 @@ def check_tensors(path: str | Path, tensors: Mapping[str, Any], shapes: Mapping[
         raise InputError(f"expected {len(shapes)} arrays in {path}, got one more: {name}")
 
 
-def library() -> Any:
-    """The module that reads and writes files.
-
-    Raises:
-        InputError: If it is not installed.
-    """
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise InputError(f'expected safetensors to be installed (pip install "pgjax[text]"), got: {error}') from error
-    return safetensors
-
-
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of a file, by name.
 
     Raises:
         InputError: If it cannot be read.
     """
-    safetensors = library()
+    safetensors = needed("safetensors.numpy", "text")
     try:
         return safetensors.numpy.load_file(full_path(path))
     except (OSError, safetensors.SafetensorError) as error:
@@ -234,7 +221,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """
     # The library writes an array as it lies in memory, whichever way round that is.
     in_order = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    content = library().numpy.save(in_order, metadata={"format": "pt"})
+    content = needed("safetensors.numpy", "text").numpy.save(in_order, metadata={"format": "pt"})
     path = full_path(path)
     try:
         with replacing(path) as file:

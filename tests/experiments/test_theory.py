@@ -9,7 +9,9 @@ import optax
 import pytest
 
 import pgjax
-from common.bandits import directions
+from common.bandits import alone, directions
+from common.noise_scale import until_seen
+from common.single_steps import estimates, listed, objective
 from experiments import theory_any_step_size as any_step_size
 from experiments import theory_baselines_beyond_variance as baselines
 from experiments import theory_entropy_landscape as landscape
@@ -59,7 +61,8 @@ def test_a_play_is_an_update_of_reinforce():
 
 
 def test_a_commitment_to_one_arm_has_the_probability_of_its_plays():
-    found = np.exp(any_step_size.alone(jnp.array([1.0, 0.5]), 1.0, 2))
+    means = jnp.array([1.0, 0.5])
+    found = np.exp(alone(lambda theta, played: theta + (played @ means) * (played - jax.nn.softmax(theta)), 2, 2))
     np.testing.assert_allclose(found[0], [0.5, 0.5])
     # After a play of the second arm its logit leads by η r (1/2 + 1/2) = 1/2, and after one of the first by 1.
     np.testing.assert_allclose(found[1], [0.5 / (1 + np.exp(-1)), 0.5 / (1 + np.exp(-0.5))], rtol=1e-6)
@@ -71,7 +74,7 @@ def test_any_step_size_finds_the_best_arm_but_later_than_any_mean(monkeypatch, t
     assert run_experiment(monkeypatch, any_step_size, *small) == 0
     assert "2 arms, η 10, fixed" in capsys.readouterr().out
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
-    slow, quick = (rows[any_step_size.name_of(2, eta, "fixed")] for eta in (10, 1))
+    slow, quick = (rows[any_step_size.NAME.format(2, eta, "fixed")] for eta in (10, 1))
     for row in (slow, quick):
         assert row["alpha"] == pytest.approx(row["alpha_predicted"], rel=0.02)
         # Who has played a wrong arm alone has not arrived: a lower bound, to the band of 400 runs.
@@ -90,8 +93,8 @@ def test_any_step_size_finds_the_best_arm_but_later_than_any_mean(monkeypatch, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--arms", "1"], "2 or more arms and at most five learning rates, each above 0"),
-        (["--learning-rate", "0"], "each above 0, got"),
+        (["--arms", "1"], "2 or more arms and at most five learning rates"),
+        (["--learning-rate", "0"], "learning rates above 0, got 0.0"),
         (["--steps", "700"], "steps to be a multiple of 500, got 700"),
         (["--seeds", "0"], "1 or more seeds, got 0"),
     ],
@@ -133,7 +136,7 @@ def test_baselines_of_equal_variance_have_different_fates(monkeypatch, tmp_path)
     small = ["--natural-rate", 0.2, "--steps", 2000, "--seeds", 400, "--out", tmp_path]
     assert run_experiment(monkeypatch, baselines, *small) == 0
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
-    below, least, above, value = (rows[baselines.name_of("natural", 0.2, name)] for name in baselines.BASELINES)
+    below, least, above, value = (rows[baselines.NAME.format("natural", 0.2, name)] for name in baselines.BASELINES)
     assert least["variance"] < below["variance"] == pytest.approx(above["variance"])
     assert above["wrong_interval"][1] < least["wrong_interval"][0]  # more variance, and better
     assert least["wrong"] < below["wrong"]
@@ -144,8 +147,8 @@ def test_baselines_of_equal_variance_have_different_fates(monkeypatch, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--distance", "0"], "a distance and learning rates above 0, got 0.0"),
-        (["--natural-rate", "-1"], "a distance and learning rates above 0"),
+        (["--distance", "0"], "distance above 0, got 0.0"),
+        (["--natural-rate", "-1"], "natural_rate above 0, got -1.0"),
         (["--steps", "700"], "steps to be a multiple of 2000, got 700"),
         (["--seeds", "3"], "40 or more seeds, which are drawn, got 3"),
     ],
@@ -197,7 +200,7 @@ def test_a_third_arm_makes_the_plateau_as_long_as_its_square(monkeypatch, tmp_pa
     [
         (["--probability", "0.1", "0.7"], "two or more probabilities between 0 and 0.5"),
         (["--probability", "0.1"], "two or more probabilities"),
-        (["--entropy", "0"], "an entropy weight and a learning rate above 0, got 0.0"),
+        (["--entropy", "0"], "an entropy weight above 0, got 0.0"),
         (["--steps", "7"], "steps to be a multiple of 500, got 7"),
     ],
 )
@@ -208,7 +211,7 @@ def test_plateaus_that_cannot_be_run_are_refused(monkeypatch, capsys, tmp_path, 
 
 def test_gradients_are_gathered_until_they_are_seen():
     """By hand: (1, 1) and (1, −1) have the mean (1, 0), whose squared standard error is (2 − 1) / 1 = 1."""
-    optimizer = episodes.until_seen(0.5)
+    optimizer = until_seen(0.5)
     one, two = jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0])
     step, state = optimizer.update(one, optimizer.init(one))
     assert not step.any()
@@ -255,7 +258,7 @@ def test_many_episodes_an_update_cost_what_is_predicted(monkeypatch, tmp_path, c
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--episodes", "1"], "one to five numbers of 2 or more episodes, and learning rates above 0"),
+        (["--episodes", "1"], "one to five numbers of 2 or more episodes"),
         (["--learning-rate", "0"], "learning rates above 0, got"),
         (["--choosing", "0"], "1 or more choosing, got 0"),
     ],
@@ -268,13 +271,13 @@ def test_numbers_of_episodes_that_cannot_be_compared_are_refused(monkeypatch, ca
 def test_listed_steps_are_those_of_the_exact_objective():
     """The mean of the estimates is the gradient, and without entropy their covariance is the exact one."""
     mdp, policy = landscape.way(2), pgjax.tabular(3, 2)
-    listed = landscape.listed(mdp, 2)
+    every = listed(mdp, 2)
 
     @jax.jit
     def look(theta, weight):
-        probability, steps = landscape.estimates(mdp, listed, theta, weight)
+        probability, steps = estimates(mdp, every, theta, weight)
         steps = steps.reshape(len(steps), -1)
-        worth, gradient = jax.value_and_grad(lambda theta: landscape.objective(mdp, 2, theta, weight))(theta)
+        worth, gradient = jax.value_and_grad(lambda theta: objective(mdp, 2, theta, weight))(theta)
         values = pgjax.exact.solve(mdp, 2, jax.nn.softmax(theta)).values
         estimator = pgjax.exact.reward_to_go_estimator(mdp, 2, baseline=values)
         _, covariance = pgjax.exact.mean_and_covariance(mdp, 2, policy, theta, estimator)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pgjax.errors import InputError
+from pgjax.errors import InputError, needed
 from pgjax.rlhf.people.guard import App, Bucket, guarded, names_of
 from pgjax.rlhf.people.office import Office
 from pgjax.rlhf.people.report import report
@@ -44,13 +44,12 @@ def application(office: Office, host: str) -> App:
     Raises:
         InputError: If starlette is not installed.
     """
-    try:
-        from starlette.applications import Starlette
-        from starlette.requests import Request
-        from starlette.responses import JSONResponse, Response
-        from starlette.routing import Route
-    except ImportError as error:
-        raise InputError('expected starlette for the page, pip install "pgjax[people]", got none') from error
+    needed("starlette", "people")
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+
     html = PAGE.read_text(encoding="utf-8")
     buckets: dict[tuple[str, bool], Bucket] = {}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pgjax.errors import InputError
+from pgjax.errors import InputError, needed
 from pgjax.paths import full_path
 from pgjax.rlhf.formats import RankingLine
 from pgjax.rlhf.people.application import application
@@ -96,10 +96,7 @@ def serve(
     Raises:
         InputError: If another server has the file open, the port is taken, or what is asked for cannot be.
     """
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise InputError('expected uvicorn for the page, pip install "pgjax[people]", got none') from error
+    uvicorn = needed("uvicorn", "people")
     check_host(host, i_know)
     path = full_path(path)
     with Store(path) as store, contextlib.closing(listening(host, port)) as sock:
