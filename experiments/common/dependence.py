@@ -9,7 +9,7 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ALL, REST = "*", ""  # of a file: everything, and what it does at its top beside defining
 
@@ -33,6 +33,11 @@ class Meaning(ast.NodeTransformer):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         """A function, without the type of what it returns."""
         node.returns = None
+        return self.generic_visit(node)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        """A formatted text, without the empty parts that Python 3.12.1 sees in it."""
+        node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
         return self.generic_visit(node)
 
 
@@ -138,10 +143,20 @@ def code_at(place: Place) -> tuple[ast.stmt, ...]:
     return source.rest if place[1] == REST else tuple(source.parts[name] for name in [place[1]] if name in source.parts)
 
 
+def spelled(node: Any) -> str:
+    """A syntax tree in words, which are the same in all versions of Python: those of `ast.dump` are not."""
+    if isinstance(node, ast.AST):
+        fields = ", ".join(
+            f"{name}={spelled(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])
+        )
+        return f"{type(node).__name__}({fields})"
+    return f"[{', '.join(map(spelled, node))}]" if isinstance(node, list) else repr(node)
+
+
 @functools.cache
 def digest(node: ast.stmt) -> str:
     """A digest of what a statement means."""
-    return hashlib.sha256(ast.dump(node).encode()).hexdigest()
+    return hashlib.sha256(spelled(node).encode()).hexdigest()
 
 
 def code_of(root: Path, script: Path) -> dict[str, str]:
