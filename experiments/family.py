@@ -55,7 +55,7 @@ class Task(NamedTuple):
 NETWORKS, TABLES = (1e-3, 3e-3, 1e-2, 3e-2), (1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # learning rates
 PIXELS = "Breakout-MinAtar"
 TASKS = {
-    "CartPole-v1": Task(100_000, 320, NETWORKS, 0.99, solved_at=names.SOLVED_AT["CartPole-v1"]),
+    "CartPole-v1": Task(100_000, 160, NETWORKS, 0.99, solved_at=names.SOLVED_AT["CartPole-v1"]),
     "Acrobot-v1": Task(100_000, 90, NETWORKS, 0.99, solved_at=names.SOLVED_AT["Acrobot-v1"]),
     "Pendulum-v1": Task(150_000, 47, NETWORKS, 0.95),
     "maze": Task(20_000, 100, TABLES, 1.0),
@@ -73,7 +73,7 @@ CHOSEN_ON = 2**20  # the first seed that learning rates are chosen on
 POINTS = 60  # of a curve
 REJAX = {"slots": 5, "min_steps_per_slot": 100, "epochs": 5, "minibatches": 5}  # its configuration, in our words
 REJAX_NUMBERS = {"learning_rate": 7.5e-4, "entropy_coefficient": 0.01, "discount": 0.99, "trace_decay": 0.95}
-REJAX_STEPS, REJAX_UPDATES = 100_000, 1000
+REJAX_STEPS, REJAX_UPDATES = 100_000, 200
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,26 @@ class Options:
     """Directory to write into: a new one, or one that the same study has written."""
 
 
+class Paused(NamedTuple):
+    """An environment's parameters, and whether its episodes end with their first step."""
+
+    params: Any
+    paused: jax.Array | bool = False
+
+
+def pausing(environment: pgjax.Environment) -> pgjax.Environment:
+    """The environment, which can be paused: a run that has nothing more to do then costs those beside it little."""
+
+    def step(key: jax.Array, state: Any, action: jax.Array, params: Paused) -> tuple[Any, pgjax.Step]:
+        following, step = environment.step(key, state, action, params.params)
+        return following, step._replace(truncated=step.truncated | params.paused)
+
+    def reset(key: jax.Array, params: Paused) -> tuple[Any, Any]:
+        return environment.reset(key, params.params)
+
+    return environment._replace(reset=reset, step=step, params=Paused(environment.params))
+
+
 class Counted(NamedTuple):
     """The state of a run, and how many environment steps it has made."""
 
@@ -108,33 +128,35 @@ class Counted(NamedTuple):
 
 
 def until(algorithm: Algorithm, steps: Any) -> Algorithm:
-    """The algorithm, whose updates do and report nothing once a run has made so many environment steps."""
+    """The algorithm, of a `pausing` environment, whose updates do and report nothing after so many steps of that."""
     update = jax.jit(algorithm.update, inline=True)  # so that it is traced once
 
     def init(key: jax.Array, hyperparameters: Any) -> Counted:
         return Counted(algorithm.init(key, hyperparameters), jnp.float32(0))
 
     def counted(before: Counted) -> tuple[Counted, Any]:
-        nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(update, before.state)[1])
-        going = before.steps < steps
+        over, numbers = before.steps >= steps, before.state.hyperparameters
+        paused = numbers._replace(environment=numbers.environment._replace(paused=over))
+        state = before.state._replace(hyperparameters=paused)
+        nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(update, state)[1])
 
         def go_on() -> tuple[Counted, Any]:
-            state, metrics = update(before.state)
-            return choose(going, (Counted(state, before.steps + metrics.steps), metrics), (before, nothing))
+            after, metrics = update(state)
+            return choose(over, (before, nothing), (Counted(after, before.steps + metrics.steps), metrics))
 
-        after: tuple[Counted, Any] = jax.lax.cond(together(going), go_on, lambda: (before, nothing))
+        after: tuple[Counted, Any] = jax.lax.cond(together(~over), go_on, lambda: (before, nothing))
         return after
 
     return Algorithm(init, counted, algorithm.hyperparameters)
 
 
-def method_on(name: str, method: str) -> Algorithm:
+def method_on(name: str, method: str, **counts: int) -> tuple[Algorithm, pgjax.Policy]:
     """A method as its own function makes it, for a task and with the policy and the critic that fit there."""
-    environment = names.environment_named(name)
-    parts: list[Any] = [environment, pgjax.policy_for(environment)]
-    parts += [pgjax.value_for(environment)] if method in names.CRITIC_METHODS else []
-    algorithm: Algorithm = getattr(pgjax.algorithms, method.replace("-", "_"))(*parts, slots=SLOTS)
-    return algorithm
+    environment = pausing(names.environment_named(name))
+    policy = pgjax.policy_for(environment)
+    parts: list[Any] = [pgjax.value_for(environment)] if method in names.CRITIC_METHODS else []
+    make = getattr(pgjax.algorithms, method.replace("-", "_"))
+    return make(environment, policy, *parts, **{"slots": SLOTS, **counts}), policy
 
 
 class Runs(NamedTuple):
@@ -147,7 +169,7 @@ class Runs(NamedTuple):
 
 def compute(name: str, method: str, task: Task, options: Options) -> dict[str, Any]:
     """Choose a learning rate, and run what is reported, with one compiled program, which is not timed."""
-    algorithm = method_on(name, method)
+    algorithm, _ = method_on(name, method)
     ending, numbers = until(algorithm, task.steps), algorithm.hyperparameters(discount=task.discount)
 
     def run(key: jax.Array, learning_rate: jax.Array) -> tuple[jax.Array, ...]:
@@ -216,13 +238,14 @@ def rows_of(name: str, task: Task, methods: Mapping[str, Runs]) -> list[dict[str
     """What is reported of a task: each method after equal steps, and after those that it makes in equal time."""
     least, reference = min(found.cpu_ms for found in methods.values()), methods.get(REFERENCE)
     afforded = {method: task.steps * least / found.cpu_ms for method, found in methods.items()}
+    whens = {"equal_steps": dict.fromkeys(methods, float(task.steps)), "equal_seconds": afforded}
     rows = []
     for method, (rate, curves, cpu_ms) in methods.items():
         row: dict[str, Any] = {"environment": name, "method": method, "learning_rate": rate, "cpu_ms": cpu_ms}
         row["at_the_edge"] = rate in (task.learning_rates[0], task.learning_rates[-1])
         row |= {"seeds": curves.sizes["seed"], "failed": int(failed(curves).sum())}
         row["ended_early"] = int((curves.steps.sum("iteration") < task.steps).sum())
-        for when, steps in {"equal_steps": dict.fromkeys(methods, task.steps), "equal_seconds": afforded}.items():
+        for when, steps in whens.items():
             final = final_return(curves, steps=steps[method]).values
             solved = None if task.solved_at is None else float(np.mean(final >= task.solved_at))
             row[when] = {"steps": steps[method], **tables.average_of_finite(final), "solved_fraction": solved}
@@ -290,8 +313,7 @@ def beside_rejax(options: Options) -> dict[str, dict[str, float]]:
     """PPO as rejax is set up for CartPole, and rejax: solved fraction and seconds of as many runs, 10⁵ steps each."""
     peer = ask_peer(options.out, plain=False)["to_solved"]
     environment, count = names.environment_named("CartPole-v1"), peer["seeds"]
-    policy = pgjax.policy_for(environment)
-    algorithm = pgjax.algorithms.ppo(environment, policy, pgjax.value_for(environment), **REJAX)
+    algorithm, policy = method_on("CartPole-v1", "ppo", **REJAX)
     numbers = algorithm.hyperparameters(**REJAX_NUMBERS)
 
     def run(key: jax.Array, steps: jax.Array) -> Counted:
