@@ -31,11 +31,11 @@ from matplotlib.figure import Figure
 import pgjax
 from benchmark import ask_peer
 from common import launch, names, tables
+from common.equal_steps import pausing, until
 from common.remembering import remembered
 from pgjax.algorithms.base import Algorithm, run_keys, train
 from pgjax.analysis.plotting import AVERAGES, COLOURS, band, dress_curves
 from pgjax.analysis.statistics import confidence_interval, failed, final_return, interquartile_mean
-from pgjax.batching import choose, together
 from pgjax.devices import use_every_core
 from pgjax.paths import replacing
 from pgjax.sweeps.program import over_runs
@@ -70,6 +70,7 @@ SLOTS = 16
 CURVES = ("episode_return", "episodes", "steps")
 BATCH = 32  # runs of a call
 CHOSEN_ON = 2**20  # the first seed that learning rates are chosen on
+LAST = 32  # episodes that a run is judged by, at least: two updates or more, of 16
 POINTS = 60  # of a curve
 REJAX = {"slots": 5, "min_steps_per_slot": 100, "epochs": 5, "minibatches": 5}  # its configuration, in our words
 REJAX_NUMBERS = {"learning_rate": 7.5e-4, "entropy_coefficient": 0.01, "discount": 0.99, "trace_decay": 0.95}
@@ -98,56 +99,6 @@ class Options:
     """Whether to report what is complete and run nothing more."""
     out: Path = Path("results/family")
     """Directory to write into: a new one, or one that the same study has written."""
-
-
-class Paused(NamedTuple):
-    """An environment's parameters, and whether its episodes end with their first step."""
-
-    params: Any
-    paused: jax.Array | bool = False
-
-
-def pausing(environment: pgjax.Environment) -> pgjax.Environment:
-    """The environment, which can be paused: a run that has nothing more to do then costs those beside it little."""
-
-    def step(key: jax.Array, state: Any, action: jax.Array, params: Paused) -> tuple[Any, pgjax.Step]:
-        following, step = environment.step(key, state, action, params.params)
-        return following, step._replace(truncated=step.truncated | params.paused)
-
-    def reset(key: jax.Array, params: Paused) -> tuple[Any, Any]:
-        return environment.reset(key, params.params)
-
-    return environment._replace(reset=reset, step=step, params=Paused(environment.params))
-
-
-class Counted(NamedTuple):
-    """The state of a run, and how many environment steps it has made."""
-
-    state: Any
-    steps: jax.Array  # []
-
-
-def until(algorithm: Algorithm, steps: Any) -> Algorithm:
-    """The algorithm, of a `pausing` environment, whose updates do and report nothing after so many steps of that."""
-    update = jax.jit(algorithm.update, inline=True)  # so that it is traced once
-
-    def init(key: jax.Array, hyperparameters: Any) -> Counted:
-        return Counted(algorithm.init(key, hyperparameters), jnp.float32(0))
-
-    def counted(before: Counted) -> tuple[Counted, Any]:
-        over, numbers = before.steps >= steps, before.state.hyperparameters
-        paused = numbers._replace(environment=numbers.environment._replace(paused=over))
-        state = before.state._replace(hyperparameters=paused)
-        nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(update, state)[1])
-
-        def go_on() -> tuple[Counted, Any]:
-            after, metrics = update(state)
-            return choose(over, (before, nothing), (Counted(after, before.steps + metrics.steps), metrics))
-
-        after: tuple[Counted, Any] = jax.lax.cond(together(~over), go_on, lambda: (before, nothing))
-        return after
-
-    return Algorithm(init, counted, algorithm.hyperparameters)
 
 
 def method_on(name: str, method: str, **counts: int) -> tuple[Algorithm, pgjax.Policy]:
@@ -179,17 +130,14 @@ def compute(name: str, method: str, task: Task, options: Options) -> dict[str, A
     runs = over_runs(run)
 
     def played(seeds: np.ndarray, rates: np.ndarray) -> list[np.ndarray]:
-        calls = range(0, len(seeds), BATCH)
-        keys, rates = (
-            run_keys(options.study, np.resize(seeds, BATCH * len(calls))),
-            np.resize(rates, BATCH * len(calls)),
-        )
-        found = [runs(keys[at : at + BATCH], jnp.asarray(rates[at : at + BATCH], jnp.float32)) for at in calls]
+        calls = range(0, len(seeds), BATCH)  # the last one is filled up, so that all have one program
+        seeds_of, rates_of = (np.resize(of, BATCH * len(calls)) for of in (seeds, rates.astype(np.float32)))
+        found = [runs(run_keys(options.study, seeds_of[at : at + BATCH]), rates_of[at : at + BATCH]) for at in calls]
         return [np.concatenate(curve)[: len(seeds)] for curve in zip(*found, strict=True)]
 
     each = options.choosing_seeds
     rates, seeds = np.repeat(task.learning_rates, each), CHOSEN_ON + np.tile(np.arange(each), len(task.learning_rates))
-    tried = final_return(as_dataset(played(seeds, rates)), steps=task.steps).values.reshape(-1, each)
+    tried = ends(as_dataset(played(seeds, rates)), task.steps).reshape(-1, each)
     coordinates = {"learning_rate": list(task.learning_rates)}
     choice = xr.DataArray(tried, dims=("learning_rate", "seed"), coords=coordinates)
     rate = pgjax.sweeps.best_point(choice)["learning_rate"]
@@ -206,18 +154,18 @@ def as_dataset(curves: Sequence[np.ndarray]) -> xr.Dataset:
     return xr.Dataset({name: (("seed", "iteration"), curve) for name, curve in zip(CURVES, curves, strict=True)})
 
 
-def kept(path: Path, asked: Mapping[str, Any], compute: Callable[[], dict[str, Any]] | None) -> Runs | None:
-    """What a file has, after it is computed if it is not there; None if it is not to be.
+def kept(path: Path, asked: Mapping[str, Any], make: Callable[[], dict[str, Any]] | None) -> Runs | None:
+    """What a file has, which is made if it is not there; None if it is not to be made.
 
     Raises:
         InputError: If the file is of other options.
     """
-    if not path.exists() and compute is None:
-        return None
-    if not path.exists() and compute is not None:
+    if not path.exists():
+        if make is None:
+            return None
         print(f"{path.stem} ...", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = compute()
+        found = make()
         with replacing(path) as file:
             np.savez_compressed(file, asked=json.dumps(asked), **found)
     with np.load(path) as file:
@@ -227,9 +175,16 @@ def kept(path: Path, asked: Mapping[str, Any], compute: Callable[[], dict[str, A
         return Runs(learning_rate=float(file["learning_rate"]), curves=curves, cpu_ms=float(file["cpu_ms"]))
 
 
+def ends(curves: xr.Dataset, steps: float) -> np.ndarray:
+    """The mean return of each run's last updates within so many steps, [seed]; at least that of its first one."""
+    first = curves.isel(iteration=0)
+    final = final_return(curves, episodes=LAST, steps=steps).values
+    return np.where(first.steps.values > steps, first.episode_return.values, final)
+
+
 def better(a: xr.Dataset, b: xr.Dataset, steps: tuple[float, float]) -> dict[str, Any]:
     """How probable it is that a run of A after so many steps is better than one of B; a failed run is the worst."""
-    finals = [np.nan_to_num(final_return(of, steps=n).values, nan=-np.inf) for of, n in zip((a, b), steps, strict=True)]
+    finals = [np.nan_to_num(ends(of, n), nan=-np.inf) for of, n in zip((a, b), steps, strict=True)]
     found = pgjax.analysis.probability_of_improvement(*finals)
     return {"probability": float(found.value), "interval": [float(found.low), float(found.high)]}
 
@@ -246,7 +201,7 @@ def rows_of(name: str, task: Task, methods: Mapping[str, Runs]) -> list[dict[str
         row |= {"seeds": curves.sizes["seed"], "failed": int(failed(curves).sum())}
         row["ended_early"] = int((curves.steps.sum("iteration") < task.steps).sum())
         for when, steps in whens.items():
-            final = final_return(curves, steps=steps[method]).values
+            final = ends(curves, steps[method])
             solved = None if task.solved_at is None else float(np.mean(final >= task.solved_at))
             row[when] = {"steps": steps[method], **tables.average_of_finite(final), "solved_fraction": solved}
             if reference is not None and method != REFERENCE:
@@ -316,9 +271,9 @@ def beside_rejax(options: Options) -> dict[str, dict[str, float]]:
     algorithm, policy = method_on("CartPole-v1", "ppo", **REJAX)
     numbers = algorithm.hyperparameters(**REJAX_NUMBERS)
 
-    def run(key: jax.Array, steps: jax.Array) -> Counted:
+    def run(key: jax.Array, steps: jax.Array) -> tuple[Any, jax.Array]:
         end = train(until(algorithm, steps), REJAX_UPDATES)(key, numbers)[0]
-        return Counted(end.state.params, end.steps)
+        return end.state.params, end.steps
 
     runs, keys, whole = over_runs(run), run_keys(options.study, range(count)), jnp.full(count, float(REJAX_STEPS))
     jax.block_until_ready(runs(keys, whole * 0))  # compiles
