@@ -62,7 +62,7 @@ def test_runs_end_with_the_update_that_brings_them_to_their_steps(done):
 def test_what_is_finished_is_reported_and_not_computed_again(done, monkeypatch, capsys):
     out, arguments = done
     before = (out / "summary.json").read_bytes()
-    monkeypatch.setattr(study, "compute", None)
+    monkeypatch.setattr(study, "compute", lambda *arguments: pytest.fail("computed again"))
     assert run_experiment(monkeypatch, study, *arguments) == 0
     assert (out / "summary.json").read_bytes() == before
     with_more = [word if word != "grpo" else "rloo" for word in arguments]
@@ -75,7 +75,7 @@ def test_what_is_finished_is_reported_and_not_computed_again(done, monkeypatch, 
 
 def test_until_does_what_the_algorithm_does_and_then_nothing():
     environment = counting(limit=5)  # of 5 steps an episode
-    policy = pgjax.policy_for(environment, (4,))
+    policy = pgjax.mlp(environment.observation_space, environment.action_space, (4,))
     plain = pgjax.reinforce(environment, policy, slots=2)
     ending = until(pgjax.reinforce(pausing(environment), policy, slots=2), 25)
     key = jax.random.key(0)
