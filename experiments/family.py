@@ -260,7 +260,9 @@ def draw(panels: Mapping[str, Mapping[str, Runs]], tasks: Mapping[str, Task], pa
         dress_curves(axes[1, column], "", "CPU seconds of a run", label)
         axes[1, column].set_xlim(right=max(tasks[name].steps * found.cpu_ms / 1e6 for found in methods.values()) / 2)
     lines, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=5, title=AVERAGES, frameon=False)
+    figure.legend(
+        lines, labels, loc="outside lower center", ncols=min(5, 2 * len(panels)), title=AVERAGES, frameon=False
+    )
     figure.savefig(path, dpi=110)
 
 
