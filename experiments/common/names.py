@@ -82,7 +82,7 @@ OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "natural": pgjax.algorithms.natural_gradient,
 }
 
-# Environments of pgjax by name; all others are gymnax's or, after "brax:" or "pgx:", of those.
+# Environments of pgjax by name; all others are gymnax's or, after "brax:" and the like, of these libraries.
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "maze": pgjax.maze,
     "partial-maze": pgjax.partial_maze,
@@ -99,6 +99,13 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "cooling": pgjax.cooling,
 }
 
+LIBRARIES: dict[str, Callable[[str], Environment]] = {
+    "brax": pgjax.from_brax,
+    "craftax": pgjax.environments.from_craftax,
+    "jumanji": pgjax.environments.from_jumanji,
+    "navix": pgjax.environments.from_navix,
+    "pgx": pgjax.environments.from_pgx,
+}
 CONTROLLERS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "CartPole-v1": imitation.cartpole_controller,
     "Acrobot-v1": imitation.acrobot_controller,
@@ -114,7 +121,7 @@ SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.
 
 
 def environment_named(name: str, frames: int = 1) -> Environment:
-    """An environment of pgjax, gymnax, brax ("brax:ant") or pgx ("pgx:2048"), which shows its last few observations.
+    """An environment of pgjax, gymnax or another library ("brax:ant"), which shows its last few observations.
 
     Raises:
         InputError: If there is none of that name, or its observations cannot be stacked.
@@ -124,10 +131,8 @@ def environment_named(name: str, frames: int = 1) -> Environment:
     if name.lower() in ENVIRONMENTS:
         return ENVIRONMENTS[name.lower()]()
     library, _, rest = name.partition(":")
-    if library == "brax" and rest:
-        return pgjax.from_brax(rest)
-    if library == "pgx" and rest:
-        return pgjax.environments.from_pgx(rest)
+    if library in LIBRARIES and rest:
+        return LIBRARIES[library](rest)
     near = difflib.get_close_matches(name.lower(), ENVIRONMENTS, n=3)
     if near:
         raise InputError(f"expected the name of an environment, got {name!r}; did you mean {', '.join(near)}?")
@@ -421,7 +426,8 @@ class Parts:
     """Options of what learns: an environment, a policy, and the parts of a method."""
 
     env: str = "CartPole-v1"
-    """Environment: one of gymnax, brax:NAME, pgx:NAME, or maze, partial-maze, t-maze, navigation, cooling, …"""
+    """Environment: one of gymnax, brax:NAME (or craftax:, jumanji:, navix:, pgx:), or maze, partial-maze, t-maze,
+    navigation, cooling, …"""
     slots: int = 16
     """Episode slots of an update."""
     min_steps_per_slot: int = 0

@@ -1,16 +1,19 @@
-"""Environments: the contract, ready-made ones, adapters to gymnax and brax, and how they are drawn.
+"""Environments: the contract, ready-made ones, adapters to other libraries, and how they are drawn.
 
 What is listed here is public; the rest may change.
 """
 
 from pgjax.environments.base import Environment, Episode, Score, Step, check_environment
 from pgjax.environments.brax import from_brax
+from pgjax.environments.craftax import from_craftax
 from pgjax.environments.data_centre import Cooling, cooling
 from pgjax.environments.finite_mdp import FiniteMDP, finite, tables
 from pgjax.environments.frames import frame_stack
 from pgjax.environments.gymnax import from_gymnax, gymnax_names
+from pgjax.environments.jumanji import from_jumanji
 from pgjax.environments.masks import masked_actions
 from pgjax.environments.mazes import LAYOUTS, maze, maze_tables, partial_maze, t_maze
+from pgjax.environments.navix import from_navix
 from pgjax.environments.noise import noisy_actions
 from pgjax.environments.pgx import from_pgx
 from pgjax.environments.recommender import clairvoyant_bound, interests, recommendation
@@ -36,7 +39,10 @@ __all__ = [
     "finite",
     "frame_stack",
     "from_brax",
+    "from_craftax",
     "from_gymnax",
+    "from_jumanji",
+    "from_navix",
     "from_pgx",
     "gymnax_names",
     "interests",

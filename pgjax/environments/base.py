@@ -154,7 +154,7 @@ def check_environment(environment: Environment) -> None:
         )
 
     def expect(what: str, expected: Any, came: Any) -> None:
-        if came != expected:
+        if jax.tree.flatten(came) != jax.tree.flatten(expected):  # some nodes of others say themselves what is equal
             raise InputError(f"expected {what} of {name} to be of shape and type {expected}, got {came}")
 
     seen = form(values_like(environment.observation_space))

@@ -19,7 +19,7 @@ from pgjax.errors import InputError
 from pgjax.estimators import baselines, groups
 from pgjax.estimators.baselines import Baseline
 from pgjax.estimators.gradient import policy_gradient
-from pgjax.estimators.objectives import Objective
+from pgjax.estimators.objectives import Objective, clipped_ratio, importance_ratio, sequence_ratio
 from pgjax.estimators.returns import (
     Credit,
     discounted_lambda_return,
@@ -32,11 +32,16 @@ from pgjax.estimators.returns import (
 from pgjax.estimators.scales import Scale
 from pgjax.exact.solution import Solution, gradient
 from pgjax.policies.base import Policy
-from pgjax.policies.tables import tabular_value
+from pgjax.policies.tables import tabular_value, tabular_value_by_time
 from pgjax.rollout import collect
 from pgjax.trajectory import Trajectory
 from pgjax.trees import PyTree
 
+RATIOS = {
+    "importance ratio": importance_ratio(),
+    "clipped ratio": clipped_ratio(),
+    "clipped ratio of the episode": sequence_ratio(),
+}
 WARMING = 3  # updates after which a baseline is no longer what it was at first
 
 
@@ -179,12 +184,14 @@ def _z(first: np.ndarray, second: np.ndarray, samples: int, rounding: float) -> 
     return np.where(np.isfinite(first) & np.isfinite(second), z, np.inf)
 
 
-def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
+def unbiased(solution: Solution, discount: float, policy: Policy | None = None) -> dict[str, Candidate]:
     """Every credit × baseline whose expectation is ∇ρ(θ), for a problem whose solution is known.
 
-    With γ < 1 those without the weight γ^{t−1} are not among them. Some want two episodes an update or more.
+    With γ < 1 those without the weight γ^{t−1} are not among them. Some want two episodes an update or more. Those
+    which look at the policy, a v of every step and, at θ_old, the objectives of importance ratios are there if the
+    policy is given. What is not there: `greedy_of_group`, which is unbiased where a `greedy_in_groups` policy plays.
     """
-    S, A = solution.action_values.shape[1:]
+    T, S, A = solution.action_values.shape
     subtracted = {
         "0": baselines.no_baseline(),
         "ρ̂": baselines.running_average(),
@@ -194,6 +201,9 @@ def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
         "learned Q control variate": baselines.learned_action_value(tabular_value(S, A)),
         "exact v": baselines.given_values(solution.values),
     }
+    if policy is not None:
+        subtracted["variance-optimal constant"] = groups.variance_optimal(policy)
+        subtracted["learned v that sees the time"] = baselines.learned_value(tabular_value_by_time(T, S))
     judged = {"G_1": whole_episode(), "γ^t G_t": discounted_reward_to_go()}
     bootstrapped = {"γ^t G_t^λ": discounted_lambda_return()}
     if discount == 1:
@@ -208,6 +218,9 @@ def unbiased(solution: Solution, discount: float) -> dict[str, Candidate]:
         found[f"{name} − exact v"] = Candidate(credit, subtracted["exact v"])
         exact_Q = baselines.given_action_values(solution.action_values)
         found[f"{name}, expected policy gradient of the exact Q"] = Candidate(credit, exact_Q)
+    if policy is not None:
+        for what, objective in RATIOS.items():
+            found[f"γ^t G_t, {what}"] = Candidate(discounted_reward_to_go(), subtracted["0"], objective=objective)
     return found
 
 

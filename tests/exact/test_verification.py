@@ -82,3 +82,23 @@ def test_learning_needs_no_gradient_of_what_is_predicted():
     f = jax.nn.softmax(theta)
     expected = visits[:, None] * f * (Q - jnp.sum(f * Q, -1, keepdims=True)) / 8
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_what_looks_at_the_policy_or_the_time_is_unbiased_too(steps):
+    mdp, theta = random_problem(S=3, A=2)
+    policy, T = pgjax.tabular(3, 2), 3
+    solution = pgjax.exact.solve(mdp, T, pgjax.exact.probabilities(mdp, policy, theta), 0.9)
+    before, after = (pgjax.exact.unbiased(solution, 0.9, *given) for given in ((), (policy,)))
+    new = {name: candidate for name, candidate in after.items() if name not in before}
+    assert len(new) == 2 * 2 + 3  # two baselines of two credits, and the objectives of ratios
+    ratio = new["γ^t G_t, clipped ratio"].objective
+    new["half an advantage"] = Candidate(  # a mistake of an objective is caught
+        pgjax.estimators.discounted_reward_to_go(),
+        pgjax.no_baseline(),
+        objective=lambda f, rows, advantage: ratio(f, rows, advantage / 2),
+    )
+    found = verify(mdp, T, policy, theta, new, steps=steps, samples=16384, discount=0.9)
+    bound = largest_z_by_chance(sum(verdict.components for verdict in found.values()))
+    assert found.pop("half an advantage").max_abs_z > 2 * bound
+    assert max(verdict.max_abs_z for verdict in found.values()) < bound
