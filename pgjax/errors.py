@@ -24,17 +24,18 @@ def say(sentence: str) -> None:
     tqdm.write(sentence, file=sys.stderr)
 
 
-def needed(module: str, extra: str) -> Any:
+def needed(module: str, extra: str | None = None) -> Any:
     """A package that is imported only where it is used, with this module of it, or itself.
 
     Raises:
-        InputError: If it is not installed; it says which extra of pgjax has it.
+        InputError: If it is not installed; it says which extra of pgjax has it, if one has.
     """
     try:
         return __import__(module)
     except ImportError as error:
         name = module.partition(".")[0]
-        raise InputError(f'expected {name} to be installed (pip install "pgjax[{extra}]"), got: {error}') from error
+        wanted = name if extra is None else f'"pgjax[{extra}]"'
+        raise InputError(f"expected {name} to be installed (pip install {wanted}), got: {error}") from error
 
 
 def raised_on_host(error: Exception) -> HostError | None:

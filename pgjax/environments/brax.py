@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from pgjax.checks import check_horizon
 from pgjax.environments.base import Environment, Step, strong
 from pgjax.environments.spaces import Box
-from pgjax.errors import InputError
+from pgjax.errors import InputError, needed
 from pgjax.trees import PyTree
 
 
@@ -31,10 +31,7 @@ def from_brax(name: str, horizon: int = 1000, **options: Any) -> Environment:
 
     Source: Freeman et al., *Brax: a differentiable physics engine for large scale rigid body simulation*, 2021.
     """
-    try:
-        from brax import envs
-    except ImportError as error:
-        raise InputError(f'expected brax to be installed (pip install "pgjax[brax]"), got: {error}') from error
+    envs = needed("brax.envs", "brax").envs
     check_horizon(horizon)
     try:
         environment = envs.get_environment(name, **options)

@@ -12,7 +12,7 @@ from pgjax.checks import check_horizon
 from pgjax.environments.base import Environment, Step, strong
 from pgjax.environments.gymnax import like
 from pgjax.environments.spaces import Box, Discrete
-from pgjax.errors import InputError
+from pgjax.errors import InputError, needed
 from pgjax.trees import PyTree
 
 
@@ -31,10 +31,7 @@ def from_craftax(name: str, horizon: int = 10_000, **env_params: Any) -> Environ
 
     Source: Matthews et al., *Craftax: a lightning-fast benchmark for open-ended reinforcement learning*, 2024.
     """
-    try:
-        from craftax.craftax_env import make_craftax_env_from_name
-    except ImportError as error:
-        raise InputError(f'expected craftax to be installed (pip install "pgjax[craftax]"), got: {error}') from error
+    make_craftax_env_from_name = needed("craftax.craftax_env", "craftax").craftax_env.make_craftax_env_from_name
     check_horizon(horizon)
     try:
         world = make_craftax_env_from_name(name, auto_reset=False)

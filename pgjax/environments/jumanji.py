@@ -13,7 +13,7 @@ from pgjax.checks import check_horizon
 from pgjax.environments.base import Environment, Step, strong
 from pgjax.environments.gymnax import like
 from pgjax.environments.spaces import Box, Discrete, Masked, MultiDiscrete, Space, masks_of
-from pgjax.errors import InputError
+from pgjax.errors import InputError, needed
 from pgjax.trees import PyTree
 
 MASK = "action_mask"  # where jumanji says which actions are legal
@@ -36,10 +36,7 @@ def from_jumanji(name: str, horizon: int = 1000, **options: Any) -> Environment:
 
     Source: Bonnet et al., *Jumanji: a diverse suite of scalable reinforcement learning environments in JAX*, 2024.
     """
-    try:
-        import jumanji
-    except ImportError as error:
-        raise InputError(f'expected jumanji to be installed (pip install "pgjax[jumanji]"), got: {error}') from error
+    jumanji = needed("jumanji", "jumanji")
     check_horizon(horizon)
     try:
         game: Any = jumanji.make(name, **options)

@@ -1,4 +1,4 @@
-"""Every grid world of navix as an `Environment`, where navix is installed: `pip install "pgjax[navix]"`.
+"""Every grid world of navix as an `Environment`, where navix is installed: `pip install navix`.
 
 They have no parameters to sweep.
 """
@@ -12,7 +12,7 @@ from pgjax.checks import check_horizon
 from pgjax.environments.base import Environment, Step, strong
 from pgjax.environments.gymnax import like
 from pgjax.environments.spaces import Box, Discrete
-from pgjax.errors import InputError
+from pgjax.errors import InputError, needed
 from pgjax.trees import PyTree
 
 
@@ -31,10 +31,7 @@ def from_navix(name: str, horizon: int = 100, **options: Any) -> Environment:
 
     Source: Pignatelli et al., *NAVIX: scaling MiniGrid environments with JAX*, 2024.
     """
-    try:
-        import navix
-    except ImportError as error:
-        raise InputError(f'expected navix to be installed (pip install "pgjax[navix]"), got: {error}') from error
+    navix = needed("navix")  # no extra of pgjax has it, as it wants a nightly build of another library
     check_horizon(horizon)
     try:
         world: Any = navix.make(name, max_steps=horizon, **options)

@@ -11,7 +11,7 @@ from pgjax.checks import check_horizon
 from pgjax.environments.base import Environment, Step, strong
 from pgjax.environments.gymnax import like
 from pgjax.environments.spaces import Box, Discrete, Masked, masks_of
-from pgjax.errors import InputError
+from pgjax.errors import InputError, needed
 from pgjax.trees import PyTree
 
 
@@ -30,10 +30,7 @@ def from_pgx(name: str, horizon: int = 1000) -> Environment:
 
     Source: Koyamada et al., *Pgx: hardware-accelerated parallel game simulators for reinforcement learning*, 2023.
     """
-    try:
-        import pgx
-    except ImportError as error:
-        raise InputError(f'expected pgx to be installed (pip install "pgjax[pgx]"), got: {error}') from error
+    pgx = needed("pgx", "pgx")
     check_horizon(horizon)
     if name not in pgx.available_envs():
         raise InputError(f"expected a game of pgx, got {name!r}; there are {', '.join(pgx.available_envs())}")
