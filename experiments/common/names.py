@@ -93,6 +93,7 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
         if name != "lecture"
     },
     "t-maze": pgjax.t_maze,
+    "cartpole-positions": lambda: pgjax.environments.partly_observed(pgjax.from_gymnax("CartPole-v1"), (0, 2)),
     "navigation": pgjax.navigation,
     "recommendation": pgjax.recommendation,
     "slate-recommendation": functools.partial(pgjax.recommendation, slate=3),
@@ -116,6 +117,8 @@ SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.
 def environment_named(name: str, frames: int = 1) -> Environment:
     """An environment of pgjax, gymnax, brax ("brax:ant") or pgx ("pgx:2048"), which shows its last few observations.
 
+    One of brax is simulated by brax's own choice of a backend, or the one that is named: "brax:ant:spring".
+
     Raises:
         InputError: If there is none of that name, or its observations cannot be stacked.
     """
@@ -125,7 +128,9 @@ def environment_named(name: str, frames: int = 1) -> Environment:
         return ENVIRONMENTS[name.lower()]()
     library, _, rest = name.partition(":")
     if library == "brax" and rest:
-        return pgjax.from_brax(rest)
+        body, _, backend = rest.partition(":")
+        options: dict[str, Any] = {"backend": backend} if backend else {}
+        return pgjax.from_brax(body, **options)
     if library == "pgx" and rest:
         return pgjax.environments.from_pgx(rest)
     near = difflib.get_close_matches(name.lower(), ENVIRONMENTS, n=3)

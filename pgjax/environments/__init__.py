@@ -8,7 +8,7 @@ from pgjax.environments.brax import from_brax
 from pgjax.environments.data_centre import Cooling, cooling
 from pgjax.environments.finite_mdp import FiniteMDP, finite, tables
 from pgjax.environments.frames import frame_stack
-from pgjax.environments.gymnax import from_gymnax, gymnax_names
+from pgjax.environments.gymnax import from_gymnax, frozen_lake_tables, gymnax_names
 from pgjax.environments.masks import masked_actions
 from pgjax.environments.mazes import LAYOUTS, maze, maze_tables, partial_maze, t_maze
 from pgjax.environments.noise import noisy_actions
@@ -17,6 +17,7 @@ from pgjax.environments.recommender import clairvoyant_bound, interests, recomme
 from pgjax.environments.rewards import scaled_rewards
 from pgjax.environments.robot import navigation
 from pgjax.environments.spaces import Box, Discrete, Masked, MultiDiscrete
+from pgjax.environments.views import partly_observed
 
 __all__ = [
     "LAYOUTS",
@@ -38,6 +39,7 @@ __all__ = [
     "from_brax",
     "from_gymnax",
     "from_pgx",
+    "frozen_lake_tables",
     "gymnax_names",
     "interests",
     "masked_actions",
@@ -46,6 +48,7 @@ __all__ = [
     "navigation",
     "noisy_actions",
     "partial_maze",
+    "partly_observed",
     "recommendation",
     "scaled_rewards",
     "t_maze",
