@@ -93,7 +93,7 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
         if name != "lecture"
     },
     "t-maze": pgjax.t_maze,
-    "cartpole-positions": lambda: pgjax.environments.partly_observed(pgjax.from_gymnax("CartPole-v1"), (0, 2)),
+    "hidden-velocity-cartpole": lambda: pgjax.environments.partly_observed(pgjax.from_gymnax("CartPole-v1"), (0, 2)),
     "navigation": pgjax.navigation,
     "recommendation": pgjax.recommendation,
     "slate-recommendation": functools.partial(pgjax.recommendation, slate=3),

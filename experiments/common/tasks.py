@@ -124,7 +124,7 @@ TASKS: dict[str, Task] = {
         published="28 to 43",
     ),
     # What follows is tuned: every variant with the same budget.
-    "cartpole-positions": Task(
+    "hidden-velocity-cartpole": Task(
         seeds=8 * TUNED,
         iterations=40,
         learning_rates=(),
