@@ -181,6 +181,7 @@ def test_every_variant_writes_its_own_results():
     assert len({shlex.split(command)[-1] for command in commands}) == len(commands)
 
 
+@pytest.mark.filterwarnings("ignore")  # brax has some about itself and about what it uses
 def test_every_task_can_be_set_up_and_its_command_is_understood(monkeypatch):
     seen = []
     monkeypatch.setattr(reinforce, "main", seen.append)
