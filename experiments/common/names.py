@@ -93,14 +93,23 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
         if name != "lecture"
     },
     "t-maze": pgjax.t_maze,
+    "hidden-velocity-cartpole": lambda: pgjax.environments.partly_observed(pgjax.from_gymnax("CartPole-v1"), (0, 2)),
     "navigation": pgjax.navigation,
     "recommendation": pgjax.recommendation,
     "slate-recommendation": functools.partial(pgjax.recommendation, slate=3),
     "cooling": pgjax.cooling,
 }
 
+
+def brax_named(name: str) -> Environment:
+    """A body of brax, such as "ant", simulated by brax's own choice of a backend or the one named: "ant:spring"."""
+    body, _, backend = name.partition(":")
+    options: dict[str, Any] = {"backend": backend} if backend else {}
+    return pgjax.from_brax(body, **options)
+
+
 LIBRARIES: dict[str, Callable[[str], Environment]] = {
-    "brax": pgjax.from_brax,
+    "brax": brax_named,
     "craftax": pgjax.environments.from_craftax,
     "jumanji": pgjax.environments.from_jumanji,
     "navix": pgjax.environments.from_navix,

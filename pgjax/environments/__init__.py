@@ -9,7 +9,7 @@ from pgjax.environments.craftax import from_craftax
 from pgjax.environments.data_centre import Cooling, cooling
 from pgjax.environments.finite_mdp import FiniteMDP, finite, tables
 from pgjax.environments.frames import frame_stack
-from pgjax.environments.gymnax import from_gymnax, gymnax_names
+from pgjax.environments.gymnax import from_gymnax, frozen_lake_tables, gymnax_names
 from pgjax.environments.jumanji import from_jumanji
 from pgjax.environments.masks import masked_actions
 from pgjax.environments.mazes import LAYOUTS, maze, maze_tables, partial_maze, t_maze
@@ -20,6 +20,7 @@ from pgjax.environments.recommender import clairvoyant_bound, interests, recomme
 from pgjax.environments.rewards import scaled_rewards
 from pgjax.environments.robot import navigation
 from pgjax.environments.spaces import Box, Discrete, Masked, MultiDiscrete
+from pgjax.environments.views import partly_observed
 
 __all__ = [
     "LAYOUTS",
@@ -44,6 +45,7 @@ __all__ = [
     "from_jumanji",
     "from_navix",
     "from_pgx",
+    "frozen_lake_tables",
     "gymnax_names",
     "interests",
     "masked_actions",
@@ -52,6 +54,7 @@ __all__ = [
     "navigation",
     "noisy_actions",
     "partial_maze",
+    "partly_observed",
     "recommendation",
     "scaled_rewards",
     "t_maze",

@@ -14,6 +14,7 @@ import numpy as np
 
 from pgjax.environments.base import Environment, Step, strong
 from pgjax.environments.drawings import GYMNAX
+from pgjax.environments.finite_mdp import FiniteMDP, tables
 from pgjax.environments.spaces import Box, Discrete, Space
 from pgjax.errors import InputError
 from pgjax.trees import PyTree
@@ -117,3 +118,30 @@ def from_gymnax(name: str, **env_params: Any) -> Environment:
         name=name,
         draw=GYMNAX.get(name),
     )
+
+
+def frozen_lake_tables() -> FiniteMDP:
+    """FrozenLake-misc of gymnax as a finite MDP, for what is computed exactly: 16 states, four directions.
+
+    Where each direction leads is asked of the same lake without its slipperiness. On ice a step goes where it was meant
+    to with probability 1/3, and to each side likewise.
+
+    Source: gymnasium's `FrozenLake-v1`, whose map and rules gymnax has.
+    """
+    from gymnax.environments.misc.frozen_lake import EnvState, FrozenLake
+
+    icy, dry = FrozenLake(), FrozenLake(is_slippery=False)
+    params, S, A = dry.default_params, dry.n_states, dry.num_actions
+
+    def moved(position: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        _, state, reward, ends, _ = dry.step_env(jax.random.key(0), EnvState(position=position, time=0), action, params)
+        return state.position, reward, ends
+
+    led_to, rewards, ends = jax.vmap(jax.vmap(moved, (None, 0)), (0, None))(jnp.arange(S), jnp.arange(A))
+    straight = np.eye(S)[np.asarray(led_to)]  # [S, A, S]
+    aside = (np.roll(straight, 1, axis=1) + np.roll(straight, -1, axis=1)) / 2
+    terminal, worth = np.zeros(S, bool), np.zeros(S)
+    terminal[np.asarray(led_to)], worth[np.asarray(led_to)] = np.asarray(ends), np.asarray(rewards)
+    start = np.asarray(icy.desc).reshape(-1) == 0
+    p = icy.success_rate * straight + (1 - icy.success_rate) * aside
+    return tables(start, p, np.broadcast_to(worth, p.shape), terminal)

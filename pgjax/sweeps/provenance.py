@@ -17,7 +17,7 @@ from pgjax.errors import InputError
 
 def provenance() -> dict[str, str]:
     """Where results come from: git revision, versions, device, time."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     git = ["git", "-C", str(package)]
 
     def ask(*words: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 import pgjax
 
 STEPS = 200
+KEY = jax.random.key(0)
 
 
 @pytest.mark.slow
@@ -128,3 +129,22 @@ def test_every_environment_runs_in_a_program_of_64_bits():
     done = subprocess.run([sys.executable, "-c", IN_64_BITS], env=options, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == [str(len(pgjax.environments.gymnax_names()))]
+
+
+def test_frozen_lakes_tables_are_those_that_are_simulated_and_its_optimum_is_the_known_one():
+    environment, mdp = pgjax.from_gymnax("FrozenLake-misc"), pgjax.environments.frozen_lake_tables()
+    optimum = pgjax.exact.optimal(mdp, 1000)
+    assert float(optimum.rho) == pytest.approx(14 / 17, abs=1e-4)  # without a limit to the time
+    state = environment.reset(KEY, environment.params)[0]
+    n, S, A = 3000, 16, 4  # draws of every state and action; 5 deviations
+
+    def led_to(key, s, a):
+        step = environment.step(key, state.replace(position=s), a, environment.params)[1]
+        return step.observation, step.reward, step.terminated
+
+    draw = jax.vmap(jax.vmap(jax.vmap(led_to, (0, None, None)), (None, None, 0)), (None, 0, None))
+    after, reward, ends = jax.jit(draw)(jax.random.split(KEY, n), jnp.arange(S), jnp.arange(A))
+    shares = jax.nn.one_hot(after, S).mean(2)
+    assert np.abs(shares - mdp.p).max() < 5 * np.sqrt(0.25 / n)
+    np.testing.assert_array_equal(ends, np.asarray(mdp.terminal)[after])
+    np.testing.assert_array_equal(reward, np.asarray(mdp.r)[0, 0][after])
