@@ -39,6 +39,7 @@ STUDIES = {
     "benchmark": Study("benchmark.md", ("benchmark.py",)),
     "compare": Study("compare.md", ("tune.py --env Acrobot-v1 --method ppo reinforce --out results/acrobot",)),
     "estimators": Study("estimators.md", ("estimators.py",)),
+    "family": Study("family.md", ("family.py",)),
     "group_bias": Study("group_bias.md", ("group_bias.py",)),
     "imitation": Study("imitation.md", ("imitation.py",)),
     "language_models": Study("language_models.md", ("large_model.py --size 10m",)),

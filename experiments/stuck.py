@@ -27,16 +27,21 @@ from pgjax.analysis.statistics import proportion_interval
 from pgjax.devices import use_every_core
 
 
+LEARNING_RATES = {"partial-maze": 1e-2, "Acrobot-v1": 5e-3}  # of the table of scores
+NUMBERS = ("learning_rate", "discount", "entropy_coefficient")
+SILENT = 10  # updates in a row in which no episode tells another from the rest
+QUANTITIES = {"episode_return": "return", "entropy": "entropy (nats)", "gradient_norm": "norm of the gradient"}
+GROUPS = {"stuck": COLOURS[1], "not stuck": COLOURS[0]}
+
+
 @dataclass(frozen=True)
 class Options(launch.Runs):
     """What is run."""
 
-    env: tuple[str, ...] = ("partial-maze", "Acrobot-v1")
-    """Tasks, of those of the table of scores in which episodes are cut off at the worst return."""
-    learning_rate: tuple[float, ...] = (1e-2, 5e-3)
-    """Step size η of each task."""
-    iterations: tuple[int, ...] = (80, 80)
-    """Updates of a run of each task."""
+    env: tuple[str, ...] = tuple(LEARNING_RATES)
+    """Tasks of the table of scores in which episodes are cut off at the worst return."""
+    iterations: int = 80
+    """Updates of a run."""
     seeds: int = 1024
     """Runs of each task with the settings of the table."""
     rescued: int = 128
@@ -44,16 +49,10 @@ class Options(launch.Runs):
     out: Path = Path("results/stuck")
 
 
-NUMBERS = ("learning_rate", "discount", "entropy_coefficient")
-SILENT = 10  # updates in a row in which no episode tells another from the rest
-QUANTITIES = {"episode_return": "return", "entropy": "entropy (nats)", "gradient_norm": "norm of the gradient"}
-GROUPS = {"stuck": COLOURS[1], "not stuck": COLOURS[0]}
-
-
-def settings_for(options: Options, place: int) -> dict[str, dict[str, Any]]:
+def settings_for(env: str) -> dict[str, dict[str, Any]]:
     """The settings of a task's runs by name: those of the table, and each with one thing changed."""
-    rate, task = options.learning_rate[place], TASKS[options.env[place]]
-    own = settings_of(task, MEAN) | {"learning_rate": rate}
+    rate = LEARNING_RATES[env]
+    own = settings_of(TASKS[env], MEAN) | {"learning_rate": rate}
     changes = [("entropy_coefficient", weight) for weight in (0.01, 0.1)]
     changes += [("learning_rate", rate * factor) for factor in (0.3, 3.0)]
     changes += [("slots", own["slots"] * factor) for factor in (2, 4)]
@@ -61,15 +60,14 @@ def settings_for(options: Options, place: int) -> dict[str, dict[str, Any]]:
     return {"as in the table": own} | changed
 
 
-def ran(options: Options, place: int, number: int, settings: Mapping[str, Any]) -> xr.Dataset:
+def ran(options: Options, env: str, number: int, settings: Mapping[str, Any]) -> xr.Dataset:
     """The curves of a task with such settings, the number-th."""
-    env = options.env[place]
     static = {name: value for name, value in settings.items() if name in names.Parts.__dataclass_fields__}
     algorithm = names.method_named("reinforce", names.environment_named(env), names.Parts(env=env, **static))
     seeds = launch.seeds_of(options)
     return pgjax.sweep(
         algorithm,
-        iterations=options.iterations[place],
+        iterations=options.iterations,
         seeds=seeds if number == 0 else seeds[: options.rescued],
         hyperparameters=algorithm.hyperparameters(**{name: settings[name] for name in NUMBERS}),
         study=options.study,
@@ -159,20 +157,18 @@ def draw(runs: Mapping[str, xr.Dataset], horizons: Mapping[str, int], path: Path
 def main(options: Options) -> None:
     """Run, then write, draw and print what was found."""
     launch.check_counts({"seeds": options.seeds, "other runs": options.rescued, "iterations": options.iterations})
-    unknown = [env for env in options.env if env not in TASKS]
-    if unknown or not len(options.env) == len(options.learning_rate) == len(options.iterations):
-        raise pgjax.InputError("expected tasks of the table, and a step size and a number of updates of each, got "
-                               f"{options.env}, {options.learning_rate} and {options.iterations}")  # fmt: skip
+    if unknown := sorted(set(options.env) - set(LEARNING_RATES)):
+        raise pgjax.InputError(f"expected tasks among {', '.join(LEARNING_RATES)}, got {', '.join(unknown)}")
     ours = {f"{env}-{i}" for env in options.env for i in range(7)} | {"summary.json", "stuck.png"}
     launch.check_directory_of_study(options.out, ours)
     runs: dict[str, xr.Dataset] = {}
     horizons, summary = {}, {}
-    for place, env in enumerate(options.env):
+    for env in options.env:
         horizons[env] = names.environment_named(env).horizon
         found = {}
-        for number, (name, settings) in enumerate(settings_for(options, place).items()):
+        for number, (name, settings) in enumerate(settings_for(env).items()):
             print(f"{env}, {name}", flush=True)
-            results = ran(options, place, number, settings)
+            results = ran(options, env, number, settings)
             runs.setdefault(env, results)
             found[name] = rescue(results, horizons[env], stuck_in(runs[env], horizons[env]))
         summary[env] = {"siblings": found_in(runs[env], horizons[env]), "settings": found}

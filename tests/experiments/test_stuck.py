@@ -38,8 +38,8 @@ def test_runs_that_are_tied_are_not_apart():
 
 
 def test_the_study_runs_and_goes_on(monkeypatch, tmp_path, capsys):
-    words = ["--env", "partial-maze", "--learning-rate", 1e-2, "--iterations", 12, "--seeds", 6, "--rescued", 2]
-    monkeypatch.setattr(study, "settings_for", lambda options, place: dict([*whole(options, place).items()][:2]))
+    words = ["--env", "partial-maze", "--iterations", 12, "--seeds", 6, "--rescued", 2]
+    monkeypatch.setattr(study, "settings_for", lambda env: dict([*whole(env).items()][:2]))
     assert run_experiment(monkeypatch, study, *words, "--out", tmp_path / "out") == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     settings = summary["tasks"]["partial-maze"]["settings"]
@@ -48,13 +48,13 @@ def test_the_study_runs_and_goes_on(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(runner, "compile_program", None)
     assert run_experiment(monkeypatch, study, *words, "--out", tmp_path / "out") == 0
     capsys.readouterr()
-    assert_refused(monkeypatch, capsys, study, ["--env", "maze", "--out", tmp_path / "new"], "a step size and a number")
+    assert_refused(monkeypatch, capsys, study, ["--env", "maze", "--out", tmp_path / "new"], "got maze")
 
 
 whole = study.settings_for
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_each_setting_changes_one_thing(place):
-    own, *others = study.settings_for(study.Options(), place).values()
+@pytest.mark.parametrize("env", study.LEARNING_RATES)
+def test_each_setting_changes_one_thing(env):
+    own, *others = study.settings_for(env).values()
     assert [sum(own[name] != other[name] for name in own) for other in others] == [1] * 6
