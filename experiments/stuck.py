@@ -26,7 +26,6 @@ from pgjax.analysis.plotting import COLOURS, dress
 from pgjax.analysis.statistics import proportion_interval
 from pgjax.devices import use_every_core
 
-
 LEARNING_RATES = {"partial-maze": 1e-2, "Acrobot-v1": 5e-3}  # of the table of scores
 NUMBERS = ("learning_rate", "discount", "entropy_coefficient")
 SILENT = 10  # updates in a row in which no episode tells another from the rest
