@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 
 import pgjax
 from common import launch, tables
+from common.choosing import with_best_rate
 from pgjax import exact
 from pgjax.analysis.plotting import ESTIMATOR_COLOURS, add_legend, compare_learning_curves, dress, on_paper
 from pgjax.devices import use_every_core
@@ -298,6 +299,11 @@ def place(task: str, position: int) -> str:
     return f"{task.removesuffix('-v1').lower()}-{position + 1}"
 
 
+def whole_run(results: xr.Dataset) -> xr.DataArray:
+    """The mean return of each run."""
+    return results.episode_return.mean("iteration", skipna=False)
+
+
 def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str, xr.Dataset]]]:
     """Return, by task and method, the numbers and the curves."""
     # As in the exact part, the maze's horizon is the end.
@@ -325,20 +331,9 @@ def study_learning(options: Options) -> tuple[dict[str, Any], dict[str, dict[str
                 batch=options.batch,
             )
             fixed = {"discount": task.discount, "value_learning_rate": task.value_learning_rate}
-            choosing = runs(
-                seeds=range(options.choosing_seeds),
-                grid={"learning_rate": options.learning_rate},
-                hyperparameters=algorithm.hyperparameters(**fixed),
-                out=directory / "choosing",
-            )
+            seeds = range(options.choosing_seeds), launch.seeds_of(options)
             # By the mean return of a whole run: how fast it gets there. (experiments/scores.py asks where runs end.)
-            per_run = choosing.episode_return.mean("iteration", skipna=False)
-            chosen = pgjax.sweeps.best_point(per_run)["learning_rate"]
-            results = runs(
-                seeds=launch.seeds_of(options),
-                hyperparameters=algorithm.hyperparameters(learning_rate=chosen, **fixed),
-                out=directory / "reported",
-            )
+            chosen, results = with_best_rate(runs, algorithm, options.learning_rate, whole_run, seeds, directory, fixed)
             numbers[task_name][name] = {
                 "learning_rate": chosen,
                 **speed(results, task.goal),

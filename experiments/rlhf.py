@@ -37,7 +37,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pgjax
-from common import asking, launch, names, rounds, tables
+from common import asking, launch, names, pretraining, rounds, tables
 from pgjax import rlhf
 from pgjax.analysis.plotting import add_legend, band, dress
 from pgjax.devices import use_every_core
@@ -62,6 +62,10 @@ class Options(names.Texts, asking.Asking, launch.Runs):
     model: Path | None = None
     """File of weights (.safetensors) of GPT-2's family to begin with, whose --tokenizer is a file too; its sizes take
     the place of --width and --layers. By default none."""
+    bfloat16: bool = False
+    """Whether products and the cache of both are in bfloat16; parameters are in float32."""
+    remat: bool | None = None
+    """Whether blocks of both are computed again for their gradient; None for where a text does not fit into memory."""
     length: int = 24
     """Tokens of an output at most, eos included."""
     pretraining: int | None = None
@@ -127,8 +131,6 @@ SHOWN = 8  # samples
 STORED = 64  # rankings
 JUDGED = 64  # texts that say how good a model is that is not pretrained here
 TOKENIZER = "tokenizer"  # directory of it
-PRETRAINING_STEPS = 50  # of an update
-HELD_OUT = 0.2  # of the prompts that people ranked outputs to
 FILES = ["pretraining", "feedback", "people", "model.json", TOKENIZER, "summary.json", "samples.txt", "rankings.jsonl",
          "rlhf.png"]  # fmt: skip
 REWARDS = {"gold": "gold reward", "learned": "learned reward"}
@@ -172,18 +174,21 @@ def language_model(
     if options.model is None:
         steps = 1000 if options.pretraining is None else options.pretraining
         options = replace(options, heads=options.heads or 4, pretraining=steps)
-        made = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads or 4)
-        return options, *made
-    if not isinstance(corpus.tokenizer, pgjax.text.Subwords) or options.tokenizer.startswith("bpe:"):
-        raise pgjax.InputError(
-            f"expected the file of its tokens as --tokenizer beside --model, got {options.tokenizer}"
-        )
-    config, weights = pgjax.text.load_gpt2(options.model, heads=options.heads, ids=corpus.tokenizer.ids)
+        _, config = pgjax.text.language_model(corpus, options.length, options.width, options.layers, options.heads or 4)
+        weights = None
+    else:
+        if not isinstance(corpus.tokenizer, pgjax.text.Subwords) or options.tokenizer.startswith("bpe:"):
+            raise pgjax.InputError(
+                f"expected the file of its tokens as --tokenizer beside --model, got {options.tokenizer}"
+            )
+        config, weights = pgjax.text.load_gpt2(options.model, heads=options.heads, ids=corpus.tokenizer.ids)
+        options = replace(options, width=config.width, layers=config.layers, heads=config.heads)
+        options = replace(options, pretraining=options.pretraining or 0)
+    config = config._replace(remat=options.remat, compute=jnp.bfloat16 if options.bfloat16 else None)
     policy = pgjax.text.transformer(
         pgjax.text.text_environment(corpus.prompts, config.vocabulary, options.length, unjudged), config
     )
-    options = replace(options, width=config.width, layers=config.layers, heads=config.heads)
-    return replace(options, pretraining=options.pretraining or 0), policy._replace(init=lambda key: weights), config
+    return options, policy if weights is None else policy._replace(init=lambda key: weights), config
 
 
 def supervised_of(options: Options, policy: pgjax.Policy, results: Path) -> Any:
@@ -195,41 +200,28 @@ def supervised_of(options: Options, policy: pgjax.Policy, results: Path) -> Any:
 
 def pretrain(options: Options, corpus: pgjax.text.Corpus, policy: pgjax.Policy) -> xr.Dataset | None:
     """The sweep of supervised pretraining, if there is any."""
-    algorithm = pgjax.text.pretraining(policy, corpus.texts, learned=corpus.learned, steps=PRETRAINING_STEPS)
+    algorithm = pgjax.text.pretraining(policy, corpus.texts, learned=corpus.learned, steps=pretraining.STEPS)
     if not options.pretraining:
         return None
     print(f"1. supervised pretraining on {len(corpus.texts)} texts of {corpus.name}", flush=True)
-    return pgjax.sweep(
-        algorithm,
-        iterations=-(-options.pretraining // PRETRAINING_STEPS),
-        seeds=launch.seeds_of(options),
-        hyperparameters=algorithm.hyperparameters(learning_rate=options.pretraining_rate),
-        study=launch.study_of_pretraining(options),
-        out=options.out / "pretraining",
-        configuration={
-            "corpus": corpus.name,
-            "texts": pgjax.text.digest(corpus.texts),
-            "model": [options.width, options.layers, options.heads, options.length],
-            **begun_with(options),
-        },
-        block=options.block,
-        run_devices=options.run_devices,
-    )
+    configuration = {
+        "corpus": corpus.name,
+        "texts": pgjax.text.digest(corpus.texts),
+        "model": [options.width, options.layers, options.heads, options.length],
+        **told_apart(options),
+    }
+    return pretraining.pretrain(options, algorithm, configuration, options.run_devices)
 
 
-def begun_with(options: Options) -> dict[str, str]:
-    """What tells the weights that a model began with from others, if it began with any."""
-    return {} if options.model is None else {"weights": hashlib.sha256(options.model.read_bytes()).hexdigest()}
+def told_apart(options: Options) -> dict[str, Any]:
+    """What tells a model from others of its sizes: the weights that it began with, if any, and bfloat16."""
+    weights = {} if options.model is None else {"weights": hashlib.sha256(options.model.read_bytes()).hexdigest()}
+    return weights | rounds.precision_of(options)
 
 
 def people_of(options: Options) -> rlhf.Annotators:
     """How simulated annotators choose."""
-    return rlhf.Annotators(
-        temperature=options.temperature,
-        position_bias=options.position_bias,
-        length_bias=options.length_bias,
-        disagreement=options.disagreement,
-    )
+    return rlhf.Annotators(**{name: getattr(options, name) for name in rlhf.Annotators._fields})
 
 
 def comparisons_of(options: Options) -> int:
@@ -267,7 +259,7 @@ def ranked_by_people(options: Options, corpus: pgjax.text.Corpus) -> Ranked | No
         skip_long=options.skip_long,
         template=options.chat,
     )
-    external, held_out = rlhf.split_by_prompt(rankings, W, HELD_OUT)
+    external, held_out = rlhf.split_by_prompt(rankings, W, rounds.HELD_OUT)
     return Ranked(external, held_out, len(np.unique(held_out.tokens[:, 0, :W], axis=0)))
 
 
@@ -291,7 +283,7 @@ def tune(
              "members", "slots", "group_size", "baseline")  # fmt: skip
     method = () if options.method == "reinforce" else ("method",)  # so that results of before there were others go on
     configuration = {name: getattr(options, name) for name in (*chosen, *method)}
-    configuration |= {"comparisons": comparisons_of(options), "corpus": corpus.name, **begun_with(options)}
+    configuration |= {"comparisons": comparisons_of(options), "corpus": corpus.name, **told_apart(options)}
     configuration["prompts"] = pgjax.text.digest(corpus.prompts)
     for name, part in {} if people is None else {"external": people.external, "held_out": people.held_out}.items():
         ties = "" if part.tied is None else str(part.tied.tolist())
@@ -468,21 +460,19 @@ def save_some(options: Options, pairs: Mapping[str, Any], corpus: pgjax.text.Cor
         rlhf.save_rankings(options.out / "rankings.jsonl", some, corpus.tokenizer, width, ["simulated"])
 
 
-def side_by_side(
-    corpus: pgjax.text.Corpus, columns: Mapping[str, np.ndarray], gold: rlhf.Gold | None
-) -> list[dict[str, Any]]:
-    """Samples of several models to the same prompts as texts, with the gold reward of each, if there is one."""
+def side_by_side(corpus: pgjax.text.Corpus, columns: Mapping[str, np.ndarray], gold: rlhf.Gold | None) -> str:
+    """A table of samples of several models to the same prompts, with the gold reward of each, if there is one."""
     width, rows = corpus.prompts.shape[1], []
     before = next(iter(columns.values()))
     for i in range(len(before)):
-        row: dict[str, Any] = {"prompt": corpus.tokenizer.decode(before[i, :width])}
+        row = {"prompt": corpus.tokenizer.decode(before[i, :width])}
         for name, tokens in columns.items():
             row[name] = corpus.tokenizer.decode(tokens[i, width:])
             if gold is not None:
                 text = jnp.asarray(tokens[i : i + 1])
                 row[name] += f" ({float(gold(text, rlhf.output_of(text, width))[0]):.2f})"
         rows.append(row)
-    return rows
+    return pd.DataFrame(rows).to_string(index=False, justify="left")
 
 
 def draw(
@@ -507,7 +497,7 @@ def draw(
     if isinstance(pretrained, float):
         panels[0, 0].axhline(pretrained, color=COLOURS[1], label="texts, as the model began")
     else:
-        curve(panels[0, 0], pretrained, "held_out_loss", COLOURS[1], "held-out texts", PRETRAINING_STEPS)
+        curve(panels[0, 0], pretrained, "held_out_loss", COLOURS[1], "held-out texts", pretraining.STEPS)
     if corpus.grammar is not None:
         panels[0, 0].axhline(corpus.grammar.floor, color="0.35", linestyle="--", label="entropy of the grammar")
     reward = "gold" if "gold" in rewards else "learned"
@@ -544,7 +534,7 @@ def print_found(summary: Mapping[str, Any], out: Path) -> None:
     for key, name in labels.items():
         mean, low, high = (tables.written(number, ".3f") for number in summary["rewards"][reward][key].values())
         lines.append({"model": name, REWARDS[reward]: mean, "low": low, "high": high})
-    print(pd.DataFrame(lines).to_string(index=False))
+    tables.print_lines(lines)
     print(f"KL(f ‖ f_SL) {summary['kl']['mean']:.2f} nats a text")
     simulated, people = summary["simulated"], summary["people"]
     if simulated is not None:
@@ -658,8 +648,7 @@ def main(options: Options) -> None:
         before, after = map(np.asarray, both)
     method = options.method.upper()
     columns = {"f_SL": before, method: after, "best of n": found["best"][0, :SHOWN]}
-    shown = pd.DataFrame(side_by_side(corpus, columns, gold))
-    table = shown.to_string(index=False, justify="left")
+    table = side_by_side(corpus, columns, gold)
     tables.write_text(options.out / "samples.txt", table + "\n")
 
     seconds = {"pretraining": 0.0, "feedback": float(results.seconds.sum())}

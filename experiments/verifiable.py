@@ -25,7 +25,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import pgjax
-from common import launch, names, tables
+from common import launch, names, pretraining, tables
 from pgjax.analysis.plotting import COLOURS, band, dress
 from pgjax.devices import use_every_core
 from pgjax.text import arithmetic
@@ -77,7 +77,6 @@ class Options(launch.Runs):
 
 PROBLEMS, ANSWERS = 192, 16  # that are measured, and to each
 SHOWN = 6  # samples
-STEPS = 50  # of an update of pretraining
 FILES = ["pretraining", "practice", "summary.json", "samples.txt", "verifiable.png"]
 MARK = int(arithmetic.CHARACTERS.encode(arithmetic.MARK)[0])
 
@@ -145,19 +144,10 @@ def task_of(options: Options) -> Task:
 def pretrain(options: Options, task: Task) -> xr.Dataset:
     """The sweep of supervised pretraining."""
     texts = pgjax.text.worked_examples(task.examples, options.study, options.noise)
-    algorithm = pgjax.text.pretraining(task.policy, texts, steps=STEPS)
+    algorithm = pgjax.text.pretraining(task.policy, texts, steps=pretraining.STEPS)
     print(f"1. supervised pretraining on {len(texts)} worked examples", flush=True)
     chosen = ("digits", "noise", "examples", "practice", "width", "layers", "heads")
-    return pgjax.sweep(
-        algorithm,
-        iterations=-(-options.pretraining // STEPS),
-        seeds=launch.seeds_of(options),
-        hyperparameters=algorithm.hyperparameters(learning_rate=options.pretraining_rate),
-        study=launch.study_of_pretraining(options),
-        out=options.out / "pretraining",
-        configuration={name: getattr(options, name) for name in chosen},
-        block=options.block,
-    )
+    return pretraining.pretrain(options, algorithm, {name: getattr(options, name) for name in chosen})
 
 
 def method_of(options: Options, task: Task) -> pgjax.Algorithm:

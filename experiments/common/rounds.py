@@ -33,6 +33,11 @@ def saved(options: Any) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
 
 
+def precision_of(options: Any) -> dict[str, bool]:
+    """What tells results in bfloat16 from others, in which it is not named."""
+    return {"bfloat16": True} if options.bfloat16 else {}
+
+
 def nobody(outputs: int, columns: int) -> rlhf.Rankings:
     """A ranking of K outputs of so many columns that nobody made: what a loop is checked with before anybody did."""
     tokens = np.zeros((1, outputs, columns), np.int32)
@@ -155,6 +160,7 @@ def optimise(
             "baseline": options.baseline,
             "slots": [options.slots, options.group_size],
             "members": options.members,
+            **precision_of(options),
         },
     )
     defaults = loop.algorithm.hyperparameters()

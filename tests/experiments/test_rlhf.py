@@ -1,9 +1,11 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
@@ -272,6 +274,24 @@ def test_a_model_begins_with_given_weights(given, tmp_path):
     theta = study.supervised_of(again, study.language_model(again, corpus)[1], tmp_path / "new")
     for leaf, first in zip(*map(jax.tree.leaves, (theta, policy.init(jax.random.key(0)))), strict=True):
         np.testing.assert_array_equal(leaf, [first, first])
+
+
+@pytest.mark.parametrize("begun_at_random", [True, False])
+def test_types_of_products_and_what_is_computed_again_are_chosen(given, begun_at_random):
+    directory, _ = given
+    model = None if begun_at_random else directory / "model.safetensors"
+    made = study.Options(corpus=str(directory / "text"), tokenizer=str(directory), model=model, heads=2, length=6)
+    corpus = names.corpus_named(made, seed=0)
+    _, policy, config = study.language_model(made, corpus)
+    assert (config.compute, config.remat) == (None, None)
+    assert policy.memory(1).keys[0].dtype == jnp.float32
+    for again in (True, False):
+        options, policy, config = study.language_model(replace(made, bfloat16=True, remat=again), corpus)
+        assert (config.compute, config.remat) == (jnp.bfloat16, again)
+        assert study.told_apart(options) == {**study.told_apart(made), "bfloat16": True}
+        assert policy.memory(1).keys[0].dtype == jnp.bfloat16
+        params = jax.eval_shape(policy.init, jax.random.key(0))
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
 
 
 def test_given_weights_can_be_pretrained_further(given, tmp_path):
