@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 import pgjax
+from common.overoptimised import LAWS, METHODS, Curves, trends_of
 from experiments import overoptimisation as study
 from tests.cases import assert_refused, run_experiment
 
@@ -23,19 +24,29 @@ def out(tmp_path_factory):
     return out
 
 
-def test_the_summary_holds_a_law_for_each_method_size_and_number_of_comparisons(out):
+def test_the_summary_holds_a_peak_for_each_method_size_and_number_of_comparisons(out):
     summary = json.loads((out / "summary.json").read_text())
     found = [(row["reward_width"], row["comparisons"], row["method"]) for row in summary["rows"]]
-    assert found == [(8, n, method) for n in (8, 16) for method in ("RL", "best-of-n")]
+    assert found == [(8, n, method) for n in (8, 16) for method in ("REINFORCE", "best of n")]
     for row in summary["rows"]:
         low, high = row["peak_interval"]
-        assert low <= row["peak_gold"] <= high
-        assert row["peak_gold"] == pytest.approx(max(row["curve"]["gold"]), abs=1e-5)
-        assert len(row["curve"]["d"]) == (3 if row["method"] == "RL" else 4)
-        assert row["curve"]["d"][0] < 0.5 < row["curve"]["d"][-1] or row["method"] == "RL"
-    assert summary["side_effects"][0]["what"] == "β = 0"
+        assert low <= row["peak"] <= high or low == high
+        assert len(row["curve"]["d"]) == (3 if row["method"] == "REINFORCE" else 4)
+        assert set(row["errors"]) == {"ln d", "d", "d²"}
+    assert [(row["method"], row["law"]) for row in summary["laws"]] == [("REINFORCE", "ln d"), ("best of n", "d")]
+    assert [row["what"] for row in summary["variants"]] == ["once, no penalty"]
+    assert summary["variants"][0]["more"]["gold"]["mean"] == 0
     for name in ("overoptimisation.png", "side_effects.png"):
         assert (out / name).stat().st_size > 10_000
+
+
+def test_runs_share_a_grammar_and_have_a_gold_reward_of_their_own():
+    found = study.study_of(study.Options(seeds=3, first_seed=5))
+    assert found.worth.shape == (3, 24)
+    np.testing.assert_allclose(found.worth.sum(1), 0, atol=1e-5)
+    assert (np.abs(np.diff(found.worth, axis=0)).min(1) > 0).all()
+    again = study.study_of(study.Options(seeds=1, first_seed=6))
+    np.testing.assert_array_equal(again.worth[0], found.worth[1])  # whatever runs beside it
 
 
 def test_pretraining_has_no_key_of_the_feedback(out):
@@ -52,18 +63,55 @@ def curves(gold, kl):
     return xr.Dataset(both)
 
 
-def test_points_of_a_curve_are_means_over_updates_and_seeds():
+def test_points_of_a_curve_are_means_over_updates():
     gold, kl = np.arange(20.0), np.repeat([0.0, 1.0, 4.0, 9.0], 5)
-    curve = study.curve_of(curves(gold, kl), np.array([0.5, 0.7]))
-    np.testing.assert_allclose(curve.d, [0, 1, 2, 3], atol=1e-7)
-    np.testing.assert_allclose(curve.gold, [1.4, 6.4, 11.4, 16.4])  # each seed less its own start: the two are equal
-    np.testing.assert_allclose(curve.high, curve.gold)
-    # From the same start they are ± 0.1 apart: a standard deviation of 0.1 √2, of the mean 0.1, and t is 12.7.
-    apart = study.curve_of(curves(gold, kl), np.zeros(2))
-    np.testing.assert_allclose(apart.high - apart.gold, 1.2706, rtol=1e-4)
-    row = study.row_of(curve, "RL", reward_width=8)
-    assert row["peak"] == pytest.approx(3)
-    assert row["peak_gold"] == row["final_gold"] == pytest.approx(16.4)
+    found = study.curves_of(curves(gold, kl), np.array([0.5, 0.7]))
+    np.testing.assert_allclose(found.mean()[0], [0, 1, 2, 3], atol=1e-7)
+    np.testing.assert_allclose(found.gold, [[1.4, 6.4, 11.4, 16.4]] * 2)  # each less its own start: they are equal
+
+
+def test_what_a_run_is_worth_at_the_peak_is_not_chosen_on_it():
+    kl = np.broadcast_to(np.arange(3.0) ** 2, (3, 3))
+    runs = Curves(kl, np.array([[0.0, 9, 0], [0, 0, 3], [0, 0, 3]]))
+    assert runs.peak() == 1  # of the mean [0, 3, 2]
+    assert runs.at_peak().tolist() == [0, 0, 0]  # the others of the first: the last point; of the second: the middle
+    assert set(runs.peaks()) == {1, 2}
+    assert Curves(kl, np.array([[0.0, 1, 2]] * 3)).peaks().tolist() == [2] * 2000
+
+
+def test_a_law_is_without_error_on_its_own_curve_alone():
+    d = np.linspace(0, 3, 13)
+    for law, bend in LAWS.items():
+        errors = {other: Curves(d[None] ** 2, (d * (2 - 0.5 * bend(d)))[None]).error(other)[0] for other in LAWS}
+        assert errors.pop(law) < 1e-9
+        assert min(errors.values()) > 1e-3
+
+
+def test_trends_are_of_the_ends_over_all_else():
+    def cell(at, height):
+        gold = np.zeros((4, 5))
+        gold[:, at] = height
+        return Curves(np.broadcast_to(np.arange(5.0) ** 2, (4, 5)), gold)
+
+    cells = {(method, width, count): cell(1 + (count == 90) + 2 * (width == 32), width)
+             for method in METHODS for width in (16, 32) for count in (10, 50, 90)}  # fmt: skip
+    found = trends_of(cells)
+    assert [(row["method"], row["from"], row["to"], row["peak"]) for row in found] == [
+        (method, *row) for method in METHODS for row in ((16, 32, 2), (10, 90, 1))
+    ]
+    assert found[0]["peak_interval"] == [2, 2]
+    assert found[0]["peak_gold"]["mean"] == 16
+    assert found[1]["peak_gold"]["mean"] == 0
+
+
+def test_a_variant_is_compared_where_the_other_was_as_far():
+    once = curves(np.arange(20.0), np.repeat([0.0, 1.0, 4.0, 9.0], 5))
+    other = curves(np.full(20, 8.0), np.full(20, 3.5))
+    for name in ("length", "entropy", "distinct_2", "self_overlap"):
+        once[name] = other[name] = once["gold"]
+    found = study.variant_of("near", other, once, np.zeros(2))
+    assert found["runs_that_came_as_far"] == 2
+    assert found["more_gold_at_its_distance"]["mean"] == pytest.approx(8 - 12)  # at 4 nats, of updates 10 to 14
 
 
 def test_seeds_that_fail_in_one_sweep_are_named_and_left_out_of_all(tmp_path):
@@ -88,7 +136,7 @@ def test_seeds_that_fail_in_one_sweep_are_named_and_left_out_of_all(tmp_path):
     [
         (["--seeds", "0"], "expected 1 or more seeds, got 0"),
         (["--comparisons", "0"], "expected 1 or more comparisons, got 0"),
-        (["--width", "24"], "expected a width among those of reward models (16, 32, 64), got 24"),
+        (["--width", "24"], "expected a width among those of reward models (16, 32), got 24"),
         (["--updates", "5"], "expected 15 or more updates, for a curve, got 5"),
         (["--pool", "1"], "expected a pool of 4 or more outputs to a prompt, got 1"),
         (["--beta", "inf"], "expected a finite --beta, got inf"),
