@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import tyro
 
@@ -99,6 +99,12 @@ def write_foot(name: str) -> None:
         page.write_text(after)
 
 
+def refuse(sentence: str) -> NoReturn:
+    """End with one sentence and status 2."""
+    print(f"error: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def run(name: str, done: Path) -> None:
     """Run the commands of a study, unless they have ended with today's code already."""
     code = code_now(name)
@@ -109,7 +115,9 @@ def run(name: str, done: Path) -> None:
     revision = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     for command in STUDIES[name].commands:
         print(f"{name}: uv run experiments/{command}", flush=True)
-        subprocess.run([sys.executable, *shlex.split(f"experiments/{command}")], cwd=ROOT, check=True)
+        ended = subprocess.run([sys.executable, *shlex.split(f"experiments/{command}")], cwd=ROOT, check=False)
+        if ended.returncode:  # it has said why
+            raise SystemExit(ended.returncode)
     done.parent.mkdir(parents=True, exist_ok=True)
     done.write_text(json.dumps({"revision": revision, "date": f"{dt.date.today()}", "code": code}))
 
@@ -118,7 +126,7 @@ def publish(name: str, done: Path) -> None:
     """Take what a study was run with as what its page was made with."""
     made = read_json(MADE) | {name: read_json(done)}
     if not made[name]:
-        raise SystemExit(f"error: expected a study that has been run, got {name}")
+        refuse(f"expected a study that has been run, got {name}")
     lines = [f'"{study}": {json.dumps(made[study], sort_keys=True)}' for study in sorted(made)]
     MADE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
@@ -138,7 +146,7 @@ class Options:
 def main(options: Options) -> None:
     """Run studies, or publish them, or say what is stale."""
     if unknown := sorted(set(options.studies) - set(STUDIES)):
-        raise SystemExit(f"error: expected studies among {', '.join(STUDIES)}, got {', '.join(unknown)}")
+        refuse(f"expected studies among {', '.join(STUDIES)}, got {', '.join(unknown)}")
     for name in options.studies:
         done = ROOT / "results" / "made" / f"{name}.json"
         if not options.stale and not options.publish:

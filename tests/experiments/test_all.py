@@ -1,4 +1,5 @@
 import json
+from typing import NamedTuple
 
 import pytest
 
@@ -98,14 +99,29 @@ def test_a_study_runs_once_is_published_and_grows_stale(house, monkeypatch, caps
     assert set(json.loads((house / "made.json").read_text())) == {"one"}
 
 
-class Done:
-    """What a command that ended well leaves."""
+class Done(NamedTuple):
+    """What a command leaves."""
 
-    stdout = "abc1234\n"
+    returncode: int = 0
+    stdout: str = "abc1234\n"
 
 
-def test_what_is_no_study_and_what_has_not_been_run_is_refused(house):
-    with pytest.raises(SystemExit, match="expected studies among one, got two"):
-        study.main(study.Options(("two",)))
-    with pytest.raises(SystemExit, match="expected a study that has been run, got one"):
-        study.main(study.Options(("one",), publish=True))
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (study.Options(("two",)), "error: expected studies among one, got two\n"),
+        (study.Options(("one",), publish=True), "error: expected a study that has been run, got one\n"),
+    ],
+)
+def test_what_is_no_study_and_what_has_not_been_run_is_refused(house, capsys, options, sentence):
+    with pytest.raises(SystemExit) as ended:
+        study.main(options)
+    assert (ended.value.code, capsys.readouterr().err) == (2, sentence)
+
+
+def test_a_study_that_fails_ends_all_with_its_status(house, monkeypatch):
+    monkeypatch.setattr(study.subprocess, "run", lambda command, **_: Done(0 if command[0] == "git" else 3))
+    with pytest.raises(SystemExit) as ended:
+        study.main(study.Options(("one",)))
+    assert ended.value.code == 3
+    assert not (house / "results").exists()

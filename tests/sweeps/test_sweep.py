@@ -114,7 +114,9 @@ def test_labels_and_attributes(undisturbed):
     assert numbers["learning_rate"] == pytest.approx(3e-3)
     assert numbers["environment.p"].startswith("(3, 2, 3) ")
     assert json.loads(undisturbed.attrs["versions"])["jax"]
-    assert {"git_revision", "device", "created"} < set(undisturbed.attrs)
+    assert {"device", "created"} < set(undisturbed.attrs)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert undisturbed.attrs["git_revision"].removesuffix("-modified") == head
 
 
 def test_every_point_is_the_run_it_says(undisturbed):
